@@ -1,0 +1,1 @@
+"""The device: a local APIC and its timer. Pure: no files, no engine, no clock of its own."""

@@ -1,0 +1,62 @@
+"""The exceptions of vlapic; each knows the exit status of the command line.
+
+    VlapicError                 something a person can act on                       1
+    ├── UsageError              the arguments alone are wrong                       2
+    └── WorldError              a file, a device or a host would not do its part    1
+        ├── ImageError          a guest image that cannot be run
+        ├── OutputError         a file that cannot be written
+        └── EngineError         the CPU under the machine broke its promise
+
+What a *guest* does wrong is no exception of this tree: the architecture answers it (a #GP, an ignored
+write), or the run ends with a :class:`~vlapic.machine.vcpu.GuestFailure`, whose status is 4, and every
+result up to there.
+
+A message is one line that says what was seen, what was expected and what to try.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+STATUS_OK = 0
+STATUS_WORLD = 1
+STATUS_USAGE = 2
+STATUS_GUEST = 4
+STATUS_INTERRUPTED = 130
+
+
+class VlapicError(Exception):
+    """A failure with a one-line explanation and the exit status a command ends with."""
+
+    exit_status = STATUS_WORLD
+
+
+class UsageError(VlapicError):
+    """The arguments are wrong, whatever the world is like."""
+
+    exit_status = STATUS_USAGE
+
+
+class WorldError(VlapicError):
+    """A file, a device or a host failed."""
+
+
+class ImageError(WorldError):
+    """A guest image that is missing, unreadable or not of a known form."""
+
+
+class OutputError(WorldError):
+    """A file that was to be written cannot be."""
+
+
+class EngineError(WorldError):
+    """The CPU engine failed or does not have what was asked of it."""
+
+
+def unknown_name(what: str, name: str, known: Iterable[str]) -> UsageError:
+    """The error for a name that is not in a list: the nearest one is offered, else all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+    return UsageError(f"unknown {what} {name!r}; {hint}")

@@ -1,0 +1,227 @@
+"""Every event of vlapic, declared once: a NamedTuple for one of them, and the same declaration as numpy columns for many.
+
+Events are the one language between machine, traces, analysis and reports. The kernel's tracepoints keep the
+kernel's names and fields; `TimerInterrupt` is vlapic's own and holds all that statistics need to know of one timer
+interrupt. `host_tsc` (the kernel's x86-tsc trace clock), `vm` and `vcpu` lead every event.
+
+A field's annotation is its width in memory. :class:`Table` turns a list of events of one class into columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar, get_type_hints
+
+import numpy as np
+import numpy.typing as npt
+
+U8 = Annotated[int, "u1"]
+U32 = Annotated[int, "<u4"]
+U64 = Annotated[int, "<u8"]
+S64 = Annotated[int, "<i8"]
+Flag = Annotated[bool, "?"]
+Name = Annotated[str, "U24"]
+
+
+class TimerInterrupt(NamedTuple):
+    """A timer interrupt reached its handler: what `vlapic run` measures.
+
+    Attributes:
+        host_tsc: at the handler's first instruction.
+        vector: the LVTT vector delivered.
+        deadline_tsc: the guest TSC asked for; one-shot, periodic: the timer's computed guest TSC.
+        handler_tsc: guest TSC at the handler's first instruction.
+        instructions: guest instructions retired after the write that armed this deadline, HLT counted as one.
+        missed: further expiries that this interrupt stands for.
+        blocked_cycles: guest cycles of the lateness with IF, a shadow, the TPR or the LVTT mask against it.
+        waited: whether the entry that delivered it came to the busy wait (a deadline had expired, advancement not 0).
+        delta_cycles: guest TSC minus deadline when it did; negative is early, 0 if it did not.
+        wait_cycles: host cycles spent in the busy wait.
+        advance_ns: the vCPU's advancement after this interrupt.
+    """
+
+    host_tsc: U64
+    vm: U32
+    vcpu: U32
+    vector: U8
+    deadline_tsc: U64
+    handler_tsc: U64
+    instructions: U64
+    missed: U32
+    blocked_cycles: U64
+    waited: Flag
+    delta_cycles: S64
+    wait_cycles: U64
+    advance_ns: U32
+
+
+class VcpuStart(NamedTuple):
+    """A vCPU was created; vlapic's own marker, with what a reader of its deltas must know."""
+
+    host_tsc: U64
+    vm: U32
+    vcpu: U32
+    tsc_khz: U32
+    tsc_ratio: U64
+    frac_bits: U8
+    tsc_offset: U64
+    profile: Name
+    advance_ns: U32
+
+
+class AdvanceSample(NamedTuple):
+    """The vCPU's advancement as debugfs would show it; vlapic's own marker."""
+
+    host_tsc: U64
+    vm: U32
+    vcpu: U32
+    advance_ns: U32
+
+
+class Entry(NamedTuple):
+    """kvm_entry: the guest is about to be entered."""
+
+    host_tsc: U64
+    vm: U32
+    vcpu: U32
+    rip: U64
+
+
+class Exit(NamedTuple):
+    """kvm_exit: the guest was left. `reason` is the VMX name without EXIT_REASON_."""
+
+    host_tsc: U64
+    vm: U32
+    vcpu: U32
+    reason: Name
+    rip: U64
+    info1: U64
+    info2: U64
+
+
+class Msr(NamedTuple):
+    """kvm_msr: an intercepted RDMSR or WRMSR, `fault` if it raised #GP."""
+
+    host_tsc: U64
+    vm: U32
+    vcpu: U32
+    write: Flag
+    msr: U32
+    value: U64
+    fault: Flag
+
+
+class ApicAccess(NamedTuple):
+    """kvm_apic: an access to the memory-mapped registers; `register` is the offset in the page."""
+
+    host_tsc: U64
+    vm: U32
+    vcpu: U32
+    write: Flag
+    register: U32
+    value: U64
+
+
+class HvTimerState(NamedTuple):
+    """kvm_hv_timer_state: the timer is (1) or is not (0) on the VMX preemption timer now."""
+
+    host_tsc: U64
+    vm: U32
+    vcpu: U32
+    hv_timer_in_use: Flag
+
+
+class AcceptIrq(NamedTuple):
+    """kvm_apic_accept_irq: the local APIC took an interrupt message."""
+
+    host_tsc: U64
+    vm: U32
+    vcpu: U32
+    apic_id: U32
+    vector: U8
+    delivery_mode: U8
+    level: Flag
+
+
+class InjectVirq(NamedTuple):
+    """kvm_inj_virq: a vector goes into the guest at the next entry."""
+
+    host_tsc: U64
+    vm: U32
+    vcpu: U32
+    vector: U8
+
+
+class WaitLapicExpire(NamedTuple):
+    """kvm_wait_lapic_expire: guest TSC minus expired deadline at the busy wait, negative is early."""
+
+    host_tsc: U64
+    vm: U32
+    vcpu: U32
+    delta_cycles: S64
+
+
+class Eoi(NamedTuple):
+    """kvm_eoi: the guest ended the interrupt in service; -1 is a spurious EOI."""
+
+    host_tsc: U64
+    vm: U32
+    vcpu: U32
+    vector: S64
+
+
+Event = (
+    TimerInterrupt
+    | VcpuStart
+    | AdvanceSample
+    | Entry
+    | Exit
+    | Msr
+    | ApicAccess
+    | HvTimerState
+    | AcceptIrq
+    | InjectVirq
+    | WaitLapicExpire
+    | Eoi
+)
+
+E = TypeVar("E", bound=tuple[Any, ...])
+
+
+@lru_cache(maxsize=64)
+def dtype_of(event_type: type[tuple[Any, ...]]) -> np.dtype[Any]:
+    """The structured dtype of an event class, a field each, in order."""
+    hints = get_type_hints(event_type, include_extras=True)
+    return np.dtype([(name, hint.__metadata__[0]) for name, hint in hints.items()])
+
+
+class Table(Generic[E]):
+    """Events of one class as columns: `table["delta_cycles"]` is an array of shape (len(table),)."""
+
+    __slots__ = ("event_type", "rows")
+
+    def __init__(self, event_type: type[E], rows: npt.NDArray[Any]) -> None:
+        """Wrap a structured array of dtype `dtype_of(event_type)` and shape (n,)."""
+        self.event_type = event_type
+        self.rows = rows
+
+    @classmethod
+    def of(cls, event_type: type[E], events: Iterable[E]) -> Table[E]:
+        """Columns of these events, in their order.
+
+        Raises:
+            OverflowError: a value does not fit its column.
+        """
+        return cls(event_type, np.array(list(events), dtype=dtype_of(event_type)))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, column: str) -> npt.NDArray[Any]:
+        return self.rows[column]  # type: ignore[no-any-return]
+
+    def __iter__(self) -> Iterator[E]:
+        """The events again, as they went in."""
+        make = self.event_type._make
+        return (make(row) for row in self.rows.tolist())

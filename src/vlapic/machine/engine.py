@@ -1,0 +1,187 @@
+"""The CPU under a vCPU: what an engine does, how a guest leaves it, and the smallest engine there is.
+
+An engine runs guest instructions from a host TSC value on and says why and when the guest left. It knows no
+APIC: memory that is not RAM, model-specific registers, ports, CPUID and HLT come out as exits that carry their data, and
+an exit that reads something is answered by :meth:`CpuEngine.complete` before the next run. The order of
+work around a run is `machine/vcpu.py`'s.
+
+Every exit is precise: the guest stands *at* the instruction for an access that has not been carried out yet (the engine
+finishes it on the next run), *after* HLT. :class:`ScriptedEngine` obeys the same contract without a CPU.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+
+
+class ReadMsr(NamedTuple):
+    """RDMSR; complete with 64 bits, or raise #GP by `inject_exception`."""
+
+    host_tsc: int
+    msr: int
+
+
+class WriteMsr(NamedTuple):
+    """WRMSR; complete without a value, or raise #GP by `inject_exception`."""
+
+    host_tsc: int
+    msr: int
+    value: int
+
+
+class ReadMemory(NamedTuple):
+    """A read of memory that is not RAM; complete with `size` bytes, little-endian."""
+
+    host_tsc: int
+    address: int
+    size: int
+
+
+class WriteMemory(NamedTuple):
+    """A write of memory that is not RAM; complete without a value."""
+
+    host_tsc: int
+    address: int
+    size: int
+    value: int
+
+
+class ReadPort(NamedTuple):
+    """IN; complete with `size` bytes."""
+
+    host_tsc: int
+    port: int
+    size: int
+
+
+class WritePort(NamedTuple):
+    """OUT; complete without a value."""
+
+    host_tsc: int
+    port: int
+    size: int
+    value: int
+
+
+class Cpuid(NamedTuple):
+    """CPUID; complete with the four registers (EAX, EBX, ECX, EDX)."""
+
+    host_tsc: int
+    leaf: int
+    subleaf: int
+
+
+class Hlt(NamedTuple):
+    """HLT has retired; the guest waits for an interrupt."""
+
+    host_tsc: int
+
+
+class PreemptionTimer(NamedTuple):
+    """The VMX preemption timer ran out."""
+
+    host_tsc: int
+
+
+class ExternalInterrupt(NamedTuple):
+    """The host wants its CPU back: `until` was reached, or somebody kicked the vCPU."""
+
+    host_tsc: int
+
+
+class InterruptWindow(NamedTuple):
+    """The guest takes interrupts again (asked for with `window`)."""
+
+    host_tsc: int
+
+
+class Shutdown(NamedTuple):
+    """The guest's CPU shut itself down: a triple fault. `reason` tells the faults, first to last."""
+
+    host_tsc: int
+    reason: str
+
+
+Exit = (
+    ReadMsr
+    | WriteMsr
+    | ReadMemory
+    | WriteMemory
+    | ReadPort
+    | WritePort
+    | Cpuid
+    | Hlt
+    | PreemptionTimer
+    | ExternalInterrupt
+    | InterruptWindow
+    | Shutdown
+)
+
+#: What completes an exit: nothing for a write, a number for a read, four registers for CPUID.
+Answer = int | tuple[int, int, int, int] | None
+
+
+class CpuEngine(Protocol):
+    """One guest CPU."""
+
+    #: Guest instructions retired since the start. HLT counts as one; an instruction that exited counts
+    #: once it is completed.
+    instructions: int
+
+    @property
+    def rip(self) -> int:
+        """The guest's instruction pointer, for reports."""
+
+    @property
+    def interrupts_enabled(self) -> bool:
+        """RFLAGS.IF."""
+
+    @property
+    def interruptible(self) -> bool:
+        """Whether an interrupt can be injected right now: IF is set and no shadow of STI or MOV SS is open."""
+
+    def inject_interrupt(self, vector: int) -> None:
+        """Deliver a vector through the guest's IDT before the next instruction; only while `interruptible`."""
+
+    def inject_exception(self, vector: int, error_code: int | None = None) -> None:
+        """Fault the instruction of the last exit instead of completing it."""
+
+    def complete(self, answer: Answer = None) -> None:
+        """Carry out the access of the last exit, with what it read. The instruction retires now."""
+
+    def run(
+        self, now: int, until: int | None = None, preemption: int | None = None, window: bool = False
+    ) -> Exit:
+        """Run the guest from host TSC `now` until it exits.
+
+        An engine may stop later than asked, never earlier (the emulated one stops between blocks of instructions), and
+        at a limit that has been reached already it runs no instruction at all. Where several reasons hold at once the
+        preemption timer comes first, then the external interrupt, then the window.
+
+        Args:
+            now: host TSC at the guest's next instruction.
+            until: host TSC at which the host wants its CPU back (:class:`ExternalInterrupt`); None for "whenever it
+                suits": an engine still returns now and then, so that its caller can be interrupted.
+            preemption: host TSC at which the VMX preemption timer runs out (:class:`PreemptionTimer`).
+            window: return :class:`InterruptWindow` as soon as `interruptible` holds.
+        """
+
+
+__all__ = [
+    "Answer",
+    "CpuEngine",
+    "Cpuid",
+    "Exit",
+    "ExternalInterrupt",
+    "Hlt",
+    "InterruptWindow",
+    "PreemptionTimer",
+    "ReadMemory",
+    "ReadMsr",
+    "ReadPort",
+    "Shutdown",
+    "WriteMemory",
+    "WriteMsr",
+    "WritePort",
+]

@@ -1,0 +1,1 @@
+"""The emulated engine: Unicorn under unmodified x86-64 code, in virtual time."""

@@ -1,0 +1,1 @@
+"""Trace formats: one format, one file, events on the other side."""
