@@ -1,7 +1,7 @@
 """Clocks: what the time is, and who wants to be called at a later one.
 
-A :class:`Clock` counts cycles of the host's TSC, as an int. :class:`SimClock` is virtual time: nobody waits, the
-clock goes from event to event. Each physical CPU has its own, all of one (invariant) TSC.
+A :class:`Clock` counts cycles of the host's TSC, as an int. :class:`SimClock` is virtual time: nobody waits,
+the clock goes from event to event. Each physical CPU has its own, all of one (invariant) TSC.
 
 Events of equal times run in the order in which they were asked for, so that a run has one order only.
 """
@@ -79,7 +79,7 @@ class SimClock:
             call()
 
     def work(self, cycles: int) -> None:
-        """Spend `cycles` of the CPU with interrupts on: a call that falls due interrupts the work, which then goes on."""
+        """Spend `cycles` with interrupts on: a call that falls due interrupts, then the work goes on."""
         self.take_interrupts()
         while (due := self.next_alarm()) is not None and due <= self.now + cycles:
             cycles -= due - self.now

@@ -8,8 +8,7 @@
         └── EngineError         the CPU under the machine broke its promise
 
 What a *guest* does wrong is no exception of this tree: the architecture answers it (a #GP, an ignored
-write), or the run ends with a :class:`~vlapic.machine.vcpu.GuestFailure`, whose status is 4, and every
-result up to there.
+write), or the run ends with a :class:`GuestFailure`, whose status is 4, and every result up to there.
 
 A message is one line that says what was seen, what was expected and what to try.
 """
@@ -18,6 +17,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 STATUS_OK = 0
 STATUS_WORLD = 1
@@ -54,9 +54,30 @@ class EngineError(WorldError):
     """The CPU engine failed or does not have what was asked of it."""
 
 
-def unknown_name(what: str, name: str, known: Iterable[str]) -> UsageError:
-    """The error for a name that is not in a list: the nearest one is offered, else all of them."""
+@dataclass(frozen=True)
+class GuestFailure:
+    """How a guest came to its end before its time.
+
+    Attributes:
+        reason: what it did, in words that follow "the guest".
+        rip: where it stood; None if that is not known, or the reason tells it.
+    """
+
+    reason: str
+    rip: int | None = None
+
+    def __str__(self) -> str:
+        at = "" if self.rip is None else f" at rip {self.rip:#x}"
+        return f"the guest {self.reason}{at}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for a name that is not in a list: the nearest one that is, else all of them."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
-    return UsageError(f"unknown {what} {name!r}; {hint}")
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+
+
+def unknown_name(what: str, name: str, known: Iterable[str]) -> UsageError:
+    """The error for a name that is not in a list, with the nearest one that is."""
+    return UsageError(f"unknown {what} {name!r}; {nearest(name, known)}")

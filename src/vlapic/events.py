@@ -1,17 +1,18 @@
-"""Every event of vlapic, declared once: a NamedTuple for one of them, and the same declaration as numpy columns for many.
+"""Every event of vlapic, declared once: a NamedTuple for one of them, and the same declaration as numpy
+columns for many.
 
 Events are the one language between machine, traces, analysis and reports. The kernel's tracepoints keep the
-kernel's names and fields; `TimerInterrupt` is vlapic's own and holds all that statistics need to know of one timer
-interrupt. `host_tsc` (the kernel's x86-tsc trace clock), `vm` and `vcpu` lead every event.
+kernel's names and fields; `TimerInterrupt` is vlapic's own and holds all that statistics need to know of one
+timer interrupt. `host_tsc` (the kernel's x86-tsc trace clock), `vm` and `vcpu` lead every event.
 
 A field's annotation is its width in memory. :class:`Table` turns a list of events of one class into columns.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
-from typing import Annotated, Any, Generic, NamedTuple, TypeVar, get_type_hints
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar, get_args, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +36,8 @@ class TimerInterrupt(NamedTuple):
         instructions: guest instructions retired after the write that armed this deadline, HLT counted as one.
         missed: further expiries that this interrupt stands for.
         blocked_cycles: guest cycles of the lateness with IF, a shadow, the TPR or the LVTT mask against it.
-        waited: whether the entry that delivered it came to the busy wait (a deadline had expired, advancement not 0).
+        waited: whether the entry that delivered it came to the busy wait (a deadline had expired, advancement
+            not 0).
         delta_cycles: guest TSC minus deadline when it did; negative is early, 0 if it did not.
         wait_cycles: host cycles spent in the busy wait.
         advance_ns: the vCPU's advancement after this interrupt.
@@ -186,14 +188,20 @@ Event = (
     | Eoi
 )
 
-E = TypeVar("E", bound=tuple[Any, ...])
+E = TypeVar("E")
 
 
-@lru_cache(maxsize=64)
-def dtype_of(event_type: type[tuple[Any, ...]]) -> np.dtype[Any]:
-    """The structured dtype of an event class, a field each, in order."""
+#: Every class of event, in the order of their declaration.
+EVENT_TYPES: tuple[type[Any], ...] = get_args(Event)
+
+
+def _dtype(event_type: type[Any]) -> np.dtype[Any]:
     hints = get_type_hints(event_type, include_extras=True)
     return np.dtype([(name, hint.__metadata__[0]) for name, hint in hints.items()])
+
+
+#: The structured dtype of each class of event: a field each, in order.
+DTYPES = {event_type: _dtype(event_type) for event_type in EVENT_TYPES}
 
 
 class Table(Generic[E]):
@@ -202,7 +210,7 @@ class Table(Generic[E]):
     __slots__ = ("event_type", "rows")
 
     def __init__(self, event_type: type[E], rows: npt.NDArray[Any]) -> None:
-        """Wrap a structured array of dtype `dtype_of(event_type)` and shape (n,)."""
+        """Wrap a structured array of dtype `DTYPES[event_type]` and shape (n,)."""
         self.event_type = event_type
         self.rows = rows
 
@@ -213,15 +221,14 @@ class Table(Generic[E]):
         Raises:
             OverflowError: a value does not fit its column.
         """
-        return cls(event_type, np.array(list(events), dtype=dtype_of(event_type)))
+        return cls(event_type, np.array(list(events), dtype=DTYPES[event_type]))
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, column: str) -> npt.NDArray[Any]:
-        return self.rows[column]  # type: ignore[no-any-return]
+        return self.rows[column]
 
     def __iter__(self) -> Iterator[E]:
         """The events again, as they went in."""
-        make = self.event_type._make
-        return (make(row) for row in self.rows.tolist())
+        return itertools.starmap(self.event_type, self.rows.tolist())

@@ -1,7 +1,8 @@
 """Profiles: which rules of timer advancement are in force, as frozen data.
 
-A rule is named here and found in a table of `apic/advance.py`; nothing asks for a version. `series` is the seven patches of
-"KVM: lapic: Fix a variety of timer adv issues" (April 2019) as their cover letter describes them, on the v5.0 base.
+A rule is named here and found in a table of `apic/advance.py`; nothing asks for a version. `series` is the
+seven patches of "KVM: lapic: Fix a variety of timer adv issues" (April 2019) as their cover letter describes
+them, on the v5.0 base.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from enum import Enum
 
 from vlapic.errors import unknown_name
 
-#: Advancement a vCPU starts to tune from, ns (`LAPIC_TIMER_ADVANCE_NS_INIT`; until v5.0 the parameter's default).
+#: Advancement a vCPU starts to tune from, ns (`LAPIC_TIMER_ADVANCE_NS_INIT`; until v5.0 the parameter's
+# default).
 ADVANCE_START_NS = 1000
 #: The hard cap of the series' first patch, ns.
 ADVANCE_CAP_NS = 5000

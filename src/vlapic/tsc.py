@@ -1,9 +1,9 @@
 """Time-stamp counter arithmetic in plain integers, with the kernel's rounding.
 
 Follows `kvm/x86.c` (scaling, offset, `nsec_to_cycles`), `pvclock.c` (`pvclock_scale_delta`) and SDM vol. 3C
-"Time-Stamp Counter Scaling". Quantities are unsigned 64-bit unless a docstring says otherwise: they wrap as the kernel's
-do, and a function says which way it rounds. Units stand in the names: `_tsc` is a point on a TSC, `_cycles`
-a distance on it, `_khz` its frequency, `_ns` nanoseconds.
+"Time-Stamp Counter Scaling". Quantities are unsigned 64-bit unless a docstring says otherwise: they wrap as
+the kernel's do, and a function says which way it rounds. Units stand in the names: `_tsc` is a point on a
+TSC, `_cycles` a distance on it, `_khz` its frequency, `_ns` nanoseconds.
 
 Left out: master clock and kvm-clock, TSC catch-up on hosts without scaling.
 """
@@ -105,7 +105,9 @@ def pvclock_scale(khz: int) -> PvclockScale:
 
 
 def ns_to_cycles(ns: int, khz: int) -> int:
-    """Nanoseconds as guest cycles, by the kernel's approximation (`nsec_to_cycles`): 1000 ns at 2.4 GHz are 2399.
+    """Nanoseconds as guest cycles by the kernel's approximation (`nsec_to_cycles`).
+
+    It rounds down more than a division would: 1000 ns at 2.4 GHz are 2399.
 
     Args:
         ns: 0 to 2^64-1; the shift wraps at 64 bits as the kernel's does.

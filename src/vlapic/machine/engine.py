@@ -1,18 +1,18 @@
 """The CPU under a vCPU: what an engine does, how a guest leaves it, and the smallest engine there is.
 
 An engine runs guest instructions from a host TSC value on and says why and when the guest left. It knows no
-APIC: memory that is not RAM, model-specific registers, ports, CPUID and HLT come out as exits that carry their data, and
-an exit that reads something is answered by :meth:`CpuEngine.complete` before the next run. The order of
-work around a run is `machine/vcpu.py`'s.
+APIC: memory that is not RAM, model-specific registers, ports, CPUID and HLT come out as exits that carry
+their data, and an exit that reads something is answered by :meth:`CpuEngine.complete` before the next run.
+The order of work around a run is `machine/vcpu.py`'s.
 
-Every exit is precise: the guest stands *at* the instruction for an access that has not been carried out yet (the engine
-finishes it on the next run), *after* HLT. :class:`ScriptedEngine` obeys the same contract without a CPU.
+Every exit is precise: the guest stands *at* the instruction for an access that has not been carried out yet
+(the engine finishes it on the next run), *after* HLT. :class:`ScriptedEngine` obeys the same contract without
+a CPU.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple, Protocol
-
 
 
 class ReadMsr(NamedTuple):
@@ -64,6 +64,19 @@ class WritePort(NamedTuple):
     value: int
 
 
+class ReadCr8(NamedTuple):
+    """MOV from CR8; complete with the task priority's class, 0 to 15."""
+
+    host_tsc: int
+
+
+class WriteCr8(NamedTuple):
+    """MOV to CR8; complete without a value, or raise #GP."""
+
+    host_tsc: int
+    value: int
+
+
 class Cpuid(NamedTuple):
     """CPUID; complete with the four registers (EAX, EBX, ECX, EDX)."""
 
@@ -110,6 +123,8 @@ Exit = (
     | WriteMemory
     | ReadPort
     | WritePort
+    | ReadCr8
+    | WriteCr8
     | Cpuid
     | Hlt
     | PreemptionTimer
@@ -139,10 +154,10 @@ class CpuEngine(Protocol):
 
     @property
     def interruptible(self) -> bool:
-        """Whether an interrupt can be injected right now: IF is set and no shadow of STI or MOV SS is open."""
+        """Whether an interrupt can be injected now: IF is set, no shadow of STI or MOV SS is open."""
 
     def inject_interrupt(self, vector: int) -> None:
-        """Deliver a vector through the guest's IDT before the next instruction; only while `interruptible`."""
+        """Deliver a vector through the guest's IDT before its next instruction, while `interruptible`."""
 
     def inject_exception(self, vector: int, error_code: int | None = None) -> None:
         """Fault the instruction of the last exit instead of completing it."""
@@ -155,14 +170,16 @@ class CpuEngine(Protocol):
     ) -> Exit:
         """Run the guest from host TSC `now` until it exits.
 
-        An engine may stop later than asked, never earlier (the emulated one stops between blocks of instructions), and
-        at a limit that has been reached already it runs no instruction at all. Where several reasons hold at once the
-        preemption timer comes first, then the external interrupt, then the window.
+        An engine may stop later than asked, never earlier (the emulated one stops between blocks of
+        instructions), and at a limit that has been reached already it runs no instruction at all. Where
+        several reasons hold at once the preemption timer comes first, then the external interrupt, then the
+        window.
 
         Args:
             now: host TSC at the guest's next instruction.
-            until: host TSC at which the host wants its CPU back (:class:`ExternalInterrupt`); None for "whenever it
-                suits": an engine still returns now and then, so that its caller can be interrupted.
+            until: host TSC at which the host wants its CPU back (:class:`ExternalInterrupt`); None for
+                "whenever it suits": an engine still returns now and then, so that its caller can be
+                interrupted.
             preemption: host TSC at which the VMX preemption timer runs out (:class:`PreemptionTimer`).
             window: return :class:`InterruptWindow` as soon as `interruptible` holds.
         """
@@ -177,10 +194,12 @@ __all__ = [
     "Hlt",
     "InterruptWindow",
     "PreemptionTimer",
+    "ReadCr8",
     "ReadMemory",
     "ReadMsr",
     "ReadPort",
     "Shutdown",
+    "WriteCr8",
     "WriteMemory",
     "WriteMsr",
     "WritePort",

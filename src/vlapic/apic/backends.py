@@ -1,0 +1,132 @@
+"""The host timers under an APIC timer: an hrtimer, and the VMX preemption timer.
+
+Follows `kvm/lapic.c` (`lapic_timer.timer`), `kvm/vmx/vmx.c` (`vmx_set_hv_timer`, `vmx_update_hv_timer`) and
+SDM vol. 3C "VMX-Preemption Timer". They know no APIC: the hrtimer takes a callback, the preemption timer is
+an absolute deadline on the host's TSC that every VM entry turns into the value of a 32-bit down-counter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from vlapic.clock import Alarm, Clock
+from vlapic.tsc import U32, GuestTsc, ktime_ns, ns_to_cycles, tsc_at_ktime, unscale_cycles
+
+#: `hv_deadline_tsc` of a preemption timer that is not set (the kernel's u64 -1).
+NOT_SET = (1 << 64) - 1
+
+
+class Hrtimer:
+    """A high-resolution timer of the host, in absolute ns of its monotonic clock."""
+
+    def __init__(self, clock: Clock, host_khz: int, fire: Callable[[], None]) -> None:
+        """`fire` is called at the first host TSC at which the monotonic clock has reached the expiry."""
+        self._clock = clock
+        self._host_khz = host_khz
+        self._fire = fire
+        self._alarm: Alarm | None = None
+        self.expires_ns = 0
+
+    @property
+    def active(self) -> bool:
+        """True while it is armed and has not fired."""
+        return self._alarm is not None and self._alarm.active
+
+    def now_ns(self) -> int:
+        """The monotonic clock (`ktime_get`)."""
+        return ktime_ns(self._clock.now, self._host_khz)
+
+    def start(self, expires_ns: int) -> None:
+        """Arm it, whatever it was armed for before; a time that is past fires at once, with interrupts on."""
+        self.cancel()
+        self.expires_ns = expires_ns
+        self._alarm = self._clock.at(tsc_at_ktime(expires_ns, self._host_khz), self._fire)
+
+    def cancel(self) -> None:
+        """Disarm it; nothing happens if it is not armed."""
+        if self._alarm is not None:
+            self._clock.cancel(self._alarm)
+            self._alarm = None
+
+
+class HvProgram(NamedTuple):
+    """What programming a preemption timer comes to: its deadline, and whether that is now."""
+
+    hv_deadline_tsc: int
+    expired: bool
+
+
+def program_hv_timer(
+    deadline_tsc: int,
+    host_tsc: int,
+    guest_tsc: int,
+    advance_cycles: int,
+    ratio: int,
+    frac_bits: int,
+    rate: int,
+) -> HvProgram | None:
+    """The host TSC at which the preemption timer stands for a guest's deadline (`vmx_set_hv_timer`).
+
+    Args:
+        deadline_tsc, guest_tsc: the guest's deadline, and its TSC at `host_tsc`.
+        advance_cycles: the advancement in guest cycles (`ns_to_cycles`).
+        ratio, frac_bits: the guest's TSC scaling.
+        rate: IA32_VMX_MISC bits 4:0; the timer counts down once every 2^rate host cycles.
+
+    Returns:
+        None where the kernel returns -ERANGE: the distance overflows the scaling, or the 32-bit counter.
+    """
+    delta = max(deadline_tsc, guest_tsc) - guest_tsc
+    delta = delta - advance_cycles if delta > advance_cycles else 0
+    # The series' seventh patch: nothing to divide, nothing divided.
+    if delta and ratio != 1 << frac_bits:
+        host_cycles = unscale_cycles(delta, ratio, frac_bits)
+        if host_cycles is None:
+            return None
+        delta = host_cycles
+    if delta >> (rate + 32):
+        return None
+    return HvProgram((host_tsc + delta) & ((1 << 64) - 1), delta == 0)
+
+
+class PreemptionTimer:
+    """The VMX preemption timer of one vCPU: counts only in the guest, loses no time outside it."""
+
+    def __init__(self, clock: Clock, tsc: GuestTsc, rate: int = 5) -> None:
+        self._clock = clock
+        self._tsc = tsc
+        self.rate = rate
+        self.hv_deadline_tsc = NOT_SET
+
+    def set(self, deadline_tsc: int, advance_ns: int) -> HvProgram | None:
+        """Set it for a guest's deadline; None if it cannot hold it, and then nothing is changed."""
+        tsc, now = self._tsc, self._clock.now
+        program = program_hv_timer(
+            deadline_tsc,
+            now,
+            tsc.at(now),
+            ns_to_cycles(advance_ns, tsc.khz),
+            tsc.ratio,
+            tsc.frac_bits,
+            self.rate,
+        )
+        if program is not None:
+            self.hv_deadline_tsc = program.hv_deadline_tsc
+        return program
+
+    def cancel(self) -> None:
+        """Forget the deadline (`vmx_cancel_hv_timer`)."""
+        self.hv_deadline_tsc = NOT_SET
+
+    def entry_value(self) -> int | None:
+        """What a VM entry loads into the counter now: 0 for a deadline that is past, None if none is set."""
+        if self.hv_deadline_tsc == NOT_SET:
+            return None
+        now = self._clock.now
+        return (self.hv_deadline_tsc - now >> self.rate) & U32 if self.hv_deadline_tsc > now else 0
+
+    def runs_out_at(self, value: int) -> int:
+        """When a counter loaded with `value` now reaches 0, in host TSC: it falls as TSC bit `rate` changes."""
+        now = self._clock.now
+        return ((now >> self.rate) + value) << self.rate if value else now

@@ -1,0 +1,179 @@
+"""What the machine does with each exit of a guest: one function an exit, found by the exit's class.
+
+Follows the exit handlers of `kvm/vmx/vmx.c` and `kvm/x86.c`. Handling costs what the host model says and is
+paid before the access takes effect, because the kernel reads the time after it was paid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from vlapic import events
+from vlapic.apic import registers as r
+from vlapic.errors import GuestFailure
+from vlapic.machine import engine as e
+from vlapic.machine.cpuid import cpuid
+
+if TYPE_CHECKING:
+    from vlapic.machine.vcpu import Vcpu
+
+MSR_IA32_TSC = 0x10
+#: #GP.
+GENERAL_PROTECTION = 13
+MAX_CR8 = 15
+
+
+def on_preemption_timer(vcpu: Vcpu, left: e.PreemptionTimer) -> None:
+    vcpu.spend_exit("PREEMPTION_TIMER")
+    vcpu.timer.preemption_timer_ran_out()
+
+
+def on_external_interrupt(vcpu: Vcpu, left: e.ExternalInterrupt) -> None:
+    """The host's own interrupt, an hrtimer's for one, is taken while the exit is handled."""
+    vcpu.spend_exit("EXTERNAL_INTERRUPT")
+
+
+def on_interrupt_window(vcpu: Vcpu, left: e.InterruptWindow) -> None:
+    vcpu.spend_exit("INTERRUPT_WINDOW")
+
+
+def on_hlt(vcpu: Vcpu, left: e.Hlt) -> None:
+    vcpu.spend_exit("HLT")
+    vcpu.halted = True
+
+
+def on_shutdown(vcpu: Vcpu, left: e.Shutdown) -> None:
+    vcpu.spend_exit("TRIPLE_FAULT")
+    vcpu.failure = GuestFailure(f"shut down: {left.reason}")
+
+
+def on_read_msr(vcpu: Vcpu, left: e.ReadMsr) -> None:
+    vcpu.spend_exit("MSR_READ")
+    try:
+        value = read_msr(vcpu, left.msr)
+    except r.GeneralProtection:
+        fault_msr(vcpu, False, left.msr, 0)
+        return
+    if vcpu.trace:
+        vcpu.trace(events.Msr(*vcpu.stamp(), False, left.msr, value, False))
+    vcpu.engine.complete(value)
+
+
+def on_write_msr(vcpu: Vcpu, left: e.WriteMsr) -> None:
+    vcpu.spend_exit("MSR_WRITE")
+    try:
+        write_msr(vcpu, left.msr, left.value)
+    except r.GeneralProtection:
+        fault_msr(vcpu, True, left.msr, left.value)
+        return
+    if vcpu.trace:
+        vcpu.trace(events.Msr(*vcpu.stamp(), True, left.msr, left.value, False))
+    vcpu.engine.complete()
+    vcpu.measure.armed(vcpu.engine.instructions)
+
+
+def fault_msr(vcpu: Vcpu, write: bool, msr: int, value: int) -> None:
+    """Answer an access to an MSR with #GP(0)."""
+    if vcpu.trace:
+        vcpu.trace(events.Msr(*vcpu.stamp(), write, msr, value, True))
+    vcpu.engine.inject_exception(GENERAL_PROTECTION, 0)
+
+
+def read_msr(vcpu: Vcpu, msr: int) -> int:
+    """The value of an MSR; raises GeneralProtection if the guest has none of that number."""
+    if is_apic_msr(msr):
+        return vcpu.lapic.read_msr(msr)
+    if msr == MSR_IA32_TSC:
+        return vcpu.tsc.at(vcpu.clock.now)
+    raise r.GeneralProtection
+
+
+def write_msr(vcpu: Vcpu, msr: int, value: int) -> None:
+    """Write an MSR; raises GeneralProtection if the guest has none of that number, or not that value."""
+    if not is_apic_msr(msr):
+        raise r.GeneralProtection
+    vcpu.lapic.write_msr(msr, value)
+
+
+def is_apic_msr(msr: int) -> bool:
+    """Whether an MSR is the local APIC's, in any of its modes."""
+    return r.MSR_X2APIC_FIRST <= msr <= r.MSR_X2APIC_LAST or msr in (
+        r.MSR_IA32_TSC_DEADLINE,
+        r.MSR_IA32_APIC_BASE,
+    )
+
+
+def on_read_memory(vcpu: Vcpu, left: e.ReadMemory) -> None:
+    if not vcpu.lapic.decodes(left.address):
+        vcpu.spend_exit("EPT_MISCONFIG")
+        vcpu.engine.complete((1 << 8 * left.size) - 1)
+        return
+    vcpu.spend_exit("APIC_ACCESS")
+    offset = left.address & 0xFFF
+    value = vcpu.lapic.read(offset, left.size)
+    if vcpu.trace:
+        vcpu.trace(events.ApicAccess(*vcpu.stamp(), False, offset, value))
+    vcpu.engine.complete(value)
+
+
+def on_write_memory(vcpu: Vcpu, left: e.WriteMemory) -> None:
+    if not vcpu.lapic.decodes(left.address):
+        vcpu.spend_exit("EPT_MISCONFIG")
+        vcpu.engine.complete()
+        return
+    vcpu.spend_exit("APIC_ACCESS")
+    offset = left.address & 0xFFF
+    if vcpu.trace:
+        vcpu.trace(events.ApicAccess(*vcpu.stamp(), True, offset, left.value))
+    vcpu.lapic.write(offset, left.value, left.size)
+    vcpu.engine.complete()
+    vcpu.measure.armed(vcpu.engine.instructions)
+
+
+def on_read_port(vcpu: Vcpu, left: e.ReadPort) -> None:
+    vcpu.spend_exit("IO_INSTRUCTION")
+    vcpu.engine.complete(vcpu.vm.ports.read(left.port, left.size))
+
+
+def on_write_port(vcpu: Vcpu, left: e.WritePort) -> None:
+    vcpu.spend_exit("IO_INSTRUCTION")
+    vcpu.vm.ports.write(left.port, left.size, left.value)
+    vcpu.engine.complete()
+
+
+def on_read_cr8(vcpu: Vcpu, left: e.ReadCr8) -> None:
+    vcpu.spend_exit("CR_ACCESS")
+    vcpu.engine.complete(vcpu.lapic.tpr >> 4)
+
+
+def on_write_cr8(vcpu: Vcpu, left: e.WriteCr8) -> None:
+    vcpu.spend_exit("CR_ACCESS")
+    if left.value > MAX_CR8:
+        vcpu.engine.inject_exception(GENERAL_PROTECTION, 0)
+        return
+    vcpu.lapic.write_tpr(left.value << 4)
+    vcpu.engine.complete()
+
+
+def on_cpuid(vcpu: Vcpu, left: e.Cpuid) -> None:
+    vcpu.spend_exit("CPUID")
+    vcpu.engine.complete(cpuid(left.leaf, left.subleaf, vcpu.lapic.apic_id))
+
+
+HANDLERS: dict[type[Any], Callable[[Vcpu, Any], None]] = {
+    e.PreemptionTimer: on_preemption_timer,
+    e.ExternalInterrupt: on_external_interrupt,
+    e.InterruptWindow: on_interrupt_window,
+    e.Hlt: on_hlt,
+    e.Shutdown: on_shutdown,
+    e.ReadMsr: on_read_msr,
+    e.WriteMsr: on_write_msr,
+    e.ReadMemory: on_read_memory,
+    e.WriteMemory: on_write_memory,
+    e.ReadPort: on_read_port,
+    e.WritePort: on_write_port,
+    e.ReadCr8: on_read_cr8,
+    e.WriteCr8: on_write_cr8,
+    e.Cpuid: on_cpuid,
+}

@@ -1,0 +1,182 @@
+"""The smallest engine there is: a guest written as a Python generator. For tests of the machine, and to
+explain it.
+
+The generator *is* the guest. It yields a number of instructions to compute, or an exit to make (its
+`host_tsc` is filled in); the answer comes back from the yield, a fault is raised out of it::
+
+    def guest(cpu):
+        now = cpu.rdtsc()
+        yield cpu.wrmsr(0x6E0, now + 100_000)
+        while not cpu.handled:
+            yield 2                         # cmp; je
+
+An interrupt handler is a second generator that runs on top of the first; its end is the IRET.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+
+from vlapic.machine import engine as e
+from vlapic.tsc import GuestTsc
+
+Script = Generator["int | e.Exit", e.Answer, None]
+
+
+class ScriptedFault(Exception):
+    """An exception of the guest's CPU, raised out of the yield that made the exit."""
+
+    def __init__(self, vector: int, error_code: int | None) -> None:
+        super().__init__(f"vector {vector}, error code {error_code}")
+        self.vector = vector
+        self.error_code = error_code
+
+
+class ScriptedEngine:
+    """A :class:`~vlapic.machine.engine.CpuEngine` that plays generators; an instruction takes one host cycle.
+
+    Attributes:
+        interrupts_enabled: RFLAGS.IF; the script sets it. An interrupt clears it, the end of its handler
+            restores it.
+        shadow: True for as long as an interrupt shadow is open; the script sets it, the next instruction
+            clears it.
+        handled: vectors taken so far, in order.
+        faults: (vector, error code) of the exceptions injected so far.
+    """
+
+    rip = 0
+
+    def __init__(
+        self,
+        tsc: GuestTsc,
+        guest: Callable[[ScriptedEngine], Script],
+        handler: Callable[[ScriptedEngine, int], Script] | None = None,
+    ) -> None:
+        self.instructions = 0
+        self.interrupts_enabled = True
+        self.shadow = False
+        self.handled: list[int] = []
+        self.faults: list[tuple[int, int | None]] = []
+        self._tsc = tsc
+        # Scripts, innermost last, each with what it had left to compute when it was interrupted.
+        self._stack: list[tuple[Script, int]] = [(guest(self), 0)]
+        self._answer: e.Answer = None
+        self._handler = handler
+        self._now = 0
+        self._computing = 0
+        self._fault: ScriptedFault | None = None
+
+    # -- what a script says --
+
+    def rdtsc(self) -> int:
+        """The guest's TSC at its current instruction."""
+        return self._tsc.at(self._now)
+
+    @staticmethod
+    def wrmsr(msr: int, value: int) -> e.Exit:
+        return e.WriteMsr(0, msr, value)
+
+    @staticmethod
+    def rdmsr(msr: int) -> e.Exit:
+        return e.ReadMsr(0, msr)
+
+    @staticmethod
+    def store(address: int, value: int, size: int = 4) -> e.Exit:
+        return e.WriteMemory(0, address, size, value)
+
+    @staticmethod
+    def load(address: int, size: int = 4) -> e.Exit:
+        return e.ReadMemory(0, address, size)
+
+    @staticmethod
+    def out(port: int, value: int, size: int = 4) -> e.Exit:
+        return e.WritePort(0, port, size, value)
+
+    @staticmethod
+    def hlt() -> e.Exit:
+        return e.Hlt(0)
+
+    # -- the engine --
+
+    @property
+    def interruptible(self) -> bool:
+        return self.interrupts_enabled and not self.shadow
+
+    def inject_interrupt(self, vector: int) -> None:
+        assert self.interruptible, "an interrupt was injected into a guest that takes none"
+        self.handled.append(vector)
+        self.interrupts_enabled = False
+        if self._handler is None:
+            self.interrupts_enabled = True
+            return
+        interrupted, _ = self._stack[-1]
+        self._stack[-1] = (interrupted, self._computing)
+        self._stack.append((self._handler(self, vector), 0))
+        self._computing = 0
+
+    def inject_exception(self, vector: int, error_code: int | None = None) -> None:
+        self.faults.append((vector, error_code))
+        self._fault = ScriptedFault(vector, error_code)
+
+    def complete(self, answer: e.Answer = None) -> None:
+        self.instructions += 1
+        self.shadow = False
+        self._answer = answer
+
+    def run(
+        self, now: int, until: int | None = None, preemption: int | None = None, window: bool = False
+    ) -> e.Exit:
+        self._now = now
+        while True:
+            if preemption is not None and self._now >= preemption:
+                return e.PreemptionTimer(self._now)
+            if until is not None and self._now >= until:
+                return e.ExternalInterrupt(self._now)
+            if window and self.interruptible:
+                return e.InterruptWindow(self._now)
+            if self._computing:
+                self._compute(until, preemption, window)
+                continue
+            step = self._next_step()
+            if step is None:
+                return e.Shutdown(self._now, "the script has ended")
+            if isinstance(step, int):
+                self._computing = step
+                continue
+            if isinstance(step, e.Hlt):
+                self._retire(1)
+            return step._replace(host_tsc=self._now)
+
+    def _compute(self, until: int | None, preemption: int | None, window: bool) -> None:
+        """Retire instructions up to the nearest limit; one only while a shadow or a window needs a look."""
+        count = 1 if self.shadow or window else self._computing
+        for limit in (until, preemption):
+            if limit is not None:
+                count = min(count, limit - self._now)
+        self._computing -= count
+        self._retire(count)
+
+    def _retire(self, count: int) -> None:
+        self.instructions += count
+        self._now += count
+        self.shadow = False
+
+    def _next_step(self) -> int | e.Exit | None:
+        """What the topmost script does next; None when the guest's own has ended."""
+        while self._stack:
+            script, _ = self._stack[-1]
+            answer, self._answer = self._answer, None
+            try:
+                if self._fault is not None:
+                    fault, self._fault = self._fault, None
+                    return script.throw(fault)
+                return script.send(answer)
+            except StopIteration:
+                self._stack.pop()
+                if not self._stack:
+                    return None
+                self._retire(1)
+                self.interrupts_enabled = True
+                if left := self._stack[-1][1]:
+                    return left
+        return None

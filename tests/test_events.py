@@ -1,0 +1,47 @@
+"""An event is declared once and is the same as a tuple and as columns."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vlapic.events import DTYPES, EVENT_TYPES, Table, TimerInterrupt, WaitLapicExpire
+
+RANGES = {
+    "u1": st.integers(0, 255),
+    "<u4": st.integers(0, (1 << 32) - 1),
+    "<u8": st.integers(0, (1 << 64) - 1),
+    "<i8": st.integers(-(1 << 63), (1 << 63) - 1),
+    "|b1": st.booleans(),
+    "<U24": st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=24),
+}
+
+
+@st.composite
+def event_lists(draw, event_type):
+    dtype = DTYPES[event_type]
+    columns = [RANGES[dtype[name].str.replace("|u1", "u1")] for name in dtype.names]
+    return [event_type(*row) for row in draw(st.lists(st.tuples(*columns), max_size=5))]
+
+
+@pytest.mark.parametrize("event_type", EVENT_TYPES, ids=lambda cls: cls.__name__)
+def test_events_come_out_of_a_table_as_they_went_in(event_type):
+    @given(event_lists(event_type))
+    def check(rows):
+        assert list(Table.of(event_type, rows)) == rows
+
+    check()
+
+
+@pytest.mark.parametrize("event_type", EVENT_TYPES, ids=lambda cls: cls.__name__)
+def test_host_tsc_vm_and_vcpu_lead_every_event(event_type):
+    assert event_type._fields[:3] == ("host_tsc", "vm", "vcpu")
+    assert DTYPES[event_type].names == event_type._fields
+
+
+def test_a_timer_interrupt_takes_less_than_100_bytes():
+    assert DTYPES[TimerInterrupt].itemsize < 100
+
+
+def test_a_value_too_large_for_its_column_is_refused_not_cut():
+    with pytest.raises(OverflowError):
+        Table.of(WaitLapicExpire, [WaitLapicExpire(1, 0, 0, 1 << 63)])
