@@ -1,0 +1,274 @@
+"""Regimes: what the timer advancement of one vCPU did, in one word, and the history that word is read from.
+
+:class:`AdvanceHistory` is a fold over events, in bounded memory; :func:`classify` reads the first regime of
+:data:`RULES` that holds. The machine, replay and live observation all judge by these rules. Nothing here
+knows a kernel: what differs between them (the cap, deltas that were filtered, values that were reset) is
+given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+#: Events kept one by one; from there on pairs of neighbours are merged.
+HISTORY_CELLS = 65_536
+#: The least number of events in the last quarter that can show a vCPU settled.
+SETTLED_EVENTS = 32
+#: Settled means within this many ns of the last quarter's median, or within an eighth of it if that is more.
+SETTLED_BAND_NS = 25
+SETTLED_BAND_SHARE = 8
+#: Tuning is done at the first |delta| below this many guest cycles; a frozen vCPU's median |delta| is above
+#: it.
+DONE_CYCLES = 100
+
+_NO_DELTA = -1
+_U32_MAX = (1 << 32) - 1
+_S64_MAX = (1 << 63) - 1
+
+
+class Regime(StrEnum):
+    """What an advancement did. The order is that of :data:`RULES`."""
+
+    OFF = "off"
+    KILLED = "killed"
+    FIXED = "fixed"
+    STUCK = "stuck"
+    SAWTOOTH = "sawtooth"
+    CAPPED = "capped"
+    FROZEN = "frozen"
+    SETTLED = "settled"
+    TUNING = "tuning"
+
+
+class Quarter(NamedTuple):
+    """The last quarter of a history; advancements in ns, |delta| in guest cycles (None: no event had one)."""
+
+    events: int
+    low_ns: int
+    high_ns: int
+    median_ns: int
+    median_delta_cycles: int | None
+
+
+class AdvanceHistory:
+    """The advancement after each event of one vCPU, and the events' |delta|.
+
+    Exact up to `HISTORY_CELLS` events. Then pairs of neighbours become one cell, which keeps the least and
+    the greatest advancement, the last one, and the last |delta|, and so on whenever the cells are full: where
+    a cell ends depends on the number of events alone. The first `HISTORY_CELLS` advancements stay, to say
+    exactly when an early settling began.
+
+    Attributes:
+        start_ns: the advancement before the first event.
+        events: how many there were.
+        deltas: how many of them came to the busy wait.
+        done: whether a |delta| was below `DONE_CYCLES`.
+    """
+
+    __slots__ = (
+        "_delta",
+        "_first",
+        "_high",
+        "_last",
+        "_low",
+        "_width",
+        "deltas",
+        "done",
+        "events",
+        "start_ns",
+    )
+
+    def __init__(self, start_ns: int) -> None:
+        self.start_ns = start_ns
+        self.events = 0
+        self.deltas = 0
+        self.done = False
+        self._width = 1
+        self._first = np.zeros(HISTORY_CELLS, np.int64)
+        self._low = np.full(HISTORY_CELLS, _U32_MAX, np.int64)
+        self._high = np.zeros(HISTORY_CELLS, np.int64)
+        self._last = np.zeros(HISTORY_CELLS, np.int64)
+        self._delta = np.full(HISTORY_CELLS, _NO_DELTA, np.int64)
+
+    def add(
+        self,
+        advance_ns: npt.NDArray[Any],
+        delta_cycles: npt.NDArray[Any],
+        waited: npt.NDArray[np.bool_],
+    ) -> None:
+        """Append events, in order.
+
+        Args:
+            advance_ns: the advancement after each, 0 to 2^32-1; shape (n,).
+            delta_cycles: guest TSC minus deadline, int64; shape (n,). What did not wait may hold anything.
+            waited: which of them came to the busy wait; shape (n,).
+        """
+        advance = advance_ns.astype(np.int64)
+        # The magnitude of -2^63 does not fit; nobody needs it exactly.
+        magnitude = np.abs(np.maximum(delta_cycles, -_S64_MAX))
+        waits = magnitude[waited]
+        self.deltas += len(waits)
+        self.done = self.done or bool((waits < DONE_CYCLES).any())
+        at = 0
+        while at < len(advance):
+            if self.events == HISTORY_CELLS * self._width:
+                self._merge_pairs()
+            end = min(len(advance), at + HISTORY_CELLS * self._width - self.events)
+            self._append(advance[at:end], magnitude[at:end], waited[at:end])
+            at = end
+
+    def _append(
+        self, advance: npt.NDArray[np.int64], magnitude: npt.NDArray[np.int64], waited: npt.NDArray[np.bool_]
+    ) -> None:
+        """Append events that are known to fit."""
+        if self._width == 1:
+            self._first[self.events : self.events + len(advance)] = advance
+        cell = np.arange(self.events, self.events + len(advance)) // self._width
+        np.minimum.at(self._low, cell, advance)
+        np.maximum.at(self._high, cell, advance)
+        # Where a cell occurs several times the last value stays.
+        self._last[cell] = advance
+        self._delta[cell[waited]] = magnitude[waited]
+        self.events += len(advance)
+
+    def _merge_pairs(self) -> None:
+        """Make every two cells one, so that half of them are free again."""
+        half = HISTORY_CELLS // 2
+        self._low[:half] = np.minimum(self._low[::2], self._low[1::2])
+        self._high[:half] = np.maximum(self._high[::2], self._high[1::2])
+        self._last[:half] = self._last[1::2]
+        later = self._delta[1::2]
+        self._delta[:half] = np.where(later == _NO_DELTA, self._delta[::2], later)
+        self._low[half:], self._high[half:], self._delta[half:] = _U32_MAX, 0, _NO_DELTA
+        self._width *= 2
+
+    @property
+    def _cells(self) -> int:
+        return -(-self.events // self._width)
+
+    @property
+    def final_ns(self) -> int:
+        """The advancement after the last event."""
+        return int(self._last[self._cells - 1]) if self.events else self.start_ns
+
+    @property
+    def low_ns(self) -> int:
+        """The least advancement there was, the start included."""
+        return min(self.start_ns, int(self._low[: self._cells].min(initial=_U32_MAX)))
+
+    @property
+    def high_ns(self) -> int:
+        """The greatest advancement there was, the start included."""
+        return max(self.start_ns, int(self._high[: self._cells].max(initial=0)))
+
+    def last_quarter(self) -> Quarter | None:
+        """The last quarter of the events, rounded up; None without events."""
+        if not self.events:
+            return None
+        begin = 3 * self.events // 4
+        cells = slice(begin // self._width, self._cells)
+        delta = self._delta[cells]
+        delta = delta[delta != _NO_DELTA]
+        return Quarter(
+            events=self.events - begin,
+            low_ns=int(self._low[cells].min()),
+            high_ns=int(self._high[cells].max()),
+            median_ns=_median(self._last[cells]),
+            median_delta_cycles=_median(delta) if len(delta) else None,
+        )
+
+    def settled_after(self) -> int | None:
+        """After how many events the advancement stayed near the last quarter's median; None if it did not.
+
+        0 means that the start value was near enough. Later than `HISTORY_CELLS` events the answer is rounded
+        up to a cell.
+        """
+        quarter = self.last_quarter()
+        if quarter is None or quarter.events < SETTLED_EVENTS:
+            return None
+        # |advance - median| <= median / 8 is 8 * |advance - median| <= median, without a fraction.
+        band = max(SETTLED_BAND_SHARE * SETTLED_BAND_NS, quarter.median_ns)
+
+        def strays(value: Any) -> Any:
+            return SETTLED_BAND_SHARE * abs(value - quarter.median_ns) > band
+
+        if strays(quarter.low_ns) or strays(quarter.high_ns):
+            return None
+        astray = np.flatnonzero(strays(self._low[: self._cells]) | strays(self._high[: self._cells]))
+        if not len(astray):
+            return 1 if strays(self.start_ns) else 0
+        end = (int(astray[-1]) + 1) * self._width
+        if end > HISTORY_CELLS:
+            return end + 1
+        return int(np.flatnonzero(strays(self._first[:end]))[-1]) + 2
+
+
+def _median(values: npt.NDArray[np.int64]) -> int:
+    """The lower median, so that it is one of the values."""
+    middle = (len(values) - 1) // 2
+    return int(np.partition(values, middle)[middle])
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that a regime is judged by.
+
+    Attributes:
+        history: the advancement after each event.
+        auto: whether the advancement tunes itself.
+        cap_ns: where the profile holds an advancement, None if nowhere.
+        filtered: deltas that the profile did not tune with because they were too large.
+        late_resets: in the last half of the events, how often the profile set the advancement back to its
+            start.
+    """
+
+    history: AdvanceHistory
+    auto: bool
+    cap_ns: int | None
+    filtered: int = 0
+    late_resets: int = 0
+
+
+def _capped(it: Evidence) -> bool:
+    quarter = it.history.last_quarter()
+    return quarter is not None and quarter.low_ns == quarter.high_ns == it.cap_ns
+
+
+def _frozen(it: Evidence) -> bool:
+    quarter = it.history.last_quarter()
+    if not it.history.done or quarter is None or quarter.median_delta_cycles is None:
+        return False
+    return quarter.median_delta_cycles > DONE_CYCLES
+
+
+#: Each regime and when it holds; the first that does is the one, so a rule may build on those above it having
+#: failed.
+RULES: tuple[tuple[Regime, Callable[[Evidence], bool]], ...] = (
+    (Regime.OFF, lambda it: it.history.high_ns == 0),
+    (Regime.KILLED, lambda it: it.auto and it.history.final_ns == 0),
+    (Regime.FIXED, lambda it: not it.auto),
+    (
+        Regime.STUCK,
+        lambda it: (
+            it.history.final_ns == it.history.start_ns
+            and it.history.deltas > 0
+            and 10 * it.filtered >= 9 * it.history.deltas
+        ),
+    ),
+    (Regime.SAWTOOTH, lambda it: it.late_resets >= 2),
+    (Regime.CAPPED, _capped),
+    (Regime.FROZEN, _frozen),
+    (Regime.SETTLED, lambda it: it.history.settled_after() is not None),
+    (Regime.TUNING, lambda it: True),
+)
+
+
+def classify(evidence: Evidence) -> Regime:
+    """The first regime that holds."""
+    return next(regime for regime, holds in RULES if holds(evidence))
