@@ -1,0 +1,206 @@
+"""The report of a run for a terminal: a table a vCPU, its lateness as a histogram, the guest's console, and
+the result in words.
+
+It fits 80 columns. Numbers are plain digits, so that they can be searched for and copied. Colour is rich's
+affair: only on a terminal, never with NO_COLOR. Where the output is not UTF-8, everything of ours is ASCII.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from rich.console import Console
+from rich.text import Text
+
+from vlapic.regime import Regime
+from vlapic.results import RunResult, VcpuResult
+from vlapic.statistics import Bin
+
+#: How a regime looks; what needs a person's eye is loud.
+STYLES = {
+    Regime.OFF: "cyan",
+    Regime.KILLED: "bold red",
+    Regime.FIXED: "cyan",
+    Regime.STUCK: "bold red",
+    Regime.SAWTOOTH: "bold red",
+    Regime.CAPPED: "yellow",
+    Regime.FROZEN: "yellow",
+    Regime.SETTLED: "green",
+    Regime.TUNING: "yellow",
+}
+
+TIMERS = {"hrtimer": "host hrtimer", "preemption": "VMX preemption timer"}
+
+#: The report is no wider than this, however wide the terminal is: eyes have to travel from a name to its
+#: number.
+MAX_WIDTH = 100
+
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+_NONE = "-"
+
+
+def print_run(result: RunResult, console: Console) -> None:
+    """Print the whole report."""
+    width = min(console.width, MAX_WIDTH)
+    ascii_only = console.options.ascii_only
+    show = partial(console.print, soft_wrap=True)
+    show(_title(result))
+    for vcpu in result.vcpus:
+        show()
+        show(_vcpu_line(vcpu))
+        show(_table(vcpu, result.virtual_ns))
+        if vcpu.histogram:
+            show()
+            show(_histogram(vcpu.histogram, width, ascii_only))
+    if result.console:
+        line = "-" if ascii_only else "─"
+        show()
+        show(Text("console ".ljust(width, line), "dim"))
+        show(Text("\n".join(f"  {said}" for said in printable(result.console).splitlines())))
+        show(Text(line * width, "dim"))
+    show()
+    for vcpu in result.vcpus:
+        who = f"vCPU {vcpu.id}: " if len(result.vcpus) > 1 else ""
+        console.print(
+            Text(who).append_text(Text(in_words(vcpu), STYLES[Regime(vcpu.regime)])), soft_wrap=True
+        )
+
+
+def in_words(vcpu: VcpuResult) -> str:
+    """One vCPU in a line: what the advancement did, what 99 % of the interrupts got, how many were early."""
+    if not vcpu.interrupts:
+        return "no timer interrupt reached a handler"
+    early = "none early"
+    if vcpu.lateness_ns.early:
+        assert vcpu.lateness_ns.min is not None
+        early = f"{vcpu.lateness_ns.early} early, by {-vcpu.lateness_ns.min} ns at most"
+    return f"{_advancement_in_words(vcpu)}; 99 % within {vcpu.lateness_ns.p99} ns; {early}"
+
+
+def _advancement_in_words(vcpu: VcpuResult) -> str:
+    advance = vcpu.advance_ns
+    words = {
+        Regime.OFF: "advancement off",
+        Regime.KILLED: f"advancement fell from {advance.initial} ns to 0 and stays there",
+        Regime.FIXED: f"advancement fixed at {advance.final} ns",
+        Regime.STUCK: f"stuck at the start value of {advance.final} ns",
+        Regime.SAWTOOTH: f"sawtooth between {advance.min} and {advance.max} ns",
+        Regime.CAPPED: f"held at the cap of {advance.final} ns",
+        Regime.FROZEN: f"frozen at {advance.final} ns, away from what the interrupts need",
+        Regime.SETTLED: f"settled at {advance.final} ns after {_interrupts(advance.settled_after or 0)}",
+        Regime.TUNING: f"still tuning, at {advance.final} ns",
+    }
+    return words[Regime(vcpu.regime)]
+
+
+def _interrupts(number: int) -> str:
+    return f"{number} interrupt{'' if number == 1 else 's'}"
+
+
+def printable(text: str) -> str:
+    """A guest's text with its control characters made visible, so that a guest cannot drive the terminal."""
+    return "".join(
+        c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode()
+        for c in text.replace("\r\n", "\n")
+    )
+
+
+def _title(result: RunResult) -> Text:
+    text = Text("vlapic run ", "dim")
+    text.append(result.guest, "bold")
+    text.append(
+        f"   {result.engine} CPU, profile {result.profile}, seed {result.seed}\n"
+        f"{result.virtual_seconds:.6f} s of virtual time, {result.instructions} guest instructions",
+        "dim",
+    )
+    return text
+
+
+def _vcpu_line(vcpu: VcpuResult) -> Text:
+    name = f"vCPU {vcpu.id}" if vcpu.vm == 0 else f"VM {vcpu.vm} vCPU {vcpu.id}"
+    missed = f", {vcpu.missed} missed" if vcpu.missed else ""
+    return Text(name, "bold").append(
+        f"   {_interrupts(vcpu.interrupts)}{missed}, TSC {vcpu.tsc_khz / 1000:.3f} MHz,"
+        f" {TIMERS.get(vcpu.timer, vcpu.timer)}",
+        "not bold",
+    )
+
+
+def _table(vcpu: VcpuResult, virtual_ns: int) -> Text:
+    ns, cycles, wait, advance = vcpu.lateness_ns, vcpu.lateness_cycles, vcpu.wait_ns, vcpu.advance_ns
+    rounded = "" if ns.exact and cycles.exact else "0.1 % too much at most"
+    rows: list[tuple[str, str, object, object, str | Text]] = [
+        ("lateness", "mean", _mean(ns.mean), _mean(cycles.mean), ""),
+        ("", "p50", ns.p50, cycles.p50, rounded),
+        ("", "p99", ns.p99, cycles.p99, rounded),
+        ("", "p99.9", ns.p99_9, cycles.p99_9, rounded),
+        ("", "max", ns.max, cycles.max, _blocked(vcpu)),
+        ("", "early", ns.early, "", f"of {vcpu.interrupts}"),
+        ("busy wait", "total", wait.total, "", _share(wait.total, virtual_ns)),
+        ("", "max", wait.max, "", ""),
+        ("advancement", "from", advance.initial, "", ""),
+        ("", "to", advance.final, "", _regime(vcpu)),
+        ("instructions", "min", vcpu.least_instructions, "", "before the interrupt"),
+        ("", "max", vcpu.most_instructions, "", ""),
+    ]
+    text = Text(f"  {'':21}{'ns':>10}{'cycles':>12}", "dim")
+    for group, name, in_ns, in_cycles, note in rows:
+        text.append(f"\n  {group:<14}{name:<7}", "not dim")
+        text.append(f"{_number(in_ns):>10}{_number(in_cycles):>12}".rstrip(), "not dim bold")
+        if note:
+            text.append(" " * (0 if in_cycles != "" else 12) + "   ")
+            text.append_text(note if isinstance(note, Text) else Text(note))
+    return text
+
+
+def _number(value: object) -> str:
+    return _NONE if value is None else str(value)
+
+
+def _mean(value: float | None) -> str | None:
+    return None if value is None else f"{value:.1f}"
+
+
+def _share(part_ns: int, whole_ns: int) -> str:
+    return f"{100 * part_ns / whole_ns:.2f} % of the time" if whole_ns else ""
+
+
+def _blocked(vcpu: VcpuResult) -> str:
+    return f"guest's own: {vcpu.blocked_ns.max} at most" if vcpu.blocked_ns.max else ""
+
+
+def _regime(vcpu: VcpuResult) -> Text:
+    after = vcpu.advance_ns.settled_after
+    settled = f" after {_interrupts(after)}" if vcpu.regime == Regime.SETTLED and after is not None else ""
+    return Text(f"{vcpu.regime}{settled}", STYLES[Regime(vcpu.regime)])
+
+
+def _histogram(bins: tuple[Bin, ...], width: int, ascii_only: bool) -> Text:
+    """Rows of an interval, its number of interrupts, and a bar of that length."""
+    names = [_interval(row) for row in bins]
+    most = max(row.values for row in bins)
+    name_width = max(len("lateness, ns"), *map(len, names))
+    count_width = max(len("interrupts"), len(str(most)))
+    room = max(10, width - name_width - count_width - 6)
+    text = Text(f"  {'lateness, ns':>{name_width}}  {'interrupts':>{count_width}}", "dim")
+    for name, row in zip(names, bins, strict=True):
+        bar = _bar(row.values, most, room, ascii_only)
+        text.append(f"\n  {name:>{name_width}}  {row.values:>{count_width}}{'  ' if bar else ''}", "not dim")
+        text.append(bar, "not dim cyan")
+    return text
+
+
+def _interval(row: Bin) -> str:
+    if row.low is None:
+        return f"below {row.high}"
+    if row.high is None:
+        return f"{row.low} and above"
+    return f"{row.low}" if row.high == row.low + 1 else f"{row.low} to {row.high - 1}"
+
+
+def _bar(value: int, most: int, room: int, ascii_only: bool) -> str:
+    """A bar of `value` parts in `most`, in eighths of a column; anything at all can be seen."""
+    eighths = -(-value * room * 8 // most) if most else 0
+    if ascii_only:
+        return "#" * -(-eighths // 8)
+    return ("█" * (eighths // 8) + _EIGHTHS[eighths % 8]).rstrip()

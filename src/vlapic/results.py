@@ -1,0 +1,279 @@
+"""What a run came to, as frozen data, and its JSON (schema `vlapic.run/1`).
+
+Every number of the terminal report, of `--json` and of the library stands here once. What is not known is
+None; in the JSON that is null, with the reason under `unavailable`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from vlapic.errors import STATUS_GUEST, STATUS_INTERRUPTED, STATUS_OK, GuestFailure
+from vlapic.statistics import Bin, Distribution, VcpuStatistics
+
+SCHEMA = "vlapic.run/1"
+#: Rows of the histogram a result keeps for the report.
+HISTOGRAM_BINS = 14
+
+
+@dataclass(frozen=True)
+class Lateness:
+    """Guest TSC at the handler's first instruction minus the deadline, in one unit; negative is early.
+
+    All but `early` and `exact` are None without interrupts.
+    """
+
+    measured_by: str
+    min: int | None
+    mean: float | None
+    p50: int | None
+    p99: int | None
+    p99_9: int | None
+    max: int | None
+    early: int
+    exact: bool
+
+    @classmethod
+    def of(cls, distribution: Distribution, measured_by: str) -> Lateness:
+        """The figures of a distribution; `measured_by` is engine, guest or host."""
+        return cls(
+            measured_by=measured_by,
+            min=distribution.min,
+            mean=distribution.mean,
+            p50=distribution.percentile(500),
+            p99=distribution.percentile(990),
+            p99_9=distribution.percentile(999),
+            max=distribution.max,
+            early=distribution.early,
+            exact=distribution.exact,
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """The object of the schema."""
+        names = ("measured_by", "min", "mean", "p50", "p99", "p99_9", "max", "early", "exact")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Advancement:
+    """How early the timer fired, in ns. `settled_after` counts interrupts; None if it did not settle."""
+
+    initial: int
+    final: int
+    min: int
+    max: int
+    settled_after: int | None
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Time spent, in ns: in all, and at most at one interrupt."""
+
+    total: int
+    max: int
+
+
+@dataclass(frozen=True)
+class VcpuResult:
+    """One vCPU of a run.
+
+    Attributes:
+        vm, id: which one.
+        tsc_khz, tsc_ratio: its TSC frequency and scaling ratio.
+        timer: the host timer under its APIC, "hrtimer" or "preemption".
+        interrupts: timer interrupts that reached their handler.
+        missed: expiries that shared another one's interrupt.
+        advance_ns: the timer advancement.
+        regime: what the advancement did (`vlapic.regime.Regime`).
+        lateness_ns, lateness_cycles: the same interrupts in ns and in guest TSC cycles.
+        wait_ns: the host's busy wait.
+        blocked_ns: the part of lateness that is the guest's own: IF, shadow, TPR or LVTT mask against the
+            interrupt.
+        least_instructions, most_instructions: guest instructions before an interrupt; None without
+            interrupts.
+        histogram: lateness in ns, for the report.
+    """
+
+    vm: int
+    id: int
+    tsc_khz: int
+    tsc_ratio: int
+    timer: str
+    interrupts: int
+    missed: int
+    advance_ns: Advancement
+    regime: str
+    lateness_ns: Lateness
+    lateness_cycles: Lateness
+    wait_ns: Spent
+    blocked_ns: Spent
+    least_instructions: int | None
+    most_instructions: int | None
+    histogram: tuple[Bin, ...] = field(default=(), repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        statistics: VcpuStatistics,
+        *,
+        vm: int,
+        id: int,
+        tsc_ratio: int,
+        timer: str,
+        measured_by: str = "engine",
+        filtered: int = 0,
+        late_resets: int = 0,
+    ) -> VcpuResult:
+        """What statistics came to; the last two are for :meth:`VcpuStatistics.regime`."""
+        history = statistics.history
+        return cls(
+            vm=vm,
+            id=id,
+            tsc_khz=statistics.tsc_khz,
+            tsc_ratio=tsc_ratio,
+            timer=timer,
+            interrupts=statistics.interrupts,
+            missed=statistics.missed,
+            advance_ns=Advancement(
+                initial=history.start_ns,
+                final=history.final_ns,
+                min=history.low_ns,
+                max=history.high_ns,
+                settled_after=history.settled_after(),
+            ),
+            regime=str(statistics.regime(filtered, late_resets)),
+            lateness_ns=Lateness.of(statistics.lateness_ns, measured_by),
+            lateness_cycles=Lateness.of(statistics.lateness_cycles, measured_by),
+            wait_ns=Spent(statistics.wait_total_ns, statistics.wait_max_ns),
+            blocked_ns=Spent(statistics.blocked_total_ns, statistics.blocked_max_ns),
+            least_instructions=statistics.least_instructions,
+            most_instructions=statistics.most_instructions,
+            histogram=tuple(statistics.lateness_ns.histogram(HISTOGRAM_BINS)),
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """The object of the schema."""
+        return {
+            "vm": self.vm,
+            "id": self.id,
+            "tsc_khz": self.tsc_khz,
+            "tsc_ratio": self.tsc_ratio,
+            "timer": self.timer,
+            "interrupts": self.interrupts,
+            "missed": self.missed,
+            "advance_ns": {
+                "initial": self.advance_ns.initial,
+                "final": self.advance_ns.final,
+                "min": self.advance_ns.min,
+                "max": self.advance_ns.max,
+                "settled_after": self.advance_ns.settled_after,
+            },
+            "regime": self.regime,
+            "lateness_ns": self.lateness_ns.as_json(),
+            "lateness_cycles": self.lateness_cycles.as_json(),
+            "wait_ns": {"total": self.wait_ns.total, "max": self.wait_ns.max},
+            "blocked_ns": {"total": self.blocked_ns.total, "max": self.blocked_ns.max},
+            "instructions_before_interrupt": {"min": self.least_instructions, "max": self.most_instructions},
+        }
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run came to.
+
+    Attributes:
+        engine: the CPU, "emulated" or "kvm".
+        profile: the profile's name.
+        seed: of the host model.
+        guest: the built-in guest's name, or the path given.
+        exit_code: the value the guest reported, 0 is good; None if it reported none.
+        console: what it printed.
+        virtual_ns: how long it ran, in virtual time.
+        instructions: guest instructions retired.
+        vcpus: one result a vCPU.
+        failure: why the guest could not go on, None if it could.
+        interrupted: whether a person stopped the run.
+        wall_seconds: how long it took; None where time is virtual.
+    """
+
+    engine: str
+    profile: str
+    seed: int
+    guest: str
+    exit_code: int | None
+    console: str
+    virtual_ns: int
+    instructions: int
+    vcpus: tuple[VcpuResult, ...]
+    failure: GuestFailure | None = None
+    interrupted: bool = False
+    wall_seconds: float | None = None
+
+    @property
+    def virtual_seconds(self) -> float:
+        """How long the guest ran, in seconds of virtual time."""
+        return self.virtual_ns / 1e9
+
+    @property
+    def exit_status(self) -> int:
+        """What the command line ends with."""
+        if self.failure is not None or self.exit_code:
+            return STATUS_GUEST
+        return STATUS_INTERRUPTED if self.interrupted else STATUS_OK
+
+    @property
+    def failure_text(self) -> str | None:
+        """What the guest did wrong, in one line; None if nothing."""
+        if self.failure is not None:
+            return str(self.failure)
+        return f"the guest reported {self.exit_code}; 0 is success" if self.exit_code else None
+
+    def as_json(self) -> dict[str, Any]:
+        """The object `vlapic run --json` prints, in the order of the schema.
+
+        `unavailable` gives the reason for every null, by its path: `wall_seconds`,
+        `vcpus[0].lateness_ns.p50`.
+        """
+        known = {
+            "schema": SCHEMA,
+            "engine": self.engine,
+            "profile": self.profile,
+            "seed": self.seed,
+            "guest": self.guest,
+            "exit_code": self.exit_code,
+            "console": self.console,
+            "virtual_seconds": self.virtual_seconds,
+            "wall_seconds": self.wall_seconds,
+            "instructions": self.instructions,
+            "vcpus": [vcpu.as_json() for vcpu in self.vcpus],
+        }
+        return known | {"unavailable": {path: self._why_null(path) for path in _nulls(known)}}
+
+    def _why_null(self, path: str) -> str:
+        if path == "wall_seconds":
+            return "virtual time only: the emulated CPU's results do not depend on how fast it ran"
+        if path == "exit_code":
+            if self.failure is not None:
+                return str(self.failure)
+            return (
+                "interrupted before the guest reported"
+                if self.interrupted
+                else "the guest did not report a value"
+            )
+        if path.endswith("settled_after"):
+            return (
+                "the advancement did not stay near its median through a last quarter of 32 interrupts or more"
+            )
+        return "no timer interrupt reached a handler"
+
+
+def _nulls(value: Any, path: str = "") -> list[str]:
+    """The paths of all that is None in an object, in its order."""
+    if value is None:
+        return [path]
+    if isinstance(value, dict):
+        return [null for key, of in value.items() for null in _nulls(of, f"{path}.{key}" if path else key)]
+    if isinstance(value, list):
+        return [null for index, of in enumerate(value) for null in _nulls(of, f"{path}[{index}]")]
+    return []
