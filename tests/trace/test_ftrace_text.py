@@ -1,0 +1,244 @@
+"""Events as tracefs text: the lines of kernel 5.2, character by character."""
+
+import io
+import re
+from typing import get_args
+
+import pytest
+
+from vlapic.errors import OutputError
+from vlapic.events import (
+    AcceptIrq,
+    AdvanceSample,
+    ApicAccess,
+    ApicIpi,
+    Entry,
+    Eoi,
+    Event,
+    Exit,
+    HvTimerState,
+    InjectVirq,
+    Msr,
+    RemoteEoi,
+    SmiIgnored,
+    TimerInterrupt,
+    VcpuStart,
+    WaitLapicExpire,
+)
+from vlapic.profiles import PROFILES
+from vlapic.trace.ftrace_text import FtraceTextWriter
+from vlapic.trace.tracepoints import KERNELS
+
+AT = {"host_tsc": 8296364487, "vm": 0, "vcpu": 0}
+
+
+class Pipe(io.BytesIO):
+    """A file that cannot be sought; what was written stays readable after it is closed."""
+
+    written = b""
+
+    def seekable(self):
+        return False
+
+    def close(self):
+        self.written = self.getvalue()
+        super().close()
+
+
+def text_of(*events, cpus=1, host_khz=2_500_000):
+    pipe = Pipe()
+    with FtraceTextWriter(pipe, "v5.2", host_khz=host_khz, cpus=cpus) as writer:
+        writer.write_all(events)
+    return pipe.written.decode("ascii")
+
+
+def lines_of(*events, **more):
+    return [line for line in text_of(*events, **more).splitlines() if not line.startswith("#")]
+
+
+def after_time(event):
+    (line, *rest) = lines_of(event)
+    return line.split(": ", 1)[1], rest
+
+
+def test_the_header_is_that_of_kernel_5_2():
+    assert text_of() == (
+        "# tracer: nop\n"
+        "#\n"
+        "#                              _-----=> irqs-off\n"
+        "#                             / _----=> need-resched\n"
+        "#                            | / _---=> hardirq/softirq\n"
+        "#                            || / _--=> preempt-depth\n"
+        "#                            ||| /     delay\n"
+        "#           TASK-PID   CPU#  ||||    TIMESTAMP  FUNCTION\n"
+        "#              | |       |   ||||       |         |\n"
+    )
+
+
+def test_a_file_says_how_many_events_it_holds(tmp_path):
+    path = tmp_path / "trace"
+    with FtraceTextWriter.open(path, "v5.2", host_khz=2_500_000, cpus=2) as writer:
+        writer.write_all([Entry(**AT, rip=0)] * 3)
+    lines = path.read_text().splitlines()
+    assert lines[2].rstrip() == "# entries-in-buffer/entries-written: 3/3   #P:2"
+    assert lines[3:5] == ["#", "#                              _-----=> irqs-off"]
+    assert len(lines) == 14
+
+
+def test_the_columns_stand_under_their_header():
+    header = text_of().splitlines()
+    line = lines_of(Entry(**AT, rip=0))[0]
+    assert line == "          vlapic-1000  [000] d..1   8296364487: kvm_entry: vcpu 0"
+    flags = line.index("d..1")
+    assert header[-1].index("||||") == flags
+    assert header[2].index("_-----=> irqs-off") - 1 == flags + 1
+    assert header[-2].index("CPU#") == line.index("[000]")
+
+
+def test_a_task_is_a_vcpu_and_runs_on_the_cpu_of_its_number():
+    line = lines_of(Entry(host_tsc=5, vm=2, vcpu=3, rip=0))[0]
+    assert line == "          vlapic-1203  [003] d..1            5: kvm_entry: vcpu 3"
+
+
+def test_a_long_time_stamp_pushes_the_rest_of_the_line_to_the_right():
+    assert "d..1 18446744073709551615: kvm_entry" in lines_of(Entry(2**64 - 1, 0, 0, 0))[0]
+
+
+# What is printed by kernel 5.2's arch/x86/kvm/trace.h.
+FORMATS = [
+    (Entry(**AT, rip=0x1000), "kvm_entry: vcpu 0"),
+    (
+        Exit(**AT, reason="MSR_WRITE", rip=0x1000C, info1=0, info2=0xAB),
+        "kvm_exit: reason MSR_WRITE rip 0x1000c info 0 ab",
+    ),
+    (Msr(**AT, write=True, msr=0x6E0, value=0x1234ABCD, fault=False), "kvm_msr: msr_write 6e0 = 0x1234abcd"),
+    (Msr(**AT, write=False, msr=0x1B, value=0, fault=True), "kvm_msr: msr_read 1b = 0x0 (#GP)"),
+    (ApicAccess(**AT, write=True, register=0x380, value=10_000), "kvm_apic: apic_write APIC_TMICT = 0x2710"),
+    (ApicAccess(**AT, write=False, register=0x170, value=0), "kvm_apic: apic_read 0x170 = 0x0"),
+    (
+        AcceptIrq(**AT, apic_id=0x1F, vector=236, delivery_mode=0, level=False),
+        "kvm_apic_accept_irq: apicid 1f vec 236 (Fixed|edge)",
+    ),
+    (
+        AcceptIrq(**AT, apic_id=0, vector=2, delivery_mode=4, level=True),
+        "kvm_apic_accept_irq: apicid 0 vec 2 (NMI|level)",
+    ),
+    (InjectVirq(**AT, vector=236), "kvm_inj_virq: irq 236"),
+    (WaitLapicExpire(**AT, delta_cycles=-768), "kvm_wait_lapic_expire: vcpu 0: delta -768 (early)"),
+    (WaitLapicExpire(**AT, delta_cycles=0), "kvm_wait_lapic_expire: vcpu 0: delta 0 (late)"),
+    (Eoi(**AT, vector=236), "kvm_eoi: apicid 0 vector 236"),
+    (
+        ApicIpi(**AT, icr_low=0x4_4031, destination=0x1F),
+        "kvm_apic_ipi: dst 1f vec 49 (Fixed|physical|assert|edge|self)",
+    ),
+    (
+        ApicIpi(**AT, icr_low=0x8EF0, destination=3),
+        "kvm_apic_ipi: dst 3 vec 240 (SIPI|logical|de-assert|level|dst)",
+    ),
+    (Eoi(**AT, vector=-1), "kvm_eoi: apicid 0 vector -1"),
+]
+
+
+@pytest.mark.parametrize(("event", "text"), FORMATS, ids=[text.split(":")[0] for _, text in FORMATS])
+def test_a_tracepoint_has_the_form_of_kernel_5_2(event, text):
+    assert after_time(event) == (text, [])
+
+
+def test_hv_timer_state_is_followed_by_an_empty_line_as_it_was_up_to_5_2():
+    assert after_time(HvTimerState(**AT, hv_timer_in_use=True)) == (
+        "kvm_hv_timer_state: vcpu_id 0 hv_timer 1",
+        [""],
+    )
+
+
+@pytest.mark.parametrize(
+    ("event", "flags"),
+    [
+        (Entry(**AT, rip=0), "d..1"),
+        (WaitLapicExpire(**AT, delta_cycles=1), "d..1"),
+        (HvTimerState(**AT, hv_timer_in_use=False), "...1"),
+        (Eoi(**AT, vector=1), "...."),
+    ],
+)
+def test_the_flags_are_those_of_the_place_in_the_kernel(event, flags):
+    assert f"[000] {flags}  " in lines_of(event)[0]
+
+
+def test_a_start_has_a_marker_with_a_signed_offset():
+    start = VcpuStart(
+        **AT,
+        tsc_khz=2_000_000,
+        tsc_ratio=2**48,
+        frac_bits=48,
+        tsc_offset=2**64 - 5,
+        profile="series",
+        advance_ns=1000,
+    )
+    assert after_time(start)[0] == (
+        "tracing_mark_write: vlapic: vcpu=0 start khz=2000000 ratio=281474976710656 frac=48 offset=-5"
+        " profile=series advance=1000"
+    )
+
+
+def interrupt(**fields):
+    return TimerInterrupt(
+        **AT | {
+            "vector": 236, "deadline_tsc": 1000, "handler_tsc": 2200, "instructions": 17, "missed": 0,
+            "blocked_cycles": 0, "waited": True, "delta_cycles": -5, "wait_cycles": 2501, "advance_ns": 1403,
+        } | fields
+    )  # fmt: skip
+
+
+def test_a_handler_has_a_marker_with_its_wait_in_ns_of_the_host():
+    assert after_time(interrupt())[0] == (
+        "tracing_mark_write: vlapic: vcpu=0 handler tsc=2200 deadline=1000 insns=17 wait_ns=1000"
+    )
+
+
+def test_an_advancement_has_a_marker():
+    assert after_time(AdvanceSample(**AT, advance_ns=1403))[0] == (
+        "tracing_mark_write: vlapic: vcpu=0 advance_ns=1403"
+    )
+
+
+def test_what_only_vlapic_tells_has_a_marker():
+    assert after_time(RemoteEoi(**AT, vector=49))[0].endswith("vlapic: vcpu=0 remote_eoi vector=49")
+    assert after_time(SmiIgnored(**AT))[0].endswith("vlapic: vcpu=0 smi_ignored")
+
+
+def test_a_marker_of_another_vm_says_which():
+    assert "vlapic: vm=1 vcpu=2 handler" in lines_of(interrupt(vm=1, vcpu=2))[0]
+
+
+def test_every_event_has_a_form():
+    examples = {type(event) for event, _ in FORMATS} | {
+        HvTimerState,
+        VcpuStart,
+        TimerInterrupt,
+        AdvanceSample,
+        RemoteEoi,
+        SmiIgnored,
+    }
+    assert examples == set(get_args(Event))
+
+
+def test_every_profile_has_a_trace_format():
+    assert {profile.trace_kernel for profile in PROFILES.values()} <= set(KERNELS)
+
+
+def test_the_recordings_patterns_of_a_line_match():
+    pattern = re.compile(r"^ *\S+-\d+ +\[\d{3}\] [d.][Nnp.][Hhs.][1-9.] +\d+: \w+: .+$")
+    assert pattern.match(lines_of(interrupt())[0])
+
+
+def test_a_trace_in_a_folder_that_is_not_there_is_refused(tmp_path):
+    path = tmp_path / "missing" / "trace"
+    with pytest.raises(OutputError, match=r"cannot write the trace '.*missing/trace': No such file"):
+        FtraceTextWriter.open(path, "v5.2", host_khz=1)
+
+
+def test_a_disk_that_is_full_ends_with_an_output_error():
+    writer = FtraceTextWriter.open("/dev/full", "v5.2", host_khz=1)
+    writer.write(Entry(**AT, rip=0))
+    with pytest.raises(OutputError, match="'/dev/full': No space left on device"):
+        writer.close()
