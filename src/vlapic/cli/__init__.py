@@ -1,0 +1,71 @@
+"""The command line: a file a command; each parses, makes one library call and prints.
+
+Only click is imported until a command runs. Whatever is wrong with the arguments is one line on stderr and
+exit status 2; the other statuses are those of `errors.py`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from vlapic.cli import run
+from vlapic.cli.output import complain, drop_stdout
+from vlapic.errors import STATUS_INTERRUPTED, STATUS_OK, STATUS_USAGE, STATUS_WORLD, VlapicError, unknown_name
+
+
+class Commands(click.Group):
+    """A group that offers the nearest command for one it does not have."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in self.commands:
+            raise unknown_name("command", args[0], self.commands)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Commands, invoke_without_command=True)
+@click.pass_context
+def vlapic(ctx: click.Context) -> None:
+    """A virtual local APIC for x86 guests, with the timer that Linux KVM has.
+
+    The timer fires early by an advancement, tunes it by itself, and waits for the rest.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+vlapic.add_command(run.command)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return the exit status. `arguments` are those of the process if None."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # What a guest printed may have no form in the terminal's encoding.
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        return vlapic.main(arguments, prog_name="vlapic", standalone_mode=False) or STATUS_OK
+    except click.NoSuchOption as error:
+        return complain(str(unknown_name("option", error.option_name, _options(error.ctx))), STATUS_USAGE)
+    except click.ClickException as error:
+        return complain(error.format_message(), STATUS_USAGE)
+    except VlapicError as error:
+        return complain(str(error), error.exit_status)
+    except (click.Abort, KeyboardInterrupt):
+        return complain("interrupted", STATUS_INTERRUPTED)
+    except SystemExit:
+        # So click ends where the reader of its help went away; commands write by emit().
+        drop_stdout()
+        return STATUS_OK
+    except OSError as error:
+        drop_stdout()
+        return complain(str(error), STATUS_WORLD)
+
+
+def _options(ctx: click.Context | None) -> list[str]:
+    """The names of a command's options."""
+    params = ctx.command.get_params(ctx) if ctx else []
+    return [name for param in params for name in param.opts if name.startswith("-")]

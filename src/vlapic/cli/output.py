@@ -1,0 +1,43 @@
+"""What commands write: results to stdout, one line of complaint to stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+
+from vlapic.errors import OutputError
+
+
+def emit(write: Callable[[], object]) -> None:
+    """Write results to stdout and flush it.
+
+    A reader that went away (`| head`) is no failure.
+
+    Raises:
+        OutputError: stdout takes no more.
+    """
+    try:
+        write()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        drop_stdout()
+    except OSError as error:
+        drop_stdout()
+        raise OutputError(f"cannot write the results to stdout: {error.strerror}") from None
+
+
+def complain(message: str, status: int) -> int:
+    """Write one line to stderr; `status` is returned."""
+    with suppress(OSError):  # where nobody listens
+        print("vlapic:", " ".join(message.split()), file=sys.stderr, flush=True)
+    return status
+
+
+def drop_stdout() -> None:
+    """Point stdout at nothing, so that what is still buffered does not fail again when Python ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

@@ -1,0 +1,167 @@
+"""`vlapic run`: run a guest, time every timer interrupt, print what came of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from vlapic.cli.arguments import number, number_or_auto
+from vlapic.cli.output import complain, emit
+from vlapic.errors import STATUS_OK
+
+if TYPE_CHECKING:
+    from vlapic.results import RunResult
+
+#: Told of the interrupts so far, how many were asked for, and the virtual time in ns.
+Progress = Callable[[int, int, int], None]
+
+
+@click.command("run")
+@click.argument("guest", default="deadline")
+@click.option(
+    "--timer",
+    default="auto",
+    metavar="auto|hrtimer|preemption",
+    help="The host timer under the APIC; auto takes the VMX preemption timer.",
+)
+@click.option(
+    "--advance",
+    type=number_or_auto("--advance"),
+    default="auto",
+    metavar="auto|NS",
+    help="How early the timer fires: tuned by itself from 1000 ns, or a fixed number of ns (0: off).",
+)
+@click.option(
+    "--events",
+    type=number("--events"),
+    default="10000",
+    show_default=True,
+    metavar="N",
+    help="Stop after N timer interrupts.",
+)
+@click.option(
+    "--tsc-khz",
+    type=number("--tsc-khz"),
+    metavar="KHZ",
+    show_default="the host's",
+    help="Frequency of the guest's TSC.",
+)
+@click.option(
+    "--host-tsc-khz",
+    type=number("--host-tsc-khz"),
+    default="2500000",
+    show_default=True,
+    metavar="KHZ",
+    help="Frequency of the host's TSC.",
+)
+@click.option(
+    "--seed",
+    type=number("--seed"),
+    default="0",
+    show_default=True,
+    metavar="N",
+    help="Of the host model's random numbers.",
+)
+@click.option("--trace", type=click.Path(), metavar="FILE", help="Write what happens as ftrace text.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("--list", "list_guests", is_flag=True, help="List the built-in guests.")
+def command(
+    guest: str,
+    timer: str,
+    advance: int | str,
+    events: int,
+    tsc_khz: int | None,
+    host_tsc_khz: int,
+    seed: int,
+    trace: str | None,
+    as_json: bool,
+    list_guests: bool,
+) -> int:
+    """Run GUEST and time its timer interrupts.
+
+    GUEST is a built-in guest's name (--list) or the path of an image; without one it is "deadline".
+    """
+    if list_guests:
+        emit(lambda: _print_guests(as_json))
+        return STATUS_OK
+
+    import vlapic
+
+    with _progress(wanted=not as_json and sys.stderr is not None and sys.stderr.isatty()) as progress:
+        result = vlapic.run(
+            guest,
+            timer=timer,
+            advance=advance,
+            events=events,
+            tsc_khz=tsc_khz,
+            host_tsc_khz=host_tsc_khz,
+            seed=seed,
+            trace=trace,
+            progress=progress,
+        )
+    emit(lambda: _print_result(result, as_json))
+    if result.failure_text is not None:
+        complain(result.failure_text, result.exit_status)
+    elif result.interrupted:
+        complain("interrupted; the results are those so far", result.exit_status)
+    return result.exit_status
+
+
+def _print_result(result: RunResult, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result.as_json(), indent=2))
+        return
+    from rich.console import Console
+
+    from vlapic.report.terminal import print_run
+
+    # Rich would end the program where the reader of stdout went away.
+    console = Console(highlight=False)
+    with console.capture() as report:
+        print_run(result, console)
+    print(report.get(), end="")
+
+
+def _print_guests(as_json: bool) -> None:
+    from vlapic.machine.programs import PROGRAMS
+
+    if as_json:
+        print(
+            json.dumps([{"name": each.name, "summary": each.summary} for each in PROGRAMS.values()], indent=2)
+        )
+        return
+    width = max(map(len, PROGRAMS))
+    for each in PROGRAMS.values():
+        print(f"{each.name:<{width}}  {each.summary}")
+
+
+@contextmanager
+def _progress(*, wanted: bool) -> Iterator[Progress | None]:
+    """A line on stderr that shows how far a run is and goes with its end; None where nobody would see it."""
+    if not wanted:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    # No thread of its own: it is drawn when the run reports.
+    bar = Progress(
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("interrupts, {task.fields[seconds]:.3f} s of virtual time"),
+        console=Console(stderr=True),
+        transient=True,
+        auto_refresh=False,
+    )
+    with bar:
+        task = bar.add_task("", total=None, seconds=0.0)
+
+        def show(interrupts: int, asked_for: int, virtual_ns: int) -> None:
+            bar.update(task, completed=interrupts, total=asked_for, seconds=virtual_ns / 1e9, refresh=True)
+
+        yield show

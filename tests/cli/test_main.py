@@ -1,0 +1,135 @@
+"""The command line around its commands: help, wrong arguments, what becomes of its output."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from vlapic.cli import main
+
+VLAPIC = [sys.executable, "-m", "vlapic"]
+
+
+def complaint(capsys, *arguments):
+    """The status and the one line that wrong arguments end with; nothing was printed."""
+    status = main(list(arguments))
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.endswith("\n")
+    assert err.count("\n") == 1
+    return status, err[:-1]
+
+
+def test_help_imports_neither_rich_nor_numpy_nor_unicorn():
+    program = (
+        "import sys; from vlapic.cli import main; main(sys.argv[1:]);"
+        "sys.exit(','.join({'rich', 'numpy', 'unicorn', 'capstone'} & set(sys.modules)) or 0)"
+    )
+    for arguments in (["--help"], ["run", "--help"]):
+        done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("Usage: vlapic")
+
+
+def test_help_takes_less_than_100_ms_above_a_bare_interpreter():
+    def seconds(*command):
+        begin = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - begin
+
+    # The least of several, so that another program on this machine does not decide.
+    bare = min(seconds(sys.executable, "-c", "pass") for _ in range(5))
+    assert min(seconds(*VLAPIC, "--help") for _ in range(5)) < bare + 0.1
+
+
+def test_without_a_command_the_help_is_printed(capsys):
+    assert main([]) == 0
+    without = capsys.readouterr()
+    assert main(["--help"]) == 0
+    assert capsys.readouterr() == without
+    assert "run  " in without.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rnu"], "unknown command 'rnu'; did you mean 'run'?"),
+        (["simulate"], "unknown command 'simulate'; known: run"),
+        (["--version"], "unknown option '--version'; known: --help"),
+        (["run", "--evnts", "5"], "unknown option '--evnts'; did you mean '--events'?"),
+        (["run", "--timer", "hrtimr"], "unknown timer 'hrtimr'; did you mean 'hrtimer'?"),
+        (["run", "--timer", "x"], "unknown timer 'x'; known: auto, hrtimer, preemption"),
+        (["run", "deadlin"], "unknown guest 'deadlin'; did you mean 'deadline'?"),
+        (["run", "--events", "many"], "--events takes a whole number, not 'many'"),
+        (["run", "--events", "1.5"], "--events takes a whole number, not '1.5'"),
+        (["run", "--advance", "aut"], "--advance takes 'auto' or a whole number, not 'aut'"),
+        (["run", "--trace"], "Option '--trace' requires an argument."),
+        (["run", "deadline", "again"], "Got unexpected extra argument (again)"),
+        (["run", "--json=yes"], "Option '--json' does not take a value."),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_argument_is_one_line_and_status_2(capsys, arguments, message):
+    assert complaint(capsys, *arguments) == (2, f"vlapic: {message}")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--events", "0"),
+        ("--events", "-1"),
+        ("--tsc-khz", "0"),
+        ("--tsc-khz", str(2**32)),
+        ("--host-tsc-khz", "0"),
+        ("--host-tsc-khz", str(2**32)),
+        ("--advance", "-1"),
+        ("--advance", str(2**32)),
+        ("--seed", "-1"),
+        ("--seed", str(2**64)),
+    ],
+)
+def test_a_number_out_of_range_is_one_line_that_says_the_range(capsys, option, value):
+    status, line = complaint(capsys, "run", f"{option}={value}")
+    assert status == 2
+    assert f" {value} " in f"{line} ".replace(";", " ")
+    assert "it takes " in line
+
+
+def test_frequencies_that_no_scaling_ratio_joins_are_refused(capsys):
+    status, line = complaint(capsys, "run", "--tsc-khz", "4000000000", "--host-tsc-khz", "1000")
+    assert status == 2
+    assert "scaling ratio" in line
+
+
+def test_the_script_and_the_module_are_the_same_command():
+    script = f"{sys.prefix}/bin/vlapic"
+    for arguments in (["--help"], ["rnu"]):
+        one, other = (
+            subprocess.run([*command, *arguments], capture_output=True) for command in ([script], VLAPIC)
+        )
+        assert (one.returncode, one.stdout, one.stderr) == (other.returncode, other.stdout, other.stderr)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--list"], ["run", "--events", "5"]])
+def test_a_reader_that_went_away_is_no_failure(arguments):
+    with subprocess.Popen([*VLAPIC, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--list"], ["run", "--events", "5", "--json"]])
+def test_a_full_disk_is_one_line_and_status_1(arguments):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*VLAPIC, *arguments], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("vlapic: ")
+    assert "No space left on device" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_closed_stdout_is_no_failure():
+    command = f"{sys.executable} -m vlapic run --list >&-"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,205 @@
+"""`vlapic run`: real runs; a canned result only where a run cannot be made to end as the test needs."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import vlapic
+from tests.made_up import run_result
+from vlapic.cli import main
+from vlapic.machine.loader import HEADER, MAGIC
+from vlapic.machine.programs import PROGRAMS
+
+VLAPIC = [sys.executable, "-m", "vlapic"]
+
+
+@pytest.fixture
+def canned(monkeypatch):
+    """Answer the library call with a result of these fields; gives the arguments of the call."""
+
+    def answer(**fields):
+        seen = {}
+
+        def run(guest, **arguments):
+            seen.update(arguments, guest=guest)
+            if arguments["progress"] is not None:
+                arguments["progress"](50, 100, 250_000_000)
+            return run_result(**fields)
+
+        monkeypatch.setattr(vlapic, "run", run, raising=False)
+        return seen
+
+    return answer
+
+
+def run_json(capsys, *arguments):
+    assert main(["run", "--json", *arguments]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return json.loads(out)
+
+
+def test_a_run_prints_its_report(capsys):
+    assert main(["run", "--events", "300"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert re.search(r"^vCPU 0 +300 interrupts, TSC 2500\.000 MHz, VMX preemption timer$", out, re.MULTILINE)
+    assert re.match(r"settled at \d+ ns after \d+ interrupts; 99 % within \d+ ns; ", out.splitlines()[-1])
+
+
+def test_json_is_the_library_s_result(capsys):
+    printed = run_json(capsys, "--events", "200", "--seed", "7")
+    assert printed == json.loads(json.dumps(vlapic.run("deadline", events=200, seed=7).as_json()))
+    assert (printed["schema"], printed["seed"], printed["guest"]) == ("vlapic.run/1", 7, "deadline")
+    assert printed["vcpus"][0]["interrupts"] == 200
+
+
+def test_the_same_seed_gives_the_same_bytes(capsys, tmp_path):
+    printed = []
+    for name in ("one", "other"):
+        assert main(["run", "--events", "100", "--seed", "3", "--trace", str(tmp_path / name), "--json"]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
+
+
+@pytest.mark.parametrize("guest", sorted(PROGRAMS))
+@pytest.mark.parametrize("timer", ["hrtimer", "preemption"])
+def test_every_built_in_guest_runs_on_both_timers(capsys, guest, timer):
+    printed = run_json(capsys, guest, "--timer", timer, "--events", "50")
+    assert (printed["exit_code"], printed["vcpus"][0]["timer"]) == (0, timer)
+
+
+def test_a_fixed_advancement_is_used_as_it_is(capsys):
+    vcpu = run_json(capsys, "--advance", "7000", "--events", "50")["vcpus"][0]
+    assert (vcpu["regime"], vcpu["advance_ns"]["final"]) == ("fixed", 7000)
+    assert run_json(capsys, "--advance", "0", "--events", "50")["vcpus"][0]["regime"] == "off"
+
+
+def test_the_guest_s_tsc_may_differ_from_the_host_s(capsys):
+    vcpu = run_json(capsys, "--tsc-khz", "1000000", "--host-tsc-khz", "2000000", "--events", "50")["vcpus"][0]
+    assert (vcpu["tsc_khz"], vcpu["tsc_ratio"]) == (1_000_000, 2**47)
+
+
+def test_options_left_out_are_the_library_s_defaults(canned, capsys):
+    seen = canned()
+    assert main(["run"]) == 0
+    assert seen == {
+        "guest": "deadline", "timer": "auto", "advance": "auto", "events": 10_000, "tsc_khz": None,
+        "host_tsc_khz": 2_500_000, "seed": 0, "trace": None, "progress": None,
+    }  # fmt: skip
+
+
+def test_the_trace_holds_every_interrupt_s_handler(capsys, tmp_path):
+    path = tmp_path / "trace"
+    vcpu = run_json(capsys, "--events", "60", "--trace", str(path))["vcpus"][0]
+    text = path.read_text()
+    handlers = re.findall(
+        r"vlapic: vcpu=0 handler tsc=(\d+) deadline=(\d+) insns=(\d+) wait_ns=(\d+)$", text, re.M
+    )
+    late = [int(tsc) - int(deadline) for tsc, deadline, _, _ in handlers]
+    assert len(late) == 60
+    assert (min(late), max(late)) == (vcpu["lateness_cycles"]["min"], vcpu["lateness_cycles"]["max"])
+    stamps = [int(stamp) for stamp in re.findall(r"^ +vlapic-1000 +\[000\] .{4} +(\d+): ", text, re.M)]
+    assert stamps == sorted(stamps)
+    written = re.search(r"entries-written: (\d+)/", text)
+    assert int(written[1]) == len(stamps)
+
+
+def test_a_trace_that_cannot_be_written_is_found_before_the_run(tmp_path, capsys):
+    place = tmp_path / "missing" / "trace"
+    assert main(["run", "--events", str(2**31), "--trace", str(place)]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(
+        r"vlapic: cannot write the trace .*missing/trace.*: No such file or directory; .*\n", err
+    )
+
+
+def test_a_guest_image_that_is_not_there_is_the_world_s_fault(tmp_path, capsys):
+    assert main(["run", str(tmp_path / "guest.bin")]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith("vlapic: ")
+
+
+def test_the_list_names_every_built_in_guest(capsys):
+    assert main(["run", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(PROGRAMS)
+    assert main(["run", "--list", "--json"]) == 0
+    assert [each["name"] for each in json.loads(capsys.readouterr().out)] == list(PROGRAMS)
+
+
+def image_of(code):
+    """A flat guest of these bytes, which start it."""
+    return HEADER.pack(MAGIC, 0x10_0000, HEADER.size, 4096, HEADER.size + len(code), b"") + code + bytes(64)
+
+
+FAILURES = [
+    (b"\xf4", "the guest halted with interrupts off"),
+    (b"\xfb\xf4", "the guest halted for ever"),
+    (b"\x0f\x0b", "the guest shut down"),
+    (b"\xb0\x03\xe6\xf4\xf4", "the guest reported 3"),
+]
+
+
+@pytest.mark.parametrize(("code", "words"), FAILURES, ids=["cli hlt", "sti hlt", "ud2", "out"])
+@pytest.mark.parametrize("as_json", [False, True], ids=["report", "json"])
+def test_a_failed_guest_s_results_come_before_the_line_that_says_so(capsys, tmp_path, code, words, as_json):
+    guest = tmp_path / "guest.bin"
+    guest.write_bytes(image_of(code))
+    assert main(["run", str(guest), *["--json"] * as_json]) == 4
+    out, err = capsys.readouterr()
+    assert err.startswith(f"vlapic: {words}")
+    assert err.count("\n") == 1
+    if as_json:
+        printed = json.loads(out)
+        assert printed["exit_code"] == (3 if words.endswith("3") else None)
+        assert printed["vcpus"][0]["interrupts"] == 0
+    else:
+        assert out.endswith("no timer interrupt reached a handler\n")
+
+
+def test_ctrl_c_prints_the_results_so_far(tmp_path):
+    fifo = tmp_path / "trace"
+    os.mkfifo(fifo)
+    command = [*VLAPIC, "run", "--events", "4000000000", "--trace", str(fifo), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        with fifo.open() as trace:
+            # A handler in the trace shows that the run is under way; the rest is read so that it can end.
+            while " handler " not in trace.readline():
+                pass
+            process.send_signal(signal.SIGINT)
+            while trace.read(1 << 20):
+                pass
+        out, err = process.communicate()
+    assert process.returncode == 130
+    assert err == "vlapic: interrupted; the results are those so far\n"
+    printed = json.loads(out)
+    assert printed["exit_code"] is None
+    assert printed["vcpus"][0]["interrupts"] >= 1
+
+
+def test_progress_is_shown_on_a_terminal_only(canned, monkeypatch, capsys):
+    seen = canned()
+    assert main(["run"]) == 0
+    assert (seen["progress"], capsys.readouterr().err) == (None, "")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    assert main(["run"]) == 0
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
+    assert re.search(r"50/100 +interrupts, 0\.250 s of virtual time", shown)
+    assert main(["run", "--json"]) == 0
+    assert (seen["progress"], capsys.readouterr().err) == (None, "")
+
+
+def test_the_report_has_no_colour_in_a_pipe():
+    done = subprocess.run([*VLAPIC, "run", "--events", "5"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "\x1b" not in done.stdout + done.stderr

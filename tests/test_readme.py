@@ -1,0 +1,23 @@
+"""README: its commands and its program print what it says, and it fits on a screen."""
+
+from tests.documents import ROOT, commands, programs, run_command, run_program, shortened
+
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_commands_print_what_readme_says(tmp_path):
+    examples = list(commands(README))
+    assert len(examples) == 2
+    for command, output in examples:
+        # Out of date? python -m tests.documents
+        assert shortened(run_command(command, tmp_path), output) == output
+
+
+def test_the_program_prints_what_readme_says(tmp_path):
+    ((program, output),) = programs(README)
+    assert len(program.splitlines()) <= 10
+    assert run_program(program, tmp_path) == output
+
+
+def test_readme_fits_on_a_screen():
+    assert len(README.splitlines()) <= 60
