@@ -1,4 +1,4 @@
-"""The CPU under a vCPU: what an engine does, how a guest leaves it, and the smallest engine there is.
+"""The CPU under a vCPU: what an engine does, and how a guest leaves it.
 
 An engine runs guest instructions from a host TSC value on and says why and when the guest left. It knows no
 APIC: memory that is not RAM, model-specific registers, ports, CPUID and HLT come out as exits that carry
@@ -6,8 +6,8 @@ their data, and an exit that reads something is answered by :meth:`CpuEngine.com
 The order of work around a run is `machine/vcpu.py`'s.
 
 Every exit is precise: the guest stands *at* the instruction for an access that has not been carried out yet
-(the engine finishes it on the next run), *after* HLT. :class:`ScriptedEngine` obeys the same contract without
-a CPU.
+(`complete` finishes it), and *after* HLT. The smallest engine, `machine/scripted.py`, obeys the same contract
+without a CPU.
 """
 
 from __future__ import annotations

@@ -1,0 +1,242 @@
+"""What the emulated engine costs over bare Unicorn: computing, exits, interrupts.
+
+    python benchmarks/bench_engine.py [ROUNDS]
+
+Every line compares two ways of doing the same, interleaved round by round, best and median of the rounds:
+on a shared machine the ratio tells more than the times.
+"""
+
+from __future__ import annotations
+
+import mmap
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+from unicorn import unicorn_const as uc
+from unicorn import x86_const as x86
+
+from vlapic.machine.loader import HEADER, MAGIC, MIB, load
+from vlapic.machine.unicorn.binding import BlockCallback, Cpu, Registers, lib
+from vlapic.machine.unicorn.engine import UnicornEngine
+from vlapic.tsc import GuestTsc
+
+ENTRY = MIB + HEADER.size
+
+
+def code(listing: str) -> bytes:
+    """The bytes of a listing: hex pairs, two blanks, the instruction in words."""
+    return b"".join(bytes.fromhex(line.strip().split("  ")[0]) for line in listing.strip().splitlines())
+
+
+ALU = code(
+    """
+    b9 40 4b 4c 00          0: mov $5000000, %ecx
+    48 01 c8                1: add %rcx, %rax
+    48 31 c3                xor %rax, %rbx
+    ff c9                   dec %ecx
+    75 f6                   jnz 1b
+    f4                      hlt
+    eb ee                   jmp 0b
+    """
+)
+LOAD_STORE = code(
+    """
+    b9 80 84 1e 00           0: mov $2000000, %ecx
+    48 8b 04 25 00 00 20 00  1: mov 0x200000, %rax
+    48 ff c0                 inc %rax
+    48 89 04 25 00 00 20 00  mov %rax, 0x200000
+    ff c9                    dec %ecx
+    75 e9                    jnz 1b
+    f4                       hlt
+    eb e1                    jmp 0b
+    """
+)
+CALL_RETURN = code(
+    """
+    b9 80 84 1e 00          0: mov $2000000, %ecx
+    e8 07 00 00 00          1: call 2f
+    ff c9                   dec %ecx
+    75 f7                   jnz 1b
+    f4                      hlt
+    eb ef                   jmp 0b
+    c3                      2: ret
+    """
+)
+WRMSR = code(
+    """
+    0f 30                   1: wrmsr
+    eb fc                   jmp 1b
+    """
+)
+DEVICE = code(
+    """
+    ba b0 00 e0 fe          mov $0xfee000b0, %edx
+    89 02                   1: mov %eax, (%rdx)
+    eb fc                   jmp 1b
+    """
+)
+INTERRUPTED = code(
+    """
+    0f 01 1c 25 00 80 00 00  lidt 0x8000
+    fb                       sti
+    f4                       1: hlt
+    eb fd                    jmp 1b
+    """
+)
+#: As INTERRUPTED without interrupts: what is left of the cost when none is delivered.
+HALTED = code(
+    """
+    0f 01 1c 25 00 80 00 00  lidt 0x8000
+    fb                       sti
+    f4                       1: hlt
+    90                       nop
+    f4                       hlt
+    eb fb                    jmp 1b
+    """
+)
+IRETQ = bytes.fromhex("48 cf")
+VECTOR, HANDLER = 0x40, 0x11_0000
+
+
+def engine(program: bytes) -> UnicornEngine:
+    """The engine at a program, with an IDT that has one handler."""
+    header = HEADER.pack(MAGIC, MIB, HEADER.size, 4096, HEADER.size, bytes(8))
+    loaded = load(header + program)
+    cpu = UnicornEngine(loaded.memory, GuestTsc(2_000_000, 2_000_000), first=loaded.first)
+    loaded.memory[0x8000:0x800A] = (0xFFF).to_bytes(2, "little") + (0x9000).to_bytes(8, "little")
+    gate = bytes.fromhex("00 00 08 00 00 8e 11 00") + bytes(8)
+    loaded.memory[0x9000 + VECTOR * 16 : 0x9000 + VECTOR * 16 + 16] = gate
+    loaded.memory[HANDLER : HANDLER + 2] = IRETQ
+    return cpu
+
+
+def bare(program: bytes) -> Cpu:
+    """Unicorn with memory and no hook."""
+    memory = mmap.mmap(-1, 16 * MIB)
+    memory[ENTRY : ENTRY + len(program)] = program
+    cpu = Cpu()
+    cpu.map_ram(0, memory)
+    Registers(cpu, (x86.UC_X86_REG_RSP,)).write(0x80000)
+    return cpu
+
+
+def compute(program: bytes) -> tuple[Callable[[], float], Callable[[], float]]:
+    """One run to HLT, seconds: counted, and bare."""
+    ours, theirs = engine(program), bare(program)
+
+    def counted() -> float:
+        start = time.perf_counter()
+        ours.run(0, 10**12)
+        return time.perf_counter() - start
+
+    def not_counted() -> float:
+        start = time.perf_counter()
+        lib.uc_emu_start(theirs.handle, ENTRY, 0, 0, 0)
+        return time.perf_counter() - start
+
+    return counted, not_counted
+
+
+def exits(program: bytes) -> Callable[[], float]:
+    """One exit, seconds: run, complete."""
+    cpu = engine(program)
+    run, complete = cpu.run, cpu.complete
+
+    def round_trips(count: int = 5000) -> float:
+        start = time.perf_counter()
+        for now in range(count):
+            run(now, now + 10**9)
+            complete()
+        return (time.perf_counter() - start) / count
+
+    return round_trips
+
+
+def empty_hook() -> Callable[[], float]:
+    """A hook of one instruction that does nothing, in Python, seconds a call."""
+    cpu = bare(WRMSR)
+    calls = 0
+
+    def called(_cpu: int, _address: int, _size: int, _data: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls % 20_000 == 0:
+            cpu.stop()
+
+    cpu.hook(uc.UC_HOOK_CODE, BlockCallback(called), ENTRY, ENTRY)
+    return lambda: timed(lambda: cpu.start(ENTRY)) / 20_000
+
+
+def empty_device() -> Callable[[], float]:
+    """A device that does nothing, seconds an access."""
+    cpu = bare(DEVICE)
+    calls = 0
+
+    def written(_cpu: int, _offset: int, _size: int, _value: int, _data: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls % 20_000 == 0:
+            cpu.stop()
+
+    cpu.map_mmio(0xFEE0_0000, 4096, lambda *_: 0, written)
+    return lambda: timed(lambda: cpu.start(ENTRY)) / 20_000
+
+
+def interrupts(deliver: bool) -> Callable[[], float]:
+    """HLT and an interrupt, seconds a turn; without delivery: HLT twice."""
+    cpu = engine(INTERRUPTED if deliver else HALTED)
+    cpu.run(0)
+
+    def turns(count: int = 5000) -> float:
+        run, inject = cpu.run, cpu.inject_interrupt
+        start = time.perf_counter()
+        for now in range(count):
+            if deliver:
+                inject(VECTOR)
+            run(now, now + 10**9)
+        return (time.perf_counter() - start) / count
+
+    return turns
+
+
+def timed(do: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    do()
+    return time.perf_counter() - start
+
+
+def compare(
+    rounds: int, first: Callable[[], float], second: Callable[[], float]
+) -> list[tuple[float, float]]:
+    """Best and median of both, seconds, after one round of each that does not count."""
+    first(), second()
+    times = [(first(), second()) for _ in range(rounds)]
+    return [(min(column), statistics.median(column)) for column in zip(*times, strict=True)]
+
+
+def main() -> None:
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
+    print(f"{'':32}{'engine':>10}{'median':>10}{'bare':>10}{'median':>10}")
+    for name, program, instructions in (
+        ("compute, ALU, M insn/s", ALU, 20_000_001),
+        ("compute, load and store", LOAD_STORE, 10_000_001),
+        ("compute, call and return", CALL_RETURN, 8_000_001),
+    ):
+        ours, theirs = compare(rounds, *compute(program))
+        rates = [instructions / seconds / 1e6 for seconds in (*ours, *theirs)]
+        ratio = rates[0] / rates[2]
+        print(f"{name:32}{''.join(f'{rate:10.0f}' for rate in rates)}   engine/bare {ratio:.2f}")
+    for name, first, second in (
+        ("WRMSR exit | empty hook, us", exits(WRMSR), empty_hook()),
+        ("device exit | empty device, us", exits(DEVICE), empty_device()),
+        ("HLT and interrupt | HLT, us", interrupts(True), interrupts(False)),
+    ):
+        ours, theirs = compare(rounds, first, second)
+        cells = "".join(f"{seconds * 1e6:10.2f}" for seconds in (*ours, *theirs))
+        print(f"{name:32}{cells}   more {(ours[0] - theirs[0]) * 1e6:.2f} us")
+
+
+if __name__ == "__main__":
+    main()

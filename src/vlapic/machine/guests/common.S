@@ -1,0 +1,199 @@
+# What the built-in guests share: the image header, an IDT, exception handlers, measuring and reporting.
+#
+# A guest starts as loader.py says: 64-bit mode, interrupts off, RDI = interrupts asked for, RSI =
+# distance of the deadlines in TSC cycles, RSP = a stack, the first 4 GiB mapped one to one, the image at
+# LOAD_ADDRESS.
+#
+# Registers kept by the guests: R12 = interrupts asked for, R13 = distance, R14 = the deadline that is armed.
+
+        .set    LOAD_ADDRESS, 0x100000
+        .set    CODE_SELECTOR, 0x08
+        .set    TIMER_VECTOR, 0xe0
+        .set    SERIAL_PORT, 0x3f8
+        .set    EXIT_PORT, 0xf4
+
+        .set    MSR_APIC_BASE, 0x1b
+        .set    MSR_TSC_DEADLINE, 0x6e0
+
+# What the guest reports.
+        .set    ALL_GOOD, 0
+        .set    SOME_EARLY, 1
+        .set    WRONG_COUNT, 2
+        .set    EXCEPTION, 0x80         # plus the vector
+
+# The image's first 32 bytes.
+        .macro  HEADER
+        .globl  image
+image:  .ascii  "VLAPIC64"
+        .long   LOAD_ADDRESS
+        .long   entry - image
+        .long   memory_end - image_end
+        .long   results - image
+        .quad   0
+        .endm
+
+# Read the TSC into RAX; RDX is lost.
+        .macro  READ_TSC
+        rdtsc
+        shlq    $32, %rdx
+        orq     %rdx, %rax
+        .endm
+
+# Arm the timer for R14 := TSC + R13; RAX, RCX and RDX are lost.
+        .macro  ARM_DEADLINE
+        READ_TSC
+        addq    %r13, %rax
+        movq    %rax, %r14
+        movq    %rax, %rdx
+        shrq    $32, %rdx
+        movl    $MSR_TSC_DEADLINE, %ecx
+        wrmsr
+        .endm
+
+# One gate of the IDT: RDI = its address, RAX = the handler; RAX is lost.
+        .macro  WRITE_GATE
+        movw    %ax, (%rdi)
+        movw    $CODE_SELECTOR, 2(%rdi)
+        movw    $0x8e00, 4(%rdi)        # present, DPL 0, interrupt gate
+        shrq    $16, %rax
+        movw    %ax, 6(%rdi)
+        shrq    $16, %rax
+        movl    %eax, 8(%rdi)
+        movl    $0, 12(%rdi)
+        .endm
+
+# Keep what was asked for, make an IDT: vectors 0 to 31 report themselves, TIMER_VECTOR goes to
+# timer_interrupt.
+        .macro  SET_UP
+        movq    %rdi, %r12
+        movq    %rsi, %r13
+        leaq    idt(%rip), %rdi
+        leaq    exception_0(%rip), %rbx
+        movl    $32, %ecx
+1:      movq    %rbx, %rax
+        WRITE_GATE
+        addq    $16, %rdi
+        addq    $EXCEPTION_STUB, %rbx
+        decl    %ecx
+        jnz     1b
+        leaq    idt + TIMER_VECTOR * 16(%rip), %rdi
+        leaq    timer_interrupt(%rip), %rax
+        WRITE_GATE
+        lidt    idtr(%rip)
+        movq    smallest(%rip), %rax    # min and max of no value yet
+        movq    %rax, results + 24(%rip)
+        notq    %rax
+        movq    %rax, results + 16(%rip)
+        .endm
+
+# The handler, up to its EOI: how late is it? Saves RAX, RCX and RDX, which LEAVE_HANDLER restores.
+        .macro  ENTER_HANDLER
+        pushq   %rdx
+        pushq   %rax
+        READ_TSC                        # first of all, what is measured
+        pushq   %rcx
+        subq    %r14, %rax              # lateness, negative if early
+        incq    results(%rip)
+        testq   %rax, %rax
+        jns     1f
+        incq    results + 8(%rip)
+1:      cmpq    results + 16(%rip), %rax
+        jge     2f
+        movq    %rax, results + 16(%rip)
+2:      cmpq    results + 24(%rip), %rax
+        jle     3f
+        movq    %rax, results + 24(%rip)
+3:      addq    %rax, results + 32(%rip)
+        .endm
+
+        .macro  LEAVE_HANDLER
+        movl    $1, arrived(%rip)
+        popq    %rcx
+        popq    %rax
+        popq    %rdx
+        iretq
+        .endm
+
+# Say "<name>: <count> interrupts", report, and be gone.
+        .macro  FINISH name
+        leaq    1f(%rip), %rsi
+        call    print
+        movq    results(%rip), %rax
+        call    print_number
+        leaq    2f(%rip), %rsi
+        call    print
+        movl    $WRONG_COUNT, %eax
+        cmpq    %r12, results(%rip)
+        jne     report
+        movl    $SOME_EARLY, %eax
+        cmpq    $0, results + 8(%rip)
+        jne     report
+        movl    $ALL_GOOD, %eax
+        jmp     report
+1:      .asciz  "\name: "
+2:      .asciz  " interrupts\n"
+        .endm
+
+        .macro  LIBRARY
+# Report EAX to the machine and stop for good.
+report: movw    $EXIT_PORT, %dx
+        outl    %eax, %dx
+1:      cli
+        hlt
+        jmp     1b
+
+# Print the string at RSI.
+print:  movw    $SERIAL_PORT, %dx
+1:      lodsb
+        testb   %al, %al
+        jz      2f
+        outb    %al, %dx
+        jmp     1b
+2:      ret
+
+# Print RAX in decimal.
+print_number:
+        leaq    digits_end(%rip), %rsi
+        movl    $10, %ecx
+1:      xorl    %edx, %edx
+        divq    %rcx
+        addb    $'0', %dl
+        decq    %rsi
+        movb    %dl, (%rsi)
+        testq   %rax, %rax
+        jnz     1b
+        jmp     print
+
+# An entry for each exception, all of one size.
+        .set    EXCEPTION_STUB, 10
+        .set    vector, 0
+exception_0:
+        .rept   32
+        .byte   0xb8                    # movl $EXCEPTION + vector, %eax
+        .long   EXCEPTION + vector
+        .byte   0xe9                    # jmp report
+        .long   report - . - 4
+        .set    vector, vector + 1
+        .endr
+
+        .balign 8
+smallest:
+        .quad   1 << 63
+idtr:   .word   256 * 16 - 1
+        .quad   idt
+        .balign 8
+image_end:
+
+# Memory beyond the image, zeroed by the loader.
+        .bss
+        .balign 16
+idt:    .space  256 * 16
+results:                                # count, early, min, max, sum
+        .space  5 * 8
+arrived:
+        .space  8
+digits: .space  24
+digits_end:
+        .space  8                       # the zero that ends the string
+memory_end:
+        .endm

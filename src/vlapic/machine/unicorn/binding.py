@@ -1,0 +1,296 @@
+"""Unicorn 2.1.4 through ctypes: the calls the engine makes, registers in batches, and the hidden state.
+
+The package's own binding costs 2 us a register and swallows what a callback raises unless it started the
+run itself; here a batch of registers costs 0.5 us, and whatever a callback raises (a Ctrl-C too) stops
+the CPU and comes out of :meth:`Cpu.start`.
+
+Some of a CPU's state has no register number: the shadow of STI and MOV SS, the error code of an
+exception, the cached descriptors of its segments. They are read from, and written through, the copy of
+the state that `uc_context_save` makes, at offsets that `layout.py` finds.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from unicorn import unicorn_const as uc
+from unicorn import x86_const as x86
+from unicorn.unicorn_py3.unicorn import uclib
+
+from vlapic.errors import EngineError
+from vlapic.machine.unicorn.layout import TELLING_REGISTERS, find_layout
+
+VERSION = (2, 1, 4)
+
+#: A library object of our own: prototypes set here do not show in the package's binding.
+lib = ctypes.CDLL(uclib._name)
+
+_ptr, _u32, _i32, _u64, _size = (
+    ctypes.c_void_p,
+    ctypes.c_uint32,
+    ctypes.c_int32,
+    ctypes.c_uint64,
+    ctypes.c_size_t,
+)
+
+BlockCallback = ctypes.CFUNCTYPE(None, _ptr, _u64, _u32, _ptr)
+InterruptCallback = ctypes.CFUNCTYPE(None, _ptr, _u32, _ptr)
+InstructionCallback = ctypes.CFUNCTYPE(_u32, _ptr, _ptr)
+GeneratedCallback = ctypes.CFUNCTYPE(None, _ptr, _ptr, _ptr, _ptr)
+MmioReadCallback = ctypes.CFUNCTYPE(_u64, _ptr, _u64, _u32, _ptr)
+MmioWriteCallback = ctypes.CFUNCTYPE(None, _ptr, _u64, _u32, _u64, _ptr)
+
+for _name, _arguments in {
+    "uc_open": (_i32, _i32, _ptr),
+    "uc_close": (_ptr,),
+    "uc_emu_start": (_ptr, _u64, _u64, _u64, _size),
+    "uc_emu_stop": (_ptr,),
+    "uc_mem_map_ptr": (_ptr, _u64, _size, _u32, _ptr),
+    "uc_mmio_map": (_ptr, _u64, _size, _ptr, _ptr, _ptr, _ptr),
+    "uc_context_alloc": (_ptr, _ptr),
+    "uc_context_save": (_ptr, _ptr),
+    "uc_context_restore": (_ptr, _ptr),
+    "uc_context_free": (_ptr,),
+}.items():
+    getattr(lib, _name).argtypes = _arguments
+# Called most, with arguments that are C values already; they cannot fail.
+_read_batch, _write_batch = lib.uc_reg_read_batch, lib.uc_reg_write_batch
+_read_batch.restype = _write_batch.restype = None
+lib.uc_context_size.argtypes = (_ptr,)
+lib.uc_context_size.restype = _size
+lib.uc_strerror.argtypes = (_i32,)
+lib.uc_strerror.restype = ctypes.c_char_p
+
+#: The address of `uc_emu_stop`, for machine code.
+EMU_STOP_ADDRESS = ctypes.cast(lib.uc_emu_stop, _ptr).value
+
+SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")
+_SEGMENT = struct.Struct("<I4xQII")  # SegmentCache: selector, base, limit, flags
+
+
+class _Msr(ctypes.Structure):
+    _fields_ = (("number", _u32), ("value", _u64))
+
+
+class Registers:
+    """Several registers read or written at once; each takes a 64-bit slot, a table register three.
+
+    The three slots of IDTR, GDTR, LDTR and TR are selector, base, and limit with the flags above bit 31.
+    """
+
+    _WIDE = (x86.UC_X86_REG_IDTR, x86.UC_X86_REG_GDTR, x86.UC_X86_REG_LDTR, x86.UC_X86_REG_TR)
+
+    def __init__(self, cpu: Cpu, registers: Sequence[int]) -> None:
+        widths = [3 if register in self._WIDE else 1 for register in registers]
+        self._values = (_u64 * sum(widths))()
+        first = ctypes.addressof(self._values)
+        starts = [first + 8 * sum(widths[:index]) for index in range(len(widths))]
+        self._ids = (_i32 * len(registers))(*registers)
+        self._pointers = (_ptr * len(registers))(*starts)
+        self._slots = memoryview(self._values).cast("B").cast("Q")
+        ids, pointers = ctypes.addressof(self._ids), ctypes.addressof(self._pointers)
+        self._call = _ptr(cpu.handle), _ptr(ids), _ptr(pointers), _i32(len(registers))
+
+    def read(self) -> list[int]:
+        """Every slot, in order."""
+        _read_batch(*self._call)
+        return self._slots.tolist()
+
+    def write(self, *values: int) -> None:
+        """Write every slot, in order."""
+        self._values[:] = list(values)
+        _write_batch(*self._call)
+
+
+class Cpu:
+    """A Unicorn CPU in 64-bit mode, stopped. Frees itself with :meth:`close`."""
+
+    def __init__(self) -> None:
+        self._handle = _ptr()
+        self._keep: list[Any] = []
+        self._context = _ptr()
+        self._failure: BaseException | None = None
+        self._hook_before = sys.unraisablehook
+        self._catch = self._keep_failure
+        if (uc.UC_VERSION_MAJOR, uc.UC_VERSION_MINOR, uc.UC_VERSION_PATCH) != VERSION:
+            seen = f"{uc.UC_VERSION_MAJOR}.{uc.UC_VERSION_MINOR}.{uc.UC_VERSION_PATCH}"
+            raise EngineError(
+                f"Unicorn {seen} is installed, the emulated CPU needs 2.1.4; try: pip install unicorn==2.1.4"
+            )
+        check(lib.uc_open(uc.UC_ARCH_X86, uc.UC_MODE_64, ctypes.byref(self._handle)), "open a CPU")
+        self.handle: int = self._handle.value or 0
+        # No address ends a run; only a stop, a HLT or an error does.
+        self.control(uc.UC_CTL_UC_USE_EXITS, uc.UC_CTL_IO_WRITE, ctypes.c_int(1))
+        check(lib.uc_context_alloc(self.handle, ctypes.byref(self._context)), "save a CPU's state")
+        self._state: int = self._context.value or 0
+        self.layout = find_layout(Registers(self, TELLING_REGISTERS), self.saved_state)
+        self._hflags = _u32.from_address(self._state + self.layout.hflags)
+
+    def close(self) -> None:
+        """Free the CPU; more than once does no harm."""
+        if self.handle:
+            lib.uc_context_free(self._context)
+            lib.uc_close(self.handle)
+            self.handle = 0
+            self._keep.clear()
+
+    # -- registers beyond the batches --
+
+    def read_msr(self, msr: int) -> int:
+        """One of Unicorn's own model-specific registers."""
+        access = _Msr(msr, 0)
+        lib.uc_reg_read(_ptr(self.handle), x86.UC_X86_REG_MSR, ctypes.byref(access))
+        return int(access.value)
+
+    def write_msr(self, msr: int, value: int) -> None:
+        """Write one of Unicorn's own model-specific registers."""
+        access = _Msr(msr, value)
+        lib.uc_reg_write(_ptr(self.handle), x86.UC_X86_REG_MSR, ctypes.byref(access))
+
+    # -- running --
+
+    def start(self, rip: int) -> int:
+        """Run from `rip` until something stops the CPU; the error number, 0 for none.
+
+        Raises:
+            BaseException: whatever a callback raised; the CPU stopped soon after it.
+        """
+        # A try statement inside a callback would miss a Ctrl-C that arrives as the callback is entered:
+        # Python looks for signals before the first statement. ctypes hands whatever leaves a callback to
+        # this hook.
+        self._hook_before = sys.unraisablehook
+        sys.unraisablehook = self._catch
+        try:
+            error: int = lib.uc_emu_start(self.handle, rip, 0, 0, 0)
+        finally:
+            sys.unraisablehook = self._hook_before
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        return error
+
+    def _keep_failure(self, unraisable: sys.UnraisableHookArgs) -> None:
+        if "ctypes callback" in (unraisable.err_msg or ""):
+            self._failure = self._failure or unraisable.exc_value
+            self.stop()
+        else:
+            self._hook_before(unraisable)
+
+    def stop(self) -> None:
+        """Ask for a stop; takes effect before the next block, instruction with a hook, or memory access."""
+        lib.uc_emu_stop(self.handle)
+
+    # -- set-up; outside a run --
+
+    def map_ram(self, address: int, buffer: Any) -> None:
+        """Back guest-physical memory with a writable buffer, whole pages of it."""
+        held = (ctypes.c_char * len(buffer)).from_buffer(buffer)
+        self._keep.append(held)
+        host = ctypes.addressof(held)
+        check(
+            lib.uc_mem_map_ptr(self.handle, address, len(buffer), uc.UC_PROT_ALL, host),
+            f"map {len(buffer)} bytes of guest memory",
+        )
+
+    def map_mmio(self, address: int, size: int, read: Callable[..., int], write: Callable[..., None]) -> None:
+        """Let `read(cpu, offset, size, _)` and `write(cpu, offset, size, value, _)` answer for memory."""
+        callbacks = MmioReadCallback(read), MmioWriteCallback(write)
+        self._keep.append(callbacks)
+        check(
+            lib.uc_mmio_map(self.handle, address, size, callbacks[0], None, callbacks[1], None),
+            f"map {size:#x} bytes at {address:#x}",
+        )
+
+    def hook(
+        self, kind: int, callback: Any, first: int = 1, last: int = 0, data: int = 0, instruction: int = 0
+    ) -> int:
+        """Call a ctypes callback, or machine code at an address, for addresses `first` to `last` (1, 0: all).
+
+        Returns:
+            What :meth:`unhook` takes.
+        """
+        self._keep.append(callback)
+        entry = _ptr(callback) if isinstance(callback, int) else ctypes.cast(callback, _ptr)
+        hook = _size()
+        error = lib.uc_hook_add(
+            _ptr(self.handle),
+            ctypes.byref(hook),
+            ctypes.c_int(kind),
+            entry,
+            _ptr(data),
+            _u64(first),
+            _u64(last),
+            ctypes.c_int(instruction),
+        )
+        check(error, f"add a hook of kind {kind:#x}")
+        return hook.value
+
+    def unhook(self, hook: int) -> None:
+        """Take a hook away; code translated with it keeps it until it is forgotten."""
+        check(lib.uc_hook_del(_ptr(self.handle), _size(hook)), "remove a hook")
+
+    def control(self, what: int, direction: int, *arguments: Any) -> None:
+        """`uc_ctl`: C values as they are to be passed."""
+        code = what | len(arguments) << 26 | direction << 30
+        check(
+            lib.uc_ctl(_ptr(self.handle), _u32(code), *arguments),
+            f"control {what}",
+        )
+
+    def forget_code(self, address: int, size: int) -> None:
+        """Drop what was translated of these guest-virtual addresses, so that new hooks take effect."""
+        self.control(uc.UC_CTL_TB_REMOVE_CACHE, uc.UC_CTL_IO_WRITE, _u64(address), _u64(address + size))
+
+    # -- the state without register numbers --
+
+    def hflags(self) -> int:
+        """QEMU's hidden flags."""
+        lib.uc_context_save(self.handle, self._state)
+        return self._hflags.value
+
+    def change_hflags(self, clear: int, setting: int = 0) -> None:
+        """Clear some of the hidden flags, then set others."""
+        flags = self.hflags()
+        if (flags & ~clear | setting) != flags:
+            self._hflags.value = flags & ~clear | setting
+            lib.uc_context_restore(self.handle, self._state)
+
+    def take_exception(self) -> tuple[int, bool]:
+        """Error code of the exception being reported, and whether an INT instruction made it.
+
+        Forgets the exception as well: Unicorn never does, and would make the next one a double fault.
+        """
+        lib.uc_context_save(self.handle, self._state)
+        at = self._state
+        error_code = _i32.from_address(at + self.layout.error_code).value
+        is_int = _i32.from_address(at + self.layout.is_int).value
+        old = _i32.from_address(at + self.layout.old_exception)
+        if old.value != -1:
+            old.value = -1
+            lib.uc_context_restore(self.handle, self._state)
+        return error_code & 0xFFFF_FFFF, bool(is_int)
+
+    def load_segments(self, segments: dict[str, tuple[int, int, int, int]], clear: int, setting: int) -> None:
+        """Write cached segment descriptors (selector, base, limit, flags) and hidden flags together."""
+        lib.uc_context_save(self.handle, self._state)
+        for name, cache in segments.items():
+            at = self._state + self.layout.segments + _SEGMENT.size * SEGMENTS.index(name)
+            ctypes.memmove(at, _SEGMENT.pack(*cache), _SEGMENT.size)
+        self._hflags.value = self._hflags.value & ~clear | setting
+        lib.uc_context_restore(self.handle, self._state)
+
+    def saved_state(self) -> bytes:
+        """The whole saved context, for finding things in it."""
+        lib.uc_context_save(self.handle, self._state)
+        return ctypes.string_at(self._state, lib.uc_context_size(self.handle))
+
+
+def check(error: int, what: str) -> None:
+    """Raise EngineError for a Unicorn error number that is not 0."""
+    if error:
+        reason = lib.uc_strerror(error).decode()
+        raise EngineError(f"Unicorn would not {what}: {reason} (error {error})")

@@ -1,0 +1,122 @@
+# The counting of guest instructions, as machine code for x86-64 Linux (System V calling convention).
+#
+# Unicorn's translator calls a lone BLOCK hook straight from the code it generates, before each block of
+# guest instructions, so these few instructions are the whole price of counting. blocks.py holds the
+# assembled bytes, says what every field means, and has the same rules in Python; a test assembles this
+# file and compares.
+#
+# A hook is called with rdi = engine, rsi = guest address, edx = bytes, rcx = the counter. It keeps the
+# stack as it found it and leaves by `ret` or by a tail call with the same rdi, so nothing needs saving.
+
+        .set    COUNT, 0        # the counter: fields of 8 bytes (blocks.py)
+        .set    LIMIT, 8
+        .set    STOPPED, 16
+        .set    SPIN, 24
+        .set    ROW, 32
+        .set    WINDOW, 40
+        .set    OPENED, 48
+        .set    TABLE, 56
+        .set    UNKNOWN, 64
+        .set    EMU_STOP, 72
+
+        .set    ROWS, 1 << 16
+        .set    ROW_BITS, 5     # a row of the table has 32 bytes
+        .set    R_ADDRESS, 0
+        .set    R_SIZE, 8
+        .set    R_COUNT, 12
+        .set    R_HEAD, 16
+        .set    R_LAP, 24
+        .set    R_KIND, 28
+        .set    KIND_WINDOW, 1
+
+        .set    AT_LIMIT, 1
+        .set    AT_WINDOW, 2
+        .set    AT_SITE, 4
+
+        .text
+
+# Offset 0: the BLOCK hook.
+count_block:
+        movq    COUNT(%rcx), %rax
+        cmpq    LIMIT(%rcx), %rax       # also met when a stop was asked for: then the limit is 0
+        jae     stop
+
+        movq    %rsi, %r9               # the row: (address ^ address >> 12) % ROWS, or one that follows
+        shrq    $12, %r9
+        xorq    %rsi, %r9
+1:      andl    $ROWS - 1, %r9d
+        movq    %r9, %r10
+        shlq    $ROW_BITS, %r10
+        addq    TABLE(%rcx), %r10
+        cmpq    %rsi, R_ADDRESS(%r10)
+        jne     2f
+        cmpl    %edx, R_SIZE(%r10)
+        jne     2f
+        movl    R_KIND(%r10), %r8d
+        orq     SPIN(%rcx), %r8
+        jnz     special
+        movl    R_COUNT(%r10), %r8d     # charge the block
+        addq    %r8, %rax
+        movq    %rax, COUNT(%rcx)
+        movq    %r10, ROW(%rcx)
+        ret
+
+2:      incl    %r9d
+        cmpl    $0, R_SIZE(%r10)
+        jne     1b
+        jmp     *UNKNOWN(%rcx)          # an empty row: a block not met before
+
+# A block of a loop that only waits, or that may open the interrupt window; or the block after such a loop.
+special:
+        movq    R_HEAD(%r10), %r11
+        testq   %r11, %r11
+        jz      6f
+        cmpq    %rsi, %r11
+        je      5f
+        cmpq    SPIN(%rcx), %r11        # a later block of the loop: the lap goes on, if it began at the head
+        je      7f
+        xorl    %r11d, %r11d
+        jmp     6f
+5:      cmpq    SPIN(%rcx), %r11        # its head: one lap is run, all the others are the same
+        jne     6f
+        movq    %rax, %r8
+        movq    LIMIT(%rcx), %rax       # the laps that end below the limit; the last is run
+        decq    %rax
+        subq    %r8, %rax
+        xorl    %edx, %edx
+        movl    R_LAP(%r10), %r9d
+        divq    %r9
+        imulq   %r9, %rax
+        addq    %r8, %rax
+        jmp     7f
+6:      movq    %r11, SPIN(%rcx)
+7:      movl    R_COUNT(%r10), %r8d     # charge the block
+        addq    %r8, %rax
+        movq    %rax, COUNT(%rcx)
+        movq    %r10, ROW(%rcx)
+        testl   $KIND_WINDOW, R_KIND(%r10)
+        jz      8f
+        cmpq    $0, WINDOW(%rcx)
+        je      8f
+        movq    $1, OPENED(%rcx)        # stop before the next block
+        movq    $0, LIMIT(%rcx)
+8:      ret
+
+stop:   cmpq    $0, STOPPED(%rcx)       # somebody has asked for a stop already: this block will not run
+        jne     9f
+        movq    $AT_LIMIT, STOPPED(%rcx)
+        cmpq    $0, OPENED(%rcx)
+        je      1f
+        movq    $AT_WINDOW, STOPPED(%rcx)
+1:      jmp     *EMU_STOP(%rcx)
+9:      ret
+
+# The CODE hook of an exiting instruction (blocks.py: SITE_OFFSET).
+        .balign 16
+stop_at_site:
+        cmpq    $0, STOPPED(%rcx)
+        jne     9f
+        movq    $AT_SITE, STOPPED(%rcx)
+        movq    $0, LIMIT(%rcx)
+        jmp     *EMU_STOP(%rcx)
+9:      ret

@@ -1,0 +1,94 @@
+"""Memory that is not RAM: device accesses as exits, everything else as the bus answers it.
+
+Unicorn calls back in the middle of an instruction and wants the answer at once; an engine answers later,
+after an exit. A stop asked for in the callback makes Unicorn leave before the instruction and run it
+again when resumed. So an access is reported once, its answer is kept, and when the instruction runs again
+the callbacks are given what is kept, in order: an `orl $5, (%rdx)` runs three times, and its read and its
+write happen once each.
+
+An access is what Unicorn makes of it: 4 bytes at most, so that one of 8 is two; a read that is not aligned is
+two aligned ones, a write that is not aligned goes byte by byte.
+
+Left out: accesses that Unicorn makes in a helper rather than in translated code (FXSAVE, CMPXCHG16B, x87's
+80-bit loads, stacks and tables in device memory) cannot be run again: they read zero, and the exit comes
+at the end of the block.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from vlapic.machine.unicorn.binding import Cpu
+from vlapic.machine.unicorn.blocks import AT_MEMORY, SPIN, STOPPED, Blocks
+
+#: Where the devices' part of the first 4 GiB begins.
+DEVICES = 0xC000_0000
+_DEVICES_END = 1 << 32
+_PHYSICAL_END = 1 << 52
+
+
+class Access(NamedTuple):
+    """One access; `value` is None for a read."""
+
+    address: int
+    size: int
+    value: int | None
+
+
+class DeviceMemory:
+    """What lies outside RAM.
+
+    Attributes:
+        asked: the access that stopped the run, until it is answered.
+    """
+
+    def __init__(self, cpu: Cpu, blocks: Blocks, ram_bytes: int) -> None:
+        self.asked: Access | None = None
+        self._blocks = blocks
+        self._done: list[tuple[Access, int]] = []
+        self._replayed = 0
+        cpu.map_mmio(DEVICES, _DEVICES_END - DEVICES, self._read, self._write)
+        # Where nobody answers the bus reads all ones and a write is lost.
+        for first, end in ((ram_bytes, DEVICES), (_DEVICES_END, _PHYSICAL_END)):
+            if first < end:
+                cpu.map_mmio(first, end - first, self._read_nothing, self._write_nothing)
+
+    def answer(self, value: int) -> None:
+        """Keep the answer to the access that was asked for (0 to a write) for the instruction's next run."""
+        assert self.asked is not None
+        self._done.append((self.asked, value))
+        self.asked = None
+
+    def replay(self) -> None:
+        """The instruction whose accesses are kept is about to run again."""
+        self._replayed = 0
+
+    def forget(self) -> None:
+        """That instruction has retired, or never will."""
+        self._done.clear()
+
+    def _read(self, _cpu: int, offset: int, size: int, _data: int) -> int:
+        return self._access(Access(DEVICES + offset, size, None))
+
+    def _write(self, _cpu: int, offset: int, size: int, value: int, _data: int) -> None:
+        self._access(Access(DEVICES + offset, size, value))
+
+    def _access(self, access: Access) -> int:
+        counter = self._blocks.counter
+        counter[SPIN] = 0  # a loop that asks a device waits for more than memory
+        if counter[STOPPED]:
+            return 0
+        if self._replayed < len(self._done):
+            kept, value = self._done[self._replayed]
+            if kept == access:
+                self._replayed += 1
+                return value
+        self.asked = access
+        self._blocks.stop(AT_MEMORY)
+        return 0
+
+    def _read_nothing(self, _cpu: int, _offset: int, size: int, _data: int) -> int:
+        return (1 << 8 * size) - 1
+
+    def _write_nothing(self, _cpu: int, _offset: int, _size: int, _value: int, _data: int) -> None:
+        pass

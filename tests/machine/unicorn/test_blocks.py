@@ -1,0 +1,123 @@
+"""Counting: the machine code is what its source says, and counts as Python does, whatever the guest."""
+
+import random
+import shutil
+import struct
+import subprocess
+import sys
+from importlib.resources import files
+
+import pytest
+
+from tests.machine.unicorn.bare import ENTRY, SCRATCH, Bare, code
+from vlapic.machine import engine as e
+from vlapic.machine.unicorn import blocks
+from vlapic.machine.unicorn.blocks import MACHINE_CODE, SITE_OFFSET, native_counting
+
+SEEDS = 200
+
+
+def test_the_machine_code_is_its_source_assembled(tmp_path):
+    if not (shutil.which("as") and shutil.which("objcopy") and shutil.which("nm")):
+        pytest.skip("needs GNU as, objcopy and nm (binutils)")
+    source = files("vlapic.machine.unicorn").joinpath("blocks.S").read_bytes()
+    (tmp_path / "blocks.S").write_bytes(source)
+
+    def run(*command):
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+
+    run("as", "--64", "blocks.S", "-o", "blocks.o")
+    run("objcopy", "-O", "binary", "-j", ".text", "blocks.o", "blocks.bin")
+    assert (tmp_path / "blocks.bin").read_bytes() == MACHINE_CODE
+    symbols = {
+        line.split()[2]: int(line.split()[0], 16) for line in run("nm", "blocks.o").stdout.splitlines()
+    }
+    assert (symbols["count_block"], symbols["stop_at_site"]) == (0, SITE_OFFSET)
+
+
+def test_more_blocks_than_the_table_holds_are_counted_exactly(boot, monkeypatch):
+    monkeypatch.setattr(blocks, "_FULL", 100)
+    count = 1000
+    # mov $3, %ecx; 1: jmp +0, `count` times; dec %ecx; jz 2f; jmp 1b; 2: hlt
+    back = struct.pack("<i", -(2 * count + 9))
+    guest = boot(bytes.fromhex("b9 03 00 00 00" + "eb 00" * count + "ff c9 74 05 e9") + back + b"\xf4")
+    assert guest.run() == e.Hlt(1 + 3 * (count + 2) + 2 + 1)
+
+
+def play(seed, native):
+    """Run random bytes as code, answer and interrupt at random; all that could be seen from outside."""
+    choice = random.Random(seed)
+    program = choice.randbytes(choice.choice((16, 64, 512, 4096)))
+    guest = Bare(
+        code("""
+        0f 01 1c 25 00 80 00 00  lidt 0x8000
+    """)
+        + program
+        if seed % 2
+        else program,
+        native=native,
+    )
+    if seed % 2:
+        for vector in range(256):
+            guest.gate(vector, 0x10_0028 + choice.randrange(len(program)))
+    seen = []
+    with guest.engine as engine:
+        for _ in range(40):
+            left = guest.run(guest.now + 500, window=choice.random() < 0.3)
+            seen.append((left, engine.instructions, engine.rip))
+            match left:
+                case e.Shutdown():
+                    break
+                case e.ExternalInterrupt() | e.InterruptWindow() | e.Hlt():
+                    if engine.interruptible:
+                        engine.inject_interrupt(choice.randrange(32, 256))
+                case _ if choice.random() < 0.1:
+                    engine.inject_exception(13, 0)
+                case e.Cpuid():
+                    engine.complete((1, 2, 3, 4))
+                case e.ReadMsr() | e.ReadPort() | e.ReadMemory() | e.ReadCr8():
+                    engine.complete(choice.getrandbits(32))
+                case _:
+                    engine.complete()
+        seen.append(guest.memory[SCRATCH : SCRATCH + 4096])
+    return seen
+
+
+def main(first, last):
+    for seed in range(first, last):
+        print("seed", seed, flush=True)
+        runs = [play(seed, native) for native in ((True, False) if native_counting() else (False, False))]
+        assert runs[0] == runs[1], f"seed {seed}: {runs[0]} != {runs[1]}"
+    print("done")
+
+
+@pytest.mark.slow
+def test_random_code_never_crashes_the_process_and_both_ways_of_counting_agree():
+    command = [sys.executable, "-c", f"from {__name__} import main; main(0, {SEEDS})"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    assert (ran.returncode, ran.stderr, ran.stdout.split()[-1]) == (0, "", "done"), (
+        ran.stderr + ran.stdout[-40:]
+    )
+
+
+def test_a_few_random_programs_run_alike_with_both_ways_of_counting():
+    main(1000, 1010)
+
+
+@pytest.mark.parametrize(
+    ("vector", "program"),
+    [
+        (6, "0f 0b"),  # ud2
+        (13, "b9 80 00 00 c0 b8 00 10 00 00 31 d2 0f 30"),  # wrmsr of a bit EFER does not have
+    ],
+    ids=["ud2", "wrmsr"],
+)
+def test_a_handler_that_faults_at_once_does_not_stop_time(boot, vector, program):
+    lidt = bytes.fromhex("0f 01 1c 25 00 80 00 00")
+    guest = boot(lidt + bytes.fromhex(program))
+    last = ENTRY + len(lidt) + len(bytes.fromhex(program)) - 2
+    guest.gate(vector, last)  # the instruction that faults is its own handler
+    left = guest.run(1000)
+    assert isinstance(left, e.ExternalInterrupt)
+    assert left.host_tsc == 1000
+    assert (guest.engine.rip, guest.engine.instructions) == (last, 1 if vector == 6 else 4)
