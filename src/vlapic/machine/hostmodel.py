@@ -7,11 +7,20 @@ float, no libm: the same seed gives the same cycles on any machine.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, count, pairwise, repeat
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 _GOLDEN = 0x9E37_79B9_7F4A_7C15
 _U64 = (1 << 64) - 1
+#: Draws made at a time.
+_BATCH = 512
+#: A cost is less than this many cycles, so that interpolating between two stays within 64 bits.
+COST_LIMIT = 1 << 32
 
 
 def splitmix64(value: int) -> int:
@@ -34,27 +43,26 @@ class Cost:
 
     def __post_init__(self) -> None:
         intervals = len(self.quantiles) - 1
-        if intervals < 0 or intervals & (intervals - 1) or self.quantiles[0] < 0:
-            raise ValueError(
-                "a cost has 1 value or 2^k + 1 of them, none negative,"
-                f" got {len(self.quantiles)}: {self.quantiles}"
-            )
+        if intervals < 0 or intervals & (intervals - 1):
+            raise ValueError(f"a cost has 1 value or 2^k + 1 of them, got {len(self.quantiles)}")
         if any(low > high for low, high in pairwise(self.quantiles)):
             raise ValueError(f"the quantiles of a cost never fall, got {self.quantiles}")
+        if self.quantiles[0] < 0 or self.quantiles[-1] >= COST_LIMIT:
+            raise ValueError(f"a cost is 0 to {COST_LIMIT - 1} cycles, got {self.quantiles}")
 
-    @property
-    def constant(self) -> bool:
-        return len(self.quantiles) == 1
-
-    def at(self, probability: int) -> int:
-        """The quantile at `probability` of 2^64, interpolated, rounded down."""
-        quantiles = self.quantiles
-        if len(quantiles) == 1:
-            return quantiles[0]
-        width = 65 - (len(quantiles) - 1).bit_length()
-        index, rest = probability >> width, probability & ((1 << width) - 1)
-        low = quantiles[index]
-        return low + ((quantiles[index + 1] - low) * rest >> width)
+    def at(self, probabilities: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+        """The quantiles at `probabilities` of 2^64, interpolated, rounded down; arrays of one shape."""
+        table = np.array(self.quantiles, dtype=np.uint64)
+        intervals = len(table) - 1
+        if not intervals:
+            return np.full_like(probabilities, table[0])
+        below_index = 64 - (intervals.bit_length() - 1)
+        # A shift by all 64 bits is not defined.
+        index = (probabilities >> np.uint64(below_index - 1)) >> np.uint64(1)
+        within = probabilities << np.uint64(64 - below_index) >> np.uint64(32)
+        low: npt.NDArray[np.uint64] = table[index]
+        rise: npt.NDArray[np.uint64] = (table[index + np.uint64(1)] - low) * within >> np.uint64(32)
+        return low + rise
 
 
 def constant(cycles: int) -> Cost:
@@ -149,40 +157,48 @@ OTHER_EXITS = (
 DEFAULT = HostModel(
     name="default",
     exits={
-        "PREEMPTION_TIMER": with_tail(1100, spread=60, tail=5000),
+        "PREEMPTION_TIMER": with_tail(1100, spread=20, tail=5000),
         "EXTERNAL_INTERRUPT": with_tail(900, spread=60, tail=5000),
         **{reason: with_tail(900, spread=60, tail=4000) for reason in OTHER_EXITS},
     },
-    hrtimer=with_tail(1500, spread=90, tail=8000),
-    wake_up=with_tail(2700, spread=150, tail=20_000),
+    hrtimer=with_tail(1500, spread=40, tail=8000),
+    wake_up=with_tail(2700, spread=60, tail=20_000),
     injection=constant(300),
     entry=with_tail(1200, spread=40, tail=2000),
 )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Draws:
-    """The draws of one vCPU: a stream of its own for each cost.
+    """The draws of one vCPU.
 
     Attributes:
-        stream: the vCPU's number on its host; distinct vCPUs draw independently.
+        seed: of the run, 0 to 2^64-1.
+        vcpu: the vCPU's number on its host; different ones draw independently.
     """
 
     seed: int
-    stream: int
-    _drawn: dict[str, int] = field(default_factory=dict)
-    _keys: dict[str, int] = field(default_factory=dict)
+    vcpu: int
 
-    def cycles(self, name: str, cost: Cost) -> int:
-        """The next draw from `cost`, in the stream called `name`."""
+    def of(self, name: str, cost: Cost) -> Iterator[int]:
+        """The endless draws from `cost` in the stream called `name`, which no other stream disturbs."""
         if len(cost.quantiles) == 1:
-            return cost.quantiles[0]
-        key = self._keys.get(name)
-        if key is None:
-            key = splitmix64(self.seed ^ splitmix64(self.stream + 1))
-            for byte in name.encode():
-                key = splitmix64(key + byte + _GOLDEN & _U64)
-            self._keys[name] = key
-        count = self._drawn.get(name, 0) + 1
-        self._drawn[name] = count
-        return cost.at(splitmix64(key + count * _GOLDEN & _U64))
+            return repeat(cost.quantiles[0])
+        key = splitmix64(self.seed ^ splitmix64(self.vcpu + 1))
+        for byte in name.encode():
+            key = splitmix64(key + byte + _GOLDEN & _U64)
+        return chain.from_iterable(_batches(key, cost))
+
+
+def _batches(key: int, cost: Cost) -> Iterator[list[Any]]:
+    """Batches of draws; the n-th, from 1, is the quantile at splitmix64(key + n * golden ratio)."""
+    for first in count(1, _BATCH):
+        numbers = np.arange(first, first + _BATCH, dtype=np.uint64)
+        yield cost.at(_splitmix64_of(np.uint64(key) + numbers * np.uint64(_GOLDEN))).tolist()
+
+
+def _splitmix64_of(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """`splitmix64` of each of an array; products wrap at 64 bits."""
+    values = (values ^ values >> np.uint64(30)) * np.uint64(0xBF58_476D_1CE4_E5B9)
+    values = (values ^ values >> np.uint64(27)) * np.uint64(0x94D0_49BB_1331_11EB)
+    return values ^ values >> np.uint64(31)
