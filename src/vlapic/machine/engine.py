@@ -12,7 +12,36 @@ without a CPU.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple, Protocol
+
+
+class CpuMode(Enum):
+    """The mode a CPU starts in."""
+
+    LONG = "64-bit code at CPL 0, paging on"
+    PROTECTED = "32-bit code at CPL 0 in flat segments, paging off"
+
+
+@dataclass(frozen=True, slots=True)
+class FirstState:
+    """The registers a guest starts with, interrupts off; the others are 0.
+
+    Attributes:
+        cr3, gdt_base, gdt_limit: of no meaning in protected mode, whose segments are flat without a table.
+    """
+
+    rip: int
+    rsp: int
+    rdi: int = 0
+    rsi: int = 0
+    cr3: int = 0
+    gdt_base: int = 0
+    gdt_limit: int = 0
+    rax: int = 0
+    rbx: int = 0
+    mode: CpuMode = CpuMode.LONG
 
 
 class ReadMsr(NamedTuple):
@@ -188,9 +217,11 @@ class CpuEngine(Protocol):
 __all__ = [
     "Answer",
     "CpuEngine",
+    "CpuMode",
     "Cpuid",
     "Exit",
     "ExternalInterrupt",
+    "FirstState",
     "Hlt",
     "InterruptWindow",
     "PreemptionTimer",

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlapic.errors import ImageError
+from vlapic.machine.engine import FirstState
 
 MAGIC = b"VLAPIC64"
 HEADER = struct.Struct("<8sIIII8s")
@@ -57,19 +58,6 @@ _FOREIGN = {
     b"#!": "a script",
 }
 _LINUX_MAGIC_AT, _LINUX_MAGIC = 0x202, b"HdrS"
-
-
-@dataclass(frozen=True, slots=True)
-class FirstState:
-    """The registers a guest starts with, in 64-bit mode at CPL 0 with interrupts off; the others are 0."""
-
-    rip: int
-    rsp: int
-    rdi: int
-    rsi: int
-    cr3: int
-    gdt_base: int
-    gdt_limit: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,8 @@ from unicorn import x86_const as x86
 
 from vlapic.errors import EngineError
 from vlapic.machine import engine as exits
-from vlapic.machine.loader import MAX_MEMORY, FirstState
+from vlapic.machine.engine import FirstState
+from vlapic.machine.loader import MAX_MEMORY
 from vlapic.machine.unicorn.binding import InstructionCallback, InterruptCallback, Registers, check
 from vlapic.machine.unicorn.blocks import (
     AT_EXCEPTION,

@@ -9,7 +9,8 @@ from mmap import mmap
 
 from unicorn import x86_const as x86
 
-from vlapic.machine.loader import CODE_SELECTOR, DATA_SELECTOR, FirstState
+from vlapic.machine.engine import FirstState
+from vlapic.machine.loader import CODE_SELECTOR, DATA_SELECTOR
 from vlapic.machine.unicorn import layout as hidden
 from vlapic.machine.unicorn.binding import Cpu, Registers
 from vlapic.machine.unicorn.exceptions import FLAG_IF, Entry, Event, State, deliver
