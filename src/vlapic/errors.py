@@ -5,7 +5,8 @@
     └── WorldError              a file, a device or a host would not do its part    1
         ├── ImageError          a guest image that cannot be run
         ├── OutputError         a file that cannot be written
-        └── EngineError         the CPU under the machine broke its promise
+        ├── EngineError         the CPU under the machine broke its promise
+        └── StateError          saved state that cannot be restored, or not in this order
 
 What a *guest* does wrong is no exception of this tree: the architecture answers it (a #GP, an ignored
 write), or the run ends with a :class:`GuestFailure`, whose status is 4, and every result up to there.
@@ -52,6 +53,10 @@ class OutputError(WorldError):
 
 class EngineError(WorldError):
     """The CPU engine failed or does not have what was asked of it."""
+
+
+class StateError(WorldError):
+    """Saved state that does not fit, or whose restoring in this order would lose a timer."""
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,30 @@ class ApicAccess(NamedTuple):
     value: U64
 
 
+class PortAccess(NamedTuple):
+    """kvm_pio: IN or OUT, of 1, 2 or 4 bytes."""
+
+    host_tsc: U64
+    vm: U32
+    vcpu: U32
+    write: Flag
+    port: U32
+    size: U8
+    value: U32
+
+
+class DeviceAccess(NamedTuple):
+    """kvm_mmio: an access to memory that is neither RAM nor the local APIC's page."""
+
+    host_tsc: U64
+    vm: U32
+    vcpu: U32
+    write: Flag
+    address: U64
+    size: U8
+    value: U64
+
+
 class HvTimerState(NamedTuple):
     """kvm_hv_timer_state: the timer is (1) or is not (0) on the VMX preemption timer now."""
 
@@ -173,6 +197,33 @@ class Eoi(NamedTuple):
     vector: S64
 
 
+class ApicIpi(NamedTuple):
+    """kvm_apic_ipi: an interprocessor interrupt was sent; `icr_low` is what ICR's low half says."""
+
+    host_tsc: U64
+    vm: U32
+    vcpu: U32
+    icr_low: U32
+    destination: U32
+
+
+class RemoteEoi(NamedTuple):
+    """A level-triggered interrupt has ended, and the I/O APICs are told; vlapic's own marker."""
+
+    host_tsc: U64
+    vm: U32
+    vcpu: U32
+    vector: U8
+
+
+class SmiIgnored(NamedTuple):
+    """An SMI came and went: there is no system management mode here; vlapic's own marker."""
+
+    host_tsc: U64
+    vm: U32
+    vcpu: U32
+
+
 Event = (
     TimerInterrupt
     | VcpuStart
@@ -181,11 +232,16 @@ Event = (
     | Exit
     | Msr
     | ApicAccess
+    | PortAccess
+    | DeviceAccess
     | HvTimerState
     | AcceptIrq
     | InjectVirq
     | WaitLapicExpire
     | Eoi
+    | ApicIpi
+    | RemoteEoi
+    | SmiIgnored
 )
 
 E = TypeVar("E")

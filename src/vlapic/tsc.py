@@ -148,15 +148,22 @@ class GuestTsc:
         khz: `virtual_tsc_khz`, what the guest counts in a millisecond.
         ratio, frac_bits: the scaling ratio and its fraction bits (48 on VMX, 32 on SVM).
         offset: added after scaling, modulo 2^64.
+        adjust: IA32_TSC_ADJUST, by how much the guest has moved its TSC, modulo 2^64.
     """
 
-    __slots__ = ("frac_bits", "khz", "offset", "ratio")
+    __slots__ = ("adjust", "frac_bits", "khz", "offset", "ratio")
 
     def __init__(self, khz: int, host_khz: int, frac_bits: int = VMX_FRAC_BITS, offset: int = 0) -> None:
         self.khz = khz
         self.frac_bits = frac_bits
         self.ratio = scaling_ratio(khz, host_khz, frac_bits)
         self.offset = offset & U64
+        self.adjust = 0
+
+    def move(self, cycles: int) -> None:
+        """The guest moves its TSC by a number of its cycles (`adjust_tsc_offset_guest`)."""
+        self.offset = (self.offset + cycles) & U64
+        self.adjust = (self.adjust + cycles) & U64
 
     @property
     def scaled(self) -> bool:

@@ -1,19 +1,37 @@
-"""A timer on a bench of its own: a clock, its two host timers, no APIC and no vCPU."""
+"""A timer on a bench of its own, and an APIC around it: a clock, its two host timers, no vCPU."""
 
+from vlapic.apic import registers as r
 from vlapic.apic.advance import Advancement
 from vlapic.apic.backends import Hrtimer, PreemptionTimer
+from vlapic.apic.lapic import LocalApic
 from vlapic.apic.timer import Timer
 from vlapic.clock import SimClock
 from vlapic.profiles import SERIES
 from vlapic.tsc import GuestTsc
 
+MODE_BITS = {
+    "disabled": 0,
+    "xapic": r.BASE_ENABLE,
+    "x2apic": r.BASE_ENABLE | r.BASE_X2APIC,
+}
+
 
 class Bench:
     """One timer; `traced` holds its kvm_hv_timer_state events, `kicks` what its hrtimer asked for."""
 
-    def __init__(self, *, preemption=False, advance=0, khz=1_000_000, host_khz=1_000_000, now=1_000_000):
-        self.clock = SimClock(now)
-        self.tsc = GuestTsc(khz, host_khz)
+    def __init__(
+        self,
+        *,
+        preemption=False,
+        advance=0,
+        khz=1_000_000,
+        host_khz=1_000_000,
+        now=1_000_000,
+        frac_bits=48,
+        clock=None,
+    ):
+        self.clock = clock or SimClock(now)
+        self.tsc = GuestTsc(khz, host_khz, frac_bits)
         self.traced = []
         self.kicks = []
         self.hrtimer = Hrtimer(self.clock, host_khz, lambda: self.kicks.append(self.timer.hrtimer_fired()))
@@ -29,3 +47,62 @@ class Bench:
     @property
     def guest_tsc(self):
         return self.tsc.at(self.clock.now)
+
+    def pass_time(self, cycles):
+        """Let the guest run: host timers expire when they do, the preemption timer to the cycle."""
+        until = self.clock.now + cycles
+        while True:
+            hv = self.preemption.hv_deadline_tsc if self.timer.hv_timer_in_use else until + 1
+            if max(hv, self.clock.now) > until:
+                self.clock.work(until - self.clock.now)
+                return
+            self.clock.work(max(hv - self.clock.now, 0))
+            self.timer.preemption_timer_ran_out()
+
+
+class Apic(Bench):
+    """A local APIC on a bench.
+
+    `accepted` and `ended` hold its tracepoints, `sent` its messages, `remote` its broadcasts of EOI, `smis`
+    counts ignored SMIs.
+    """
+
+    def __init__(self, apic_id=0, mode="xapic", enabled=True, **bench):
+        super().__init__(**bench)
+        self.accepted, self.ended, self.sent, self.remote, self.smis = [], [], [], [], 0
+        self.lapic = LocalApic(apic_id, self.timer, client=self)
+        if enabled:
+            self.lapic.write(r.SVR, 0x1FF)
+        if mode != "xapic":
+            self.lapic.write_base(r.APIC_BASE_DEFAULT | MODE_BITS[mode])
+
+    def trace_accept_irq(self, vector, mode, level):
+        self.accepted.append((mode, vector, level))
+
+    def send_ipi(self, message):
+        self.sent.append(message)
+
+    def remote_eoi(self, vector):
+        self.remote.append(vector)
+
+    def trace_smi_ignored(self):
+        self.smis += 1
+
+    def trace_eoi(self, vector):
+        self.ended.append(vector)
+
+    def get(self, offset):
+        """Read a register by the way of the mode."""
+        return self.lapic.read_msr(0x800 + (offset >> 4)) if self.lapic.x2apic else self.lapic.read(offset)
+
+    def set(self, offset, value):
+        """Write a register by the way of the mode."""
+        if self.lapic.x2apic:
+            self.lapic.write_msr(0x800 + (offset >> 4), value)
+        else:
+            self.lapic.write(offset, value)
+
+    @property
+    def vectors(self):
+        """The vectors accepted so far."""
+        return [vector for _, vector, _ in self.accepted]

@@ -12,6 +12,7 @@ from vlapic.events import (
     AdvanceSample,
     ApicAccess,
     ApicIpi,
+    DeviceAccess,
     Entry,
     Eoi,
     Event,
@@ -19,6 +20,7 @@ from vlapic.events import (
     HvTimerState,
     InjectVirq,
     Msr,
+    PortAccess,
     RemoteEoi,
     SmiIgnored,
     TimerInterrupt,
@@ -136,6 +138,22 @@ FORMATS = [
         "kvm_apic_ipi: dst 3 vec 240 (SIPI|logical|de-assert|level|dst)",
     ),
     (Eoi(**AT, vector=-1), "kvm_eoi: apicid 0 vector -1"),
+    (
+        PortAccess(**AT, write=True, port=0x3F8, size=1, value=0x41),
+        "kvm_pio: pio_write at 0x3f8 size 1 count 1 val 0x41 ",
+    ),
+    (
+        PortAccess(**AT, write=False, port=0x511, size=1, value=0),
+        "kvm_pio: pio_read at 0x511 size 1 count 1 val 0x0 ",
+    ),
+    (
+        DeviceAccess(**AT, write=True, address=0xFEC0_0010, size=4, value=0x10000),
+        "kvm_mmio: mmio write len 4 gpa 0xfec00010 val 0x10000",
+    ),
+    (
+        DeviceAccess(**AT, write=False, address=0xFEC0_0000, size=4, value=1),
+        "kvm_mmio: mmio read len 4 gpa 0xfec00000 val 0x1",
+    ),
 ]
 
 

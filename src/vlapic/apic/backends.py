@@ -127,6 +127,6 @@ class PreemptionTimer:
         return (self.hv_deadline_tsc - now >> self.rate) & U32 if self.hv_deadline_tsc > now else 0
 
     def runs_out_at(self, value: int) -> int:
-        """When a counter loaded with `value` now reaches 0, in host TSC: it falls as TSC bit `rate` changes."""
+        """When a counter loaded with `value` now reaches 0: it falls as bit `rate` of the TSC changes."""
         now = self._clock.now
         return ((now >> self.rate) + value) << self.rate if value else now

@@ -18,7 +18,7 @@ from vlapic.apic.advance import Advancement, hrtimer_expiry_ns, split_delta, tun
 from vlapic.apic.backends import Hrtimer, PreemptionTimer
 from vlapic.clock import Clock
 from vlapic.profiles import Profile
-from vlapic.tsc import U64, GuestTsc, cycles_to_ns, ns_to_cycles
+from vlapic.tsc import U32, U64, GuestTsc, cycles_to_ns, ns_to_cycles
 
 #: A tick of the APIC's bus clock (`APIC_BUS_CYCLE_NS`): KVM's APIC timer counts at 1 GHz.
 APIC_BUS_CYCLE_NS = 1
@@ -145,7 +145,7 @@ class Timer:
             return
         self.hrtimer.cancel()
         remaining = max(self.target_ns - self.hrtimer.now_ns(), 0)
-        self.period_ns = self.initial_count * APIC_BUS_CYCLE_NS * new
+        self.period_ns = self._ns_of_count(self.initial_count)
         self._limit_periodic_frequency()
         rescaled = remaining * new // old
         khz = self._tsc.khz
@@ -158,8 +158,10 @@ class Timer:
         """TMCCT: what is left of the count (`apic_get_tmcct`), 0 when nothing runs."""
         if not self.initial_count or not self.period_ns:
             return 0
-        remaining = max(self.target_ns - self.hrtimer.now_ns(), 0) % self.period_ns
-        return remaining // (APIC_BUS_CYCLE_NS * divide_count(self.tdcr)) & 0xFFFF_FFFF
+        remaining = max(self.target_ns - self.hrtimer.now_ns(), 0)
+        if remaining != self.period_ns:  # in the nanosecond it was started in, nothing has been counted yet
+            remaining %= self.period_ns
+        return remaining // (APIC_BUS_CYCLE_NS * divide_count(self.tdcr)) & U32
 
     def reset(self) -> None:
         """Reset or INIT (`kvm_lapic_reset`).
@@ -172,6 +174,16 @@ class Timer:
         self.initial_count = 0
         self.pending = False
 
+    @property
+    def running(self) -> bool:
+        """Whether a host timer is armed for it."""
+        return self.hv_timer_in_use or self.hrtimer.active
+
+    @property
+    def counting(self) -> bool:
+        """Whether a count runs and has not come to its end, were the host never so late."""
+        return self.running and bool(self.initial_count) and self.target_ns > self.hrtimer.now_ns()
+
     # -- arming --
 
     def _cancel(self) -> None:
@@ -180,19 +192,54 @@ class Timer:
         self._cancel_hv_timer()
         self.pending = False
 
-    def _start(self) -> None:
-        """Arm for what the guest has just written (`start_apic_timer`)."""
+    def _start(self, restored_count: int | None = None) -> None:
+        """Arm for what the guest has written, or for the rest of a count (`__start_apic_timer`)."""
         self.pending = False
         self.armings += 1
         if self.mode is not TimerMode.TSC_DEADLINE:
-            self.period_ns = self.initial_count * APIC_BUS_CYCLE_NS * divide_count(self.tdcr)
+            self.period_ns = self._ns_of_count(self.initial_count)
             if not self.period_ns:
                 self.deadline_tsc = 0
                 return
             self._limit_periodic_frequency()
-            self.deadline_tsc = self._deadline_in(self.period_ns)
-            self.target_ns = self.hrtimer.now_ns() + self.period_ns
+            left_ns = self.period_ns if restored_count is None else self._restored_ns(restored_count)
+            self.deadline_tsc = self._deadline_in(left_ns)
+            self.target_ns = self.hrtimer.now_ns() + left_ns
         self._restart()
+
+    def _ns_of_count(self, count: int) -> int:
+        return count * APIC_BUS_CYCLE_NS * divide_count(self.tdcr)
+
+    def _restored_ns(self, count: int) -> int:
+        """What is left of a restored count (`set_target_expiration`); a one-shot at 0 fires now.
+
+        Since Linux commit 8e6ed96cdd50 (in v6.3) a one-shot at 0 does not run its whole period again.
+        """
+        left_ns = self._ns_of_count(count)
+        if not left_ns:
+            return self.period_ns if self.mode is TimerMode.PERIODIC else 0
+        return min(left_ns, self.period_ns)
+
+    def restore_count(self, count: int) -> None:
+        """Go on from a saved current count (`kvm_apic_set_state`), or for the deadline that is set."""
+        self._cancel()
+        self.expired_deadline_tsc = 0
+        self._start(restored_count=count)
+
+    def tsc_moved(self, cycles: int) -> None:
+        """The guest's TSC was set: `cycles` later than it would have been, modulo 2^64.
+
+        A TSC deadline is a point on that TSC and comes sooner or later now. A count is a stretch of time and
+        does not; only the guest TSC it is to end at is another one. So is that of what has come already.
+        """
+        self.fired_deadline_tsc = (self.fired_deadline_tsc + cycles) & U64
+        if self.expired_deadline_tsc:
+            self.expired_deadline_tsc = (self.expired_deadline_tsc + cycles) & U64
+        if self.mode is not TimerMode.TSC_DEADLINE:
+            self.deadline_tsc = (self.deadline_tsc + cycles) & U64 if self.deadline_tsc else 0
+        elif self.deadline_tsc and not self.pending:
+            self.hrtimer.cancel()
+            self._restart()
 
     def _deadline_in(self, ns: int) -> int:
         return (self._tsc.at(self._clock.now) + ns_to_cycles(ns, self._tsc.khz)) & U64
@@ -261,7 +308,7 @@ class Timer:
             return False
         if self.hrtimer.now_ns() > self.target_ns:
             self.expire()
-            if self.mode is TimerMode.ONE_SHOT:
+            if self.mode is not TimerMode.PERIODIC:
                 return True
             self._advance_periodic_target()
         self.hrtimer.start(self.target_ns)
@@ -336,9 +383,8 @@ class Timer:
         """
         if not self.pending:
             return False
-        if self.mode is TimerMode.TSC_DEADLINE:
-            self.deadline_tsc = 0
-        elif self.mode is TimerMode.ONE_SHOT:
+        # Once only: what is over is forgotten, unless a count runs that was periodic when this one expired.
+        if self.mode is not TimerMode.PERIODIC and not self.running:
             self.deadline_tsc = 0
             self.target_ns = 0
         self.pending = False

@@ -1,6 +1,7 @@
 """Tracepoint formats, as data by kernel: how each prints its event, and the lines above them all.
 
-Follows `arch/x86/kvm/trace.h` and `kernel/trace/trace.c: print_func_help_header_irq`.
+Follows `arch/x86/kvm/trace.h`, `include/trace/events/kvm.h` and `kernel/trace/trace.c:
+print_func_help_header_irq`.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from vlapic.events import (
     AcceptIrq,
     ApicAccess,
     ApicIpi,
+    DeviceAccess,
     Entry,
     Eoi,
     Exit,
     HvTimerState,
     InjectVirq,
     Msr,
+    PortAccess,
     WaitLapicExpire,
 )
 
@@ -97,6 +100,15 @@ def _apic(e: ApicAccess) -> str:
     return f"apic_{'write' if e.write else 'read'} {_register_name(e.register)} = {e.value & _U32:#x}"
 
 
+def _pio(e: PortAccess) -> str:
+    # The format ends in a blank, behind which a string instruction's text has "(...)".
+    return f"pio_{'write' if e.write else 'read'} at {e.port:#x} size {e.size} count 1 val {e.value:#x} "
+
+
+def _mmio(e: DeviceAccess) -> str:
+    return f"mmio {'write' if e.write else 'read'} len {e.size} gpa {e.address:#x} val {e.value:#x}"
+
+
 def _hv_timer_state(e: HvTimerState) -> str:
     # Up to v5.2 the format ends in a newline of its own, which leaves an empty line; v5.3 dropped it.
     return f"vcpu_id {e.vcpu:x} hv_timer {e.hv_timer_in_use:x}\n"
@@ -157,6 +169,8 @@ KERNELS = {
             Exit: Tracepoint("kvm_exit", "....", _exit),
             Msr: Tracepoint("kvm_msr", "....", _msr),
             ApicAccess: Tracepoint("kvm_apic", "....", _apic),
+            PortAccess: Tracepoint("kvm_pio", "....", _pio),
+            DeviceAccess: Tracepoint("kvm_mmio", "....", _mmio),
             HvTimerState: Tracepoint("kvm_hv_timer_state", "...1", _hv_timer_state),
             ApicIpi: Tracepoint("kvm_apic_ipi", "....", _ipi),
             AcceptIrq: Tracepoint("kvm_apic_accept_irq", "....", _accept_irq),

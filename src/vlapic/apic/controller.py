@@ -1,0 +1,249 @@
+"""What a local APIC does with interrupts: takes messages, latches, hands vectors to the processor, ends them.
+
+Follows SDM vol. 3A "Handling Interrupts", "Local Vector Table", "Error Handling", and `kvm/lapic.c` of v6.19
+(`__apic_accept_irq`, `kvm_apic_accept_events`, `kvm_apic_local_deliver`). What a guest reads and writes is
+`lapic.py`'s.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from vlapic.apic import registers as r
+from vlapic.apic.ipi import DeliveryMode, Message
+from vlapic.apic.priority import InterruptRegisters
+from vlapic.apic.timer import Timer, TimerClient
+
+#: NMIs that can wait: one behind the one being handled.
+NMI_LIMIT = 2
+
+
+class ApicClient(TimerClient, Protocol):
+    """What the APIC asks of its surroundings."""
+
+    def send_ipi(self, message: Message) -> None:
+        """Bring a message to the local APICs that it is for."""
+
+    def remote_eoi(self, vector: int) -> None:
+        """A level-triggered interrupt has ended: tell the I/O APICs."""
+
+    def trace_accept_irq(self, vector: int, mode: int, level: bool) -> None:
+        """kvm_apic_accept_irq: a message was taken."""
+
+    def trace_eoi(self, vector: int) -> None:
+        """kvm_eoi: -1 if nothing was in service."""
+
+    def trace_smi_ignored(self) -> None:
+        """An SMI came; there is no system management mode here."""
+
+
+class Startup(NamedTuple):
+    """What INIT and start-up messages do to a processor: `page` is where it starts, None if it does not."""
+
+    init: bool
+    page: int | None
+
+
+class InterruptController:
+    """A local APIC without its registers' accesses.
+
+    Attributes:
+        apic_id: initial APIC ID; in x2APIC mode the only one.
+        base: IA32_APIC_BASE.
+        interrupts: IRR, ISR, TMR, TPR.
+        timer: the APIC timer.
+        stored: registers that are plain storage, by offset (`registers.STORED`).
+        errors: ESR bits detected since ESR was last written.
+        nmi_pending: NMIs latched, 0 to 2; `take_nmi` takes one.
+        extint_pending: an external controller's interrupt waits on LINT0; the vCPU asks it for the vector.
+        init_pending, startup_page: INIT and start-up messages that `accept_events` has not seen yet.
+        wait_for_sipi: INIT has come, the start-up message has not.
+    """
+
+    def __init__(self, apic_id: int, timer: Timer, client: ApicClient) -> None:
+        self.apic_id = apic_id
+        self.timer = timer
+        self.client = client
+        self.interrupts = InterruptRegisters()
+        self.base = self._reset_base()
+        self.stored = dict(r.STORED)
+        self.errors = 0
+        self.nmi_pending = 0
+        self.extint_pending = False
+        self.init_pending = False
+        self.startup_page: int | None = None
+        self.wait_for_sipi = False
+
+    def _reset_base(self) -> int:
+        return r.APIC_BASE_DEFAULT | r.BASE_ENABLE | (r.BASE_BSP if self.apic_id == 0 else 0)
+
+    @property
+    def enabled(self) -> bool:
+        """Enabled in IA32_APIC_BASE (not: by software, in SVR)."""
+        return bool(self.base & r.BASE_ENABLE)
+
+    @property
+    def x2apic(self) -> bool:
+        """In x2APIC mode: registers are MSRs, there is no page."""
+        return bool(self.base & r.BASE_X2APIC)
+
+    @property
+    def software_enabled(self) -> bool:
+        """Enabled in SVR."""
+        return bool(self.stored[r.SVR] & r.SVR_ENABLED)
+
+    # -- taking messages --
+
+    def accept(self, mode: DeliveryMode, vector: int, level: bool = False, asserted: bool = True) -> bool:
+        """Take an interrupt message (`__apic_accept_irq`).
+
+        Returns:
+            Whether it was taken: a fixed one needs an enabled APIC and a legal vector.
+        """
+        if not self.enabled:
+            return False
+        if mode is DeliveryMode.FIXED or mode is DeliveryMode.LOWEST_PRIORITY:
+            if not self.software_enabled or (level and not asserted):
+                return False
+            if vector < r.FIRST_LEGAL_VECTOR:
+                self.detect(r.ESR_RECEIVE_ILLEGAL_VECTOR)
+                return False
+            self.client.trace_accept_irq(vector, mode, level)
+            self.interrupts.request(vector, level)
+            return True
+        return self._accept_other(mode, vector, level, asserted)
+
+    def _accept_other(self, mode: DeliveryMode, vector: int, level: bool, asserted: bool) -> bool:
+        if mode is DeliveryMode.INIT and level and not asserted:
+            # SDM vol. 3A "Interrupt Command Register (ICR)": no processor since the Pentium 4 does anything.
+            return False
+        self.client.trace_accept_irq(vector, mode, level)
+        if mode is DeliveryMode.NMI:
+            self.nmi_pending = min(self.nmi_pending + 1, NMI_LIMIT)
+        elif mode is DeliveryMode.INIT:
+            self.init_pending = True
+            self.startup_page = None
+        elif mode is DeliveryMode.STARTUP:
+            self.startup_page = vector
+        elif mode is DeliveryMode.EXTINT:
+            self.extint_pending = True
+        elif mode is DeliveryMode.SMI:
+            self.client.trace_smi_ignored()
+        return True
+
+    def local_interrupt(self, lvt: int) -> bool:
+        """A local source (thermal, performance, a pin, an error) fires through its LVT
+        (`kvm_apic_local_deliver`).
+
+        Args:
+            lvt: the offset of its LVT register.
+
+        Returns:
+            Whether it was taken.
+        """
+        entry = self.stored[lvt]
+        if entry & r.LVT_MASKED:
+            return False
+        level = bool(entry & r.LVT_LEVEL)
+        taken = self.accept(DeliveryMode(entry >> 8 & 7), entry & r.LVT_VECTOR, level)
+        if taken and lvt == r.LVT_PERFORMANCE:
+            self.stored[lvt] |= r.LVT_MASKED
+        return taken
+
+    def detect(self, error: int) -> None:
+        """Note an error; the first since ESR was written raises the error interrupt."""
+        first = not self.errors
+        self.errors |= error
+        if first:
+            self.local_interrupt(r.LVT_ERROR)
+
+    def take_nmi(self) -> bool:
+        """Take one latched NMI; False if there is none."""
+        taken = self.nmi_pending > 0
+        self.nmi_pending -= taken
+        return taken
+
+    def accept_events(self) -> Startup:
+        """Act on INIT and start-up messages that have come (`kvm_apic_accept_events`).
+
+        A start-up message that comes when none is waited for is dropped. The bootstrap processor runs on from
+        its reset vector after INIT.
+        """
+        init, self.init_pending = self.init_pending, False
+        if init:
+            self.reset(init=True)
+            self.wait_for_sipi = not self.base & r.BASE_BSP
+        page, self.startup_page = self.startup_page, None
+        if page is not None and not self.wait_for_sipi:
+            page = None
+        if page is not None:
+            self.wait_for_sipi = False
+        return Startup(init, page)
+
+    # -- the timer's interrupt --
+
+    @property
+    def timer_vector(self) -> int:
+        """LVTT's vector."""
+        return self.stored[r.LVTT] & r.LVT_VECTOR
+
+    @property
+    def timer_masked(self) -> bool:
+        """LVTT's mask bit."""
+        return bool(self.stored[r.LVTT] & r.LVT_MASKED)
+
+    @property
+    def timer_vector_in_service(self) -> bool:
+        """Whether the timer's interrupt was taken and not ended: what the busy wait asks."""
+        return bool(self.enabled and self.interrupts.isr >> self.timer_vector & 1)
+
+    def deliver_timer(self) -> bool:
+        """Accept the timer's vector if an expiry is pending and LVTT lets it through.
+
+        Returns:
+            Whether it was accepted.
+        """
+        if not self.timer.pending or not self.enabled or self.timer_masked:
+            return False
+        self.timer.deliver()
+        return self.accept(DeliveryMode.FIXED, self.timer_vector)
+
+    # -- taking and ending --
+
+    def deliverable(self) -> int | None:
+        """The vector that the processor would take now: the highest requested one above PPR's class."""
+        return self.interrupts.highest_request() if self.interrupts.irr and self.enabled else None
+
+    def acknowledge(self) -> int:
+        """The processor takes the deliverable vector, which there must be: from request to service."""
+        vector = self.deliverable()
+        assert vector is not None, "nothing to acknowledge"
+        self.interrupts.take(vector)
+        return vector
+
+    def eoi(self) -> int:
+        """End the highest interrupt in service; a level-triggered one is broadcast unless SVR suppresses
+        that.
+
+        Returns:
+            Its vector, -1 if there was none.
+        """
+        vector = self.interrupts.end()
+        self.client.trace_eoi(vector)
+        suppressed = self.stored[r.SVR] & r.SVR_SUPPRESS_EOI_BROADCAST
+        if vector >= 0 and self.interrupts.tmr >> vector & 1 and not suppressed:
+            self.client.remote_eoi(vector)
+        return vector
+
+    def reset(self, init: bool = False) -> None:
+        """Power-up reset, or INIT, which keeps IA32_APIC_BASE and the APIC ID (`kvm_lapic_reset`)."""
+        if not init:
+            self.base = self._reset_base()
+            self.init_pending = self.wait_for_sipi = False
+            self.startup_page = None
+        self.stored.update(r.STORED)
+        self.interrupts = InterruptRegisters()
+        self.errors = 0
+        self.nmi_pending = 0
+        self.extint_pending = False
+        self.timer.reset()
