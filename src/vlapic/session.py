@@ -11,6 +11,7 @@ from pathlib import Path
 from vlapic.apic.advance import Advancement
 from vlapic.errors import UsageError, nearest
 from vlapic.events import Table, TimerInterrupt
+from vlapic.machine import scheduler
 from vlapic.machine.host import Host, ModuleParameters
 from vlapic.machine.hostmodel import DEFAULT, HostModel
 from vlapic.machine.loader import load
@@ -186,15 +187,16 @@ def _run_to_end(
     vcpu: Vcpu, collector: _Collector, limit: int | None, events: int, progress: Progress | None
 ) -> None:
     """Run a vCPU until its guest reports, fails, or has taken `limit` timer interrupts."""
-    ports, start = vcpu.vm.ports, vcpu.clock.now
-    told = time.monotonic()
-    while True:
-        for _ in range(_ROUNDS):
-            vcpu.run_once()
-            if ports.exit_value is not None or vcpu.failure is not None:
-                return
-            if limit is not None and collector.interrupts >= limit:
-                return
+    ports, start, told = vcpu.vm.ports, vcpu.clock.now, time.monotonic()
+
+    def finished() -> bool:
+        return (
+            ports.exit_value is not None
+            or vcpu.failure is not None
+            or (limit is not None and collector.interrupts >= limit)
+        )
+
+    while scheduler.run((vcpu,), finished, _ROUNDS):
         if progress is not None and (now := time.monotonic()) - told >= _PROGRESS_SECONDS:
             told = now
             khz = vcpu.vm.host.tsc_khz

@@ -1,5 +1,6 @@
 """Machines for tests: one VM on a host without jitter, whose guest is a Python generator."""
 
+from vlapic.machine import scheduler
 from vlapic.machine.host import Host, ModuleParameters
 from vlapic.machine.hostmodel import constant_model
 from vlapic.machine.scripted import ScriptedEngine
@@ -88,11 +89,11 @@ class Run:
         self.vm = self.host.create_vm()
         self.vcpu = self.vm.create_vcpu(lambda tsc: ScriptedEngine(tsc, guest, handler), guest_khz)
         self.engine = self.vcpu.engine
-        for _ in range(rounds):
-            if self.vm.ports.exit_value is not None or self.vcpu.failure is not None:
-                return
-            self.vcpu.run_once()
-        raise AssertionError(f"the guest did not end within {rounds} rounds")
+        if scheduler.run([self.vcpu], self.ended, rounds):
+            raise AssertionError(f"the guest did not end within {rounds} rounds")
+
+    def ended(self):
+        return self.vm.ports.exit_value is not None or self.vcpu.failure is not None
 
     @property
     def lateness(self):

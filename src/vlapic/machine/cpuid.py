@@ -21,7 +21,8 @@ _EXTENDED_1_EDX = (
     1 << 11 | 1 << 20 | 1 << 26 | 1 << 27 | 1 << 29
 )  # SYSCALL, NX, 1 GiB pages, RDTSCP, long mode
 _INVARIANT_TSC = 1 << 8
-_MAX_BASIC, _MAX_EXTENDED = 6, 0x8000_0008
+_TSC_ADJUST = 1 << 1
+_MAX_BASIC, _MAX_EXTENDED = 7, 0x8000_0008
 _ADDRESS_BITS = 40 | 48 << 8
 
 
@@ -36,6 +37,7 @@ def cpuid(leaf: int, subleaf: int, apic_id: int) -> Registers:
         0x0000_0000: (_MAX_BASIC, _VENDOR_EBX, _VENDOR_ECX, _VENDOR_EDX),
         0x0000_0001: (_SIGNATURE, apic_id << 24 | 1 << 16 | 8 << 8, _1_ECX, _1_EDX),
         0x0000_0006: (_ARAT, 0, 0, 0),
+        0x0000_0007: (0, 0 if subleaf else _TSC_ADJUST, 0, 0),
         0x4000_0000: (0x4000_0000, *struct.unpack("<3I", b"vlapicvlapic")),
         0x8000_0000: (_MAX_EXTENDED, 0, 0, 0),
         0x8000_0001: (0, 0, _EXTENDED_1_ECX, _EXTENDED_1_EDX),

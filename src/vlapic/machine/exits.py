@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from vlapic.machine.vcpu import Vcpu
 
 MSR_IA32_TSC = 0x10
+MSR_IA32_TSC_ADJUST = 0x3B
 #: #GP.
 GENERAL_PROTECTION = 13
 MAX_CR8 = 15
+HLT_LENGTH = 1
 
 
 def on_preemption_timer(vcpu: Vcpu, left: e.PreemptionTimer) -> None:
@@ -39,7 +41,7 @@ def on_interrupt_window(vcpu: Vcpu, left: e.InterruptWindow) -> None:
 
 
 def on_hlt(vcpu: Vcpu, left: e.Hlt) -> None:
-    vcpu.spend_exit("HLT")
+    vcpu.spend_exit("HLT", retired_bytes=HLT_LENGTH)
     vcpu.halted = True
 
 
@@ -86,14 +88,21 @@ def read_msr(vcpu: Vcpu, msr: int) -> int:
         return vcpu.lapic.read_msr(msr)
     if msr == MSR_IA32_TSC:
         return vcpu.tsc.at(vcpu.clock.now)
+    if msr == MSR_IA32_TSC_ADJUST:
+        return vcpu.tsc.adjust
     raise r.GeneralProtection
 
 
 def write_msr(vcpu: Vcpu, msr: int, value: int) -> None:
     """Write an MSR; raises GeneralProtection if the guest has none of that number, or not that value."""
-    if not is_apic_msr(msr):
+    if is_apic_msr(msr):
+        vcpu.lapic.write_msr(msr, value)
+    elif msr == MSR_IA32_TSC:
+        vcpu.move_tsc(value - vcpu.tsc.at(vcpu.clock.now))
+    elif msr == MSR_IA32_TSC_ADJUST:
+        vcpu.move_tsc(value - vcpu.tsc.adjust)
+    else:
         raise r.GeneralProtection
-    vcpu.lapic.write_msr(msr, value)
 
 
 def is_apic_msr(msr: int) -> bool:
@@ -107,7 +116,10 @@ def is_apic_msr(msr: int) -> bool:
 def on_read_memory(vcpu: Vcpu, left: e.ReadMemory) -> None:
     if not vcpu.lapic.decodes(left.address):
         vcpu.spend_exit("EPT_MISCONFIG")
-        vcpu.engine.complete((1 << 8 * left.size) - 1)
+        value = vcpu.vm.board.memory.read(left.address, left.size)
+        if vcpu.trace:
+            vcpu.trace(events.DeviceAccess(*vcpu.stamp(), False, left.address, left.size, value))
+        vcpu.engine.complete(value)
         return
     vcpu.spend_exit("APIC_ACCESS")
     offset = left.address & 0xFFF
@@ -120,6 +132,9 @@ def on_read_memory(vcpu: Vcpu, left: e.ReadMemory) -> None:
 def on_write_memory(vcpu: Vcpu, left: e.WriteMemory) -> None:
     if not vcpu.lapic.decodes(left.address):
         vcpu.spend_exit("EPT_MISCONFIG")
+        if vcpu.trace:
+            vcpu.trace(events.DeviceAccess(*vcpu.stamp(), True, left.address, left.size, left.value))
+        vcpu.vm.board.memory.write(left.address, left.size, left.value)
         vcpu.engine.complete()
         return
     vcpu.spend_exit("APIC_ACCESS")
@@ -133,18 +148,23 @@ def on_write_memory(vcpu: Vcpu, left: e.WriteMemory) -> None:
 
 def on_read_port(vcpu: Vcpu, left: e.ReadPort) -> None:
     vcpu.spend_exit("IO_INSTRUCTION")
-    vcpu.engine.complete(vcpu.vm.ports.read(left.port, left.size))
+    value = vcpu.vm.ports.read(left.port, left.size)
+    if vcpu.trace:
+        vcpu.trace(events.PortAccess(*vcpu.stamp(), False, left.port, left.size, value))
+    vcpu.engine.complete(value)
 
 
 def on_write_port(vcpu: Vcpu, left: e.WritePort) -> None:
     vcpu.spend_exit("IO_INSTRUCTION")
+    if vcpu.trace:
+        vcpu.trace(events.PortAccess(*vcpu.stamp(), True, left.port, left.size, left.value))
     vcpu.vm.ports.write(left.port, left.size, left.value)
     vcpu.engine.complete()
 
 
 def on_read_cr8(vcpu: Vcpu, left: e.ReadCr8) -> None:
     vcpu.spend_exit("CR_ACCESS")
-    vcpu.engine.complete(vcpu.lapic.tpr >> 4)
+    vcpu.engine.complete(vcpu.lapic.interrupts.tpr >> 4)
 
 
 def on_write_cr8(vcpu: Vcpu, left: e.WriteCr8) -> None:

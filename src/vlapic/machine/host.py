@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from vlapic.apic.ipi import Message, receivers
+from vlapic.apic.registers import LVT_LINT0
 from vlapic.events import Event, TimerInterrupt
-from vlapic.machine.devices import Ports
+from vlapic.machine.devices import Board
 from vlapic.machine.engine import CpuEngine
 from vlapic.machine.hostmodel import DEFAULT, HostModel
 from vlapic.machine.vcpu import Vcpu
 from vlapic.profiles import SERIES, Profile
-from vlapic.tsc import GuestTsc
+from vlapic.tsc import VMX_FRAC_BITS, GuestTsc, cycles_as_ns
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Host:
         model: what its own work costs.
         seed: of the model's draws, 0 to 2^64-1.
         start_tsc: its TSC when a vCPU is created.
+        tsc_frac_bits: fraction bits of its TSC scaling: 48 is VMX; 32 is SVM, which has no preemption timer.
         on_interrupt: called for every timer interrupt that reached its handler.
         on_event: called for every event, the interrupts among them; None makes none.
     """
@@ -50,6 +53,7 @@ class Host:
     parameters: ModuleParameters = ModuleParameters()
     seed: int = 0
     start_tsc: int = 1_000_000
+    tsc_frac_bits: int = VMX_FRAC_BITS
     on_interrupt: Callable[[TimerInterrupt], None] = _ignore
     on_event: Callable[[Event], None] | None = None
     vms: list[Vm] = field(default_factory=list)
@@ -65,24 +69,66 @@ class Vm:
     """One virtual machine.
 
     Attributes:
-        ports: its console and exit port.
+        board: its devices.
+        ports: the board's I/O ports, console and exit port among them.
+        active: the vCPU that goes on now; devices read its time.
     """
 
     def __init__(self, host: Host, index: int) -> None:
         self.host = host
         self.index = index
-        self.ports = Ports()
+        self.board = Board(now_ns=self._now_ns, send=self._send_external, extint=self._set_extint)
+        self.ports = self.board.ports
         self.vcpus: list[Vcpu] = []
+        self.active: Vcpu | None = None
 
-    def create_vcpu(self, make_engine: Callable[[GuestTsc], CpuEngine], tsc_khz: int | None = None) -> Vcpu:
+    def create_vcpu(
+        self,
+        make_engine: Callable[[GuestTsc], CpuEngine],
+        tsc_khz: int | None = None,
+        wait_for_sipi: bool = False,
+    ) -> Vcpu:
         """A vCPU whose guest TSC counts at `tsc_khz`, None for the host's frequency.
 
         Args:
             make_engine: makes the CPU under it, given the TSC that its guest reads.
+            wait_for_sipi: it waits for another one to start it.
 
         Raises:
             ValueError: the host cannot scale its TSC that far.
         """
-        vcpu = Vcpu(self, len(self.vcpus), self.host.tsc_khz if tsc_khz is None else tsc_khz, make_engine)
+        khz = self.host.tsc_khz if tsc_khz is None else tsc_khz
+        vcpu = Vcpu(self, len(self.vcpus), khz, make_engine, wait_for_sipi)
         self.vcpus.append(vcpu)
         return vcpu
+
+    def route(self, message: Message, sender: Vcpu | None) -> None:
+        """Bring a message to the vCPUs that it is for; to others than the active one as an interrupt.
+
+        Args:
+            sender: None for an I/O APIC.
+        """
+        present = [vcpu for vcpu in self.vcpus if vcpu.lapic.enabled]
+        addresses = [vcpu.lapic.address for vcpu in present]
+        place = present.index(sender) if sender is not None else None
+        for receiver in receivers(message, addresses, place):
+            vcpu = present[receiver]
+            if self.active is None or vcpu is self.active:
+                vcpu.inbox.append(message)
+            else:
+                vcpu.receive(message, self.active.clock.now)
+
+    def _send_external(self, message: Message) -> None:
+        self.route(message, None)
+
+    def _set_extint(self, level: bool) -> None:
+        """The 8259As' INT is wired to LINT0 of the bootstrap processor."""
+        lapic = self.vcpus[0].lapic
+        if level:
+            lapic.local_interrupt(LVT_LINT0)
+        else:
+            lapic.extint_pending = False
+
+    def _now_ns(self) -> int:
+        clock = (self.active or self.vcpus[0]).clock
+        return cycles_as_ns(clock.now - self.host.start_tsc, self.host.tsc_khz)

@@ -148,6 +148,8 @@ OTHER_EXITS = (
     "CR_ACCESS",
     "HLT",
     "INTERRUPT_WINDOW",
+    "NMI_WINDOW",
+    "VMCALL",
     "TRIPLE_FAULT",
 )
 

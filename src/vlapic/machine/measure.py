@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from vlapic.apic.timer import Timer, Waited
 from vlapic.events import TimerInterrupt
-from vlapic.tsc import GuestTsc
+from vlapic.tsc import U64, GuestTsc
 
 
 class InFlight(NamedTuple):
@@ -50,6 +50,12 @@ class Measure:
             self._timer.missed += 1
             return
         self.in_flight = InFlight(vector, self._timer.fired_deadline_tsc, self._armed_at_instruction)
+
+    def tsc_moved(self, cycles: int) -> None:
+        """The guest's TSC was set: the deadline of an interrupt in flight is another number now."""
+        if self.in_flight is not None:
+            deadline_tsc = (self.in_flight.deadline_tsc + cycles) & U64
+            self.in_flight = self.in_flight._replace(deadline_tsc=deadline_tsc)
 
     def blocked(self, host_tsc: int) -> None:
         """At this entry IF, a shadow, the TPR or LVTT's mask is against the guest's interrupt."""

@@ -10,21 +10,24 @@ only.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from vlapic import events
 from vlapic.apic.advance import Advancement
 from vlapic.apic.backends import Hrtimer, PreemptionTimer
+from vlapic.apic.ipi import Message, icr_of_message
 from vlapic.apic.lapic import LocalApic
 from vlapic.apic.timer import Timer, Waited
 from vlapic.clock import SimClock
 from vlapic.errors import GuestFailure
-from vlapic.machine.engine import CpuEngine
+from vlapic.machine.engine import CpuEngine, ExternalInterrupt
 from vlapic.machine.exits import HANDLERS
-from vlapic.machine.hostmodel import Cost, Draws
+from vlapic.machine.hostmodel import Draws
 from vlapic.machine.measure import Measure
-from vlapic.tsc import U64, GuestTsc
+from vlapic.tsc import U64, VMX_FRAC_BITS, GuestTsc
 
 if TYPE_CHECKING:
     from vlapic.machine.host import Vm
@@ -38,41 +41,57 @@ class Vcpu:
         tsc, advancement, timer, lapic, engine: its parts.
         measure: what is known of its next timer interrupt.
         trace: takes every event; None makes none.
+        inbox: messages of other local APICs that this one's loop has not accepted yet.
         halted: True from HLT until the guest can take an interrupt.
+        sleeping: True while it waits, halted, for an event of its physical CPU.
         failure: why this vCPU will never run again, None while it can.
     """
 
     def __init__(
-        self, vm: Vm, index: int, tsc_khz: int, make_engine: Callable[[GuestTsc], CpuEngine]
+        self,
+        vm: Vm,
+        index: int,
+        tsc_khz: int,
+        make_engine: Callable[[GuestTsc], CpuEngine],
+        wait_for_sipi: bool = False,
     ) -> None:
         host = vm.host
         self.vm = vm
         self.index = index
         self.trace = host.on_event
         self._on_interrupt = host.on_interrupt
-        self._model = host.model
         self._wait_step_cycles = host.model.wait_step(host.tsc_khz)
-        self._draws = Draws(host.seed, vm.index << 16 | index)
+        draws = Draws(host.seed, vm.index << 16 | index)
+        self._hrtimer_cycles = draws.of("hrtimer", host.model.hrtimer)
+        self._wake_up_cycles = draws.of("wake_up", host.model.wake_up)
+        self._injection_cycles = draws.of("injection", host.model.injection)
+        self._entry_cycles = draws.of("entry", host.model.entry)
+        self._exit_cycles = {reason: draws.of(reason, cost) for reason, cost in host.model.exits.items()}
         self.clock = SimClock(host.start_tsc)
-        self.tsc = GuestTsc(tsc_khz, host.tsc_khz)
+        self.tsc = GuestTsc(tsc_khz, host.tsc_khz, host.tsc_frac_bits)
         # A new guest's TSC starts at 0, whatever the host's has reached (`kvm_synchronize_tsc`).
         self.tsc.offset = -self.tsc.at(host.start_tsc) & U64
         self.advancement = Advancement(host.parameters.lapic_timer_advance_ns)
         hrtimer = Hrtimer(self.clock, host.tsc_khz, self._hrtimer_fired)
         preemption = (
             PreemptionTimer(self.clock, self.tsc, host.model.preemption_timer_rate)
-            if host.parameters.preemption_timer
+            if host.parameters.preemption_timer and host.tsc_frac_bits == VMX_FRAC_BITS
             else None
         )
         self.timer = Timer(
             self.clock, self.tsc, hrtimer, preemption, self.advancement, host.profile, client=self
         )
         self.lapic = LocalApic(index, self.timer, client=self)
+        self.lapic.wait_for_sipi = wait_for_sipi
         self.engine = make_engine(self.tsc)
         self.measure = Measure(self.timer, self.tsc)
         self.halted = False
         self.failure: GuestFailure | None = None
+        self.inbox: deque[Message] = deque()
         self._injected: int | None = None
+        self._entered: tuple[int | None, bool] | None = None
+        self.sleeping = False
+        self._hv_timer_was_in_use = False
         if self.trace:
             self.trace(
                 events.VcpuStart(
@@ -88,15 +107,45 @@ class Vcpu:
 
     # -- the loop --
 
-    def run_once(self) -> None:
-        """One round of `vcpu_run`: sleep, or enter the guest and handle its exit; then deliver an expiry."""
-        if self.halted and not self._runnable():
-            self._block()
+    def ready_at(self) -> int | None:
+        """The host TSC at which this vCPU has something to do; None if only others can give it something."""
+        if self.failure is not None:
+            return None
+        if not self.sleeping or self._woken():
+            return self.clock.now
+        due = self.clock.next_alarm()
+        return None if due is None else max(due, self.clock.now)
+
+    def step(self, horizon: int | None = None) -> None:
+        """One round of `vcpu_run`: sleep, or enter the guest and handle its exit; then deliver an expiry.
+
+        Args:
+            horizon: host TSC up to which the guest may run, because others of its VM are further behind; a
+                guest stopped there goes on at the next step, as if nothing had been. None: no matter.
+        """
+        if self._entered is not None:
+            self._run_guest(*self._entered, horizon)
         else:
-            self.halted = False
-            self._enter_guest()
+            if self.inbox:
+                self._take_messages()
+            if self.failure is not None:
+                return
+            if self.halted and not self._runnable():
+                self._block()
+            else:
+                self.halted = False
+                self._enter_guest(horizon)
         if self.timer.pending and self.lapic.deliver_timer():
             self.measure.accepted(self.lapic.timer_vector)
+
+    def _take_messages(self) -> None:
+        """Accept what local APICs have sent to this one since the last round."""
+        while self.inbox:
+            message = self.inbox.popleft()
+            self.lapic.accept(message.mode, message.vector, message.level, message.asserted)
+        if self.lapic.nmi_pending or self.lapic.init_pending:
+            what = "an NMI" if self.lapic.nmi_pending else "INIT"
+            self.failure = GuestFailure(f"was sent {what}, which this CPU does not take", self.engine.rip)
 
     def _runnable(self) -> bool:
         """Whether a halted guest would take an interrupt (`kvm_arch_vcpu_runnable`)."""
@@ -106,41 +155,58 @@ class Vcpu:
         """Whether an expiry waits to be delivered (`kvm_cpu_has_pending_timer`)."""
         return self.timer.pending and self.lapic.enabled and not self.lapic.timer_masked
 
-    def _block(self) -> None:
-        """Sleep in HLT until something wakes the vCPU (`vcpu_block`), the timer on the hrtimer."""
-        if not self.engine.interrupts_enabled:
-            self.failure = GuestFailure("halted with interrupts off (IF=0)", self.engine.rip)
-            return
-        hv_timer_was_in_use = self.timer.before_block()
-        slept = False
-        while not (self._timer_requested() or self._runnable()):
-            if not self.clock.sleep():
-                self.failure = GuestFailure(
-                    "halted for ever: no timer is armed, no interrupt can come", self.engine.rip
-                )
-                return
-            slept = True
-        if slept:
-            self._spend("wake_up", self._model.wake_up)
-        self.timer.after_block(hv_timer_was_in_use)
+    def _woken(self) -> bool:
+        """Whether something ends a sleep (`kvm_vcpu_check_block`)."""
+        return bool(self.inbox) or self._timer_requested() or self._runnable()
 
-    def _enter_guest(self) -> None:
+    def _block(self) -> None:
+        """Sleep in HLT until something wakes the vCPU (`vcpu_block`), the timer on the hrtimer.
+
+        One step goes from event to event of its physical CPU, until one wakes it or nothing more is to come.
+        """
+        if not self.sleeping:
+            if not self.engine.interrupts_enabled:
+                self.failure = GuestFailure("halted with interrupts off (IF=0)", self.engine.rip)
+                return
+            self._hv_timer_was_in_use = self.timer.before_block()
+            if self._woken():
+                self.timer.after_block(self._hv_timer_was_in_use)
+                return
+            self.sleeping = True
+        while not self._woken():
+            if not self.clock.sleep():
+                return
+        self.sleeping = False
+        self.clock.work(next(self._wake_up_cycles))
+        self.timer.after_block(self._hv_timer_was_in_use)
+
+    def _enter_guest(self, horizon: int | None) -> None:
         """One `vcpu_enter_guest`: inject, wait, run, handle the exit."""
         window = not self._inject()
         # Interrupts are off from here to the guest; an expiry that came in before cancels the entry.
-        if self._timer_requested():
+        if self.inbox or self._timer_requested():
             return
         if self.trace:
             self.trace(events.Entry(*self.stamp(), self.engine.rip))
         waited, wait_cycles = self._wait()
         preemption = self._load_preemption_timer()
-        clock = self.clock
-        clock.elapse(self._draws.cycles("entry", self._model.entry))
+        self.clock.elapse(next(self._entry_cycles))
         if self._injected is not None:
             self._reach_handler(self._injected, waited, wait_cycles)
             self._injected = None
-        left = self.engine.run(clock.now, clock.next_alarm(), preemption, window)
+        self._run_guest(preemption, window, horizon)
+
+    def _run_guest(self, preemption: int | None, window: bool, horizon: int | None) -> None:
+        """Run the guest until it exits, or up to the horizon: then it stays entered."""
+        clock = self.clock
+        due = clock.next_alarm()
+        until = due if horizon is None else horizon if due is None else min(due, horizon)
+        left = self.engine.run(clock.now, until, preemption, window)
         clock.now = left.host_tsc
+        if type(left) is ExternalInterrupt and (due is None or clock.now < due):
+            self._entered = preemption, window
+            return
+        self._entered = None
         HANDLERS[type(left)](self, left)
 
     def _inject(self) -> bool:
@@ -160,11 +226,13 @@ class Vcpu:
             self._injected = self.lapic.acknowledge()
             if self.trace:
                 self.trace(events.InjectVirq(*self.stamp(), self._injected))
-        self._spend("injection", self._model.injection)
+        self.clock.work(next(self._injection_cycles))
         return True
 
     def _wait(self) -> tuple[Waited | None, int]:
         """The busy wait for an expired deadline, and its tuning: what it found, and host cycles waited."""
+        if not self.timer.expired_deadline_tsc:
+            return None, 0
         waited = self.timer.wait(self.lapic.timer_vector_in_service, self._wait_step_cycles)
         if waited is None:
             return None, 0
@@ -198,32 +266,56 @@ class Vcpu:
 
     def _hrtimer_fired(self) -> None:
         """The hrtimer's interrupt, with interrupts off until its callback has run."""
-        self.clock.elapse(self._draws.cycles("hrtimer", self._model.hrtimer))
+        self.clock.elapse(next(self._hrtimer_cycles))
         self.timer.hrtimer_fired()
 
-    def _spend(self, name: str, cost: Cost) -> None:
-        """Host work with interrupts on."""
-        self.clock.work(self._draws.cycles(name, cost))
+    def spend_exit(self, reason: str, retired_bytes: int = 0) -> None:
+        """Trace an exit by its VMX name, and do the host's work on it.
 
-    def spend_exit(self, reason: str) -> None:
-        """Trace an exit by its VMX name, and do the host's work on it."""
+        Args:
+            retired_bytes: length of the instruction that exited, if the guest stands behind it already.
+        """
         if self.trace:
-            self.trace(events.Exit(*self.stamp(), reason, self.engine.rip, 0, 0))
-        self._spend(reason, self._model.exits[reason])
+            self.trace(events.Exit(*self.stamp(), reason, self.engine.rip - retired_bytes, 0, 0))
+        self.clock.work(next(self._exit_cycles[reason]))
 
     def stamp(self) -> tuple[int, int, int]:
         """What leads every event: host TSC, VM, vCPU."""
         return self.clock.now, self.vm.index, self.index
 
-    # -- the device's tracepoints (TimerClient, ApicClient) --
+    def move_tsc(self, cycles: int) -> None:
+        """The guest sets its TSC: by so many cycles from where it is; a deadline on it is timed anew."""
+        self.tsc.move(cycles)
+        self.timer.tsc_moved(cycles)
+        self.measure.tsc_moved(cycles)
+
+    # -- what the device asks for (TimerClient, ApicClient) --
+
+    def send_ipi(self, message: Message) -> None:
+        if self.trace:
+            self.trace(events.ApicIpi(*self.stamp(), icr_of_message(message), message.destination))
+        self.vm.route(message, self)
+
+    def receive(self, message: Message, host_tsc: int) -> None:
+        """A message reaches this vCPU's CPU at a host TSC: it leaves the guest, or wakes up, and takes it."""
+        self.clock.at(host_tsc, partial(self.inbox.append, message))
+
+    def remote_eoi(self, vector: int) -> None:
+        if self.trace:
+            self.trace(events.RemoteEoi(*self.stamp(), vector))
+        self.vm.board.remote_eoi(vector)
+
+    def trace_smi_ignored(self) -> None:
+        if self.trace:
+            self.trace(events.SmiIgnored(*self.stamp()))
 
     def trace_hv_timer_state(self, in_use: bool) -> None:
         if self.trace:
             self.trace(events.HvTimerState(*self.stamp(), in_use))
 
-    def trace_accept_irq(self, vector: int) -> None:
+    def trace_accept_irq(self, vector: int, mode: int, level: bool) -> None:
         if self.trace:
-            self.trace(events.AcceptIrq(*self.stamp(), self.lapic.apic_id, vector, 0, False))
+            self.trace(events.AcceptIrq(*self.stamp(), self.lapic.apic_id, vector, mode, level))
 
     def trace_eoi(self, vector: int) -> None:
         if self.trace:
