@@ -16,7 +16,16 @@ OTHERS = 0xC0000
 class Machine:
     """A VM whose vCPUs play a script each."""
 
-    def __init__(self, *guests, khz=(), model=None, handler=end_of_interrupt, seed=0, advance=None):
+    def __init__(
+        self,
+        *guests,
+        khz=(),
+        model=None,
+        handler=end_of_interrupt,
+        seed=0,
+        advance=None,
+        wait_for_sipi=False,
+    ):
         self.interrupts, self.events = [], []
         host = Host(
             model=model or constant_model(),
@@ -28,12 +37,14 @@ class Machine:
         self.vm = host.create_vm()
         for index, guest in enumerate(guests):
             self.vm.create_vcpu(
-                lambda tsc, guest=guest: ScriptedEngine(tsc, guest, handler), khz[index] if khz else None
+                lambda tsc, guest=guest: ScriptedEngine(tsc, guest, handler),
+                khz[index] if khz else None,
+                wait_for_sipi and index > 0,
             )
         self.vcpus = self.vm.vcpus
 
-    def run(self, rounds=200_000):
-        assert not scheduler.run(self.vcpus, self.ended, rounds), "the guests did not end"
+    def run(self, rounds=200_000, finished=None):
+        assert not scheduler.run(self.vcpus, finished or self.ended, rounds), "the guests did not end"
         return self
 
     def ended(self):

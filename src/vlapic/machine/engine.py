@@ -1,9 +1,9 @@
 """The CPU under a vCPU: what an engine does, and how a guest leaves it.
 
 An engine runs guest instructions from a host TSC value on and says why and when the guest left. It knows no
-APIC: memory that is not RAM, model-specific registers, ports, CPUID and HLT come out as exits that carry
-their data, and an exit that reads something is answered by :meth:`CpuEngine.complete` before the next run.
-The order of work around a run is `machine/vcpu.py`'s.
+APIC: memory that is not RAM, model-specific registers, ports, CPUID, VMCALL and HLT come out as exits that
+carry their data, and an exit that reads something is answered by :meth:`CpuEngine.complete` before the next
+run. The order of work around a run is `machine/vcpu.py`'s.
 
 Every exit is precise: the guest stands *at* the instruction for an access that has not been carried out yet
 (`complete` finishes it), and *after* HLT. The smallest engine, `machine/scripted.py`, obeys the same contract
@@ -114,6 +114,17 @@ class Cpuid(NamedTuple):
     subleaf: int
 
 
+class Hypercall(NamedTuple):
+    """VMCALL or VMMCALL at CPL 0; complete with what RAX is to hold.
+
+    In 64-bit code number and arguments are RAX, RBX, RCX, RDX and RSI, in other code the low halves of these.
+    """
+
+    host_tsc: int
+    number: int
+    arguments: tuple[int, int, int, int]
+
+
 class Hlt(NamedTuple):
     """HLT has retired; the guest waits for an interrupt."""
 
@@ -138,6 +149,12 @@ class InterruptWindow(NamedTuple):
     host_tsc: int
 
 
+class NmiWindow(NamedTuple):
+    """The guest takes NMIs again (asked for with `nmi_window`)."""
+
+    host_tsc: int
+
+
 class Shutdown(NamedTuple):
     """The guest's CPU shut itself down: a triple fault. `reason` tells the faults, first to last."""
 
@@ -155,10 +172,12 @@ Exit = (
     | ReadCr8
     | WriteCr8
     | Cpuid
+    | Hypercall
     | Hlt
     | PreemptionTimer
     | ExternalInterrupt
     | InterruptWindow
+    | NmiWindow
     | Shutdown
 )
 
@@ -185,8 +204,18 @@ class CpuEngine(Protocol):
     def interruptible(self) -> bool:
         """Whether an interrupt can be injected now: IF is set, no shadow of STI or MOV SS is open."""
 
+    @property
+    def nmi_blocked(self) -> bool:
+        """Whether an NMI has to wait: one is handled (until an IRET has completed), or a shadow is open."""
+
     def inject_interrupt(self, vector: int) -> None:
         """Deliver a vector through the guest's IDT before its next instruction, while `interruptible`."""
+
+    def inject_nmi(self) -> None:
+        """Deliver vector 2 through the guest's IDT before its next instruction, while not `nmi_blocked`.
+
+        Blocks NMIs until an IRET has completed.
+        """
 
     def inject_exception(self, vector: int, error_code: int | None = None) -> None:
         """Fault the instruction of the last exit instead of completing it."""
@@ -194,15 +223,32 @@ class CpuEngine(Protocol):
     def complete(self, answer: Answer = None) -> None:
         """Carry out the access of the last exit, with what it read. The instruction retires now."""
 
+    def reset(self) -> None:
+        """INIT: put the CPU's state back; it waits for :meth:`startup`, and is not to be run before.
+
+        The last exit, if it has not been completed, never will be. Memory and `instructions` stay.
+        """
+
+    def startup(self, page: int) -> None:
+        """SIPI: start a CPU that waits, in real mode at CS = `page` << 8 (0 to 255), IP = 0."""
+
+    def close(self) -> None:
+        """Free what the engine holds, the guest's memory excepted. It cannot run any more; twice is once."""
+
     def run(
-        self, now: int, until: int | None = None, preemption: int | None = None, window: bool = False
+        self,
+        now: int,
+        until: int | None = None,
+        preemption: int | None = None,
+        window: bool = False,
+        nmi_window: bool = False,
     ) -> Exit:
         """Run the guest from host TSC `now` until it exits.
 
         An engine may stop later than asked, never earlier (the emulated one stops between blocks of
         instructions), and at a limit that has been reached already it runs no instruction at all. Where
         several reasons hold at once the preemption timer comes first, then the external interrupt, then the
-        window.
+        NMI window, then the interrupt window.
 
         Args:
             now: host TSC at the guest's next instruction.
@@ -211,6 +257,7 @@ class CpuEngine(Protocol):
                 interrupted.
             preemption: host TSC at which the VMX preemption timer runs out (:class:`PreemptionTimer`).
             window: return :class:`InterruptWindow` as soon as `interruptible` holds.
+            nmi_window: return :class:`NmiWindow` as soon as `nmi_blocked` does not hold.
         """
 
 
@@ -223,7 +270,9 @@ __all__ = [
     "ExternalInterrupt",
     "FirstState",
     "Hlt",
+    "Hypercall",
     "InterruptWindow",
+    "NmiWindow",
     "PreemptionTimer",
     "ReadCr8",
     "ReadMemory",

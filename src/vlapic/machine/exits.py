@@ -14,6 +14,7 @@ from vlapic.apic import registers as r
 from vlapic.errors import GuestFailure
 from vlapic.machine import engine as e
 from vlapic.machine.cpuid import cpuid
+from vlapic.tsc import U64
 
 if TYPE_CHECKING:
     from vlapic.machine.vcpu import Vcpu
@@ -24,6 +25,9 @@ MSR_IA32_TSC_ADJUST = 0x3B
 GENERAL_PROTECTION = 13
 MAX_CR8 = 15
 HLT_LENGTH = 1
+#: `KVM_HC_VAPIC_POLL_IRQ`, which does nothing and succeeds.
+HYPERCALL_VAPIC_POLL_IRQ = 1
+KVM_ENOSYS = 1000
 
 
 def on_preemption_timer(vcpu: Vcpu, left: e.PreemptionTimer) -> None:
@@ -38,6 +42,20 @@ def on_external_interrupt(vcpu: Vcpu, left: e.ExternalInterrupt) -> None:
 
 def on_interrupt_window(vcpu: Vcpu, left: e.InterruptWindow) -> None:
     vcpu.spend_exit("INTERRUPT_WINDOW")
+
+
+def on_nmi_window(vcpu: Vcpu, left: e.NmiWindow) -> None:
+    vcpu.spend_exit("NMI_WINDOW")
+
+
+def on_hypercall(vcpu: Vcpu, left: e.Hypercall) -> None:
+    vcpu.spend_exit("VMCALL")
+    vcpu.engine.complete(hypercall(left.number))
+
+
+def hypercall(number: int) -> int:
+    """Answer VMCALL (`kvm_emulate_hypercall`): -KVM_ENOSYS to all but the no-op, which nobody needs."""
+    return 0 if number == HYPERCALL_VAPIC_POLL_IRQ else -KVM_ENOSYS & U64
 
 
 def on_hlt(vcpu: Vcpu, left: e.Hlt) -> None:
@@ -185,6 +203,8 @@ HANDLERS: dict[type[Any], Callable[[Vcpu, Any], None]] = {
     e.PreemptionTimer: on_preemption_timer,
     e.ExternalInterrupt: on_external_interrupt,
     e.InterruptWindow: on_interrupt_window,
+    e.NmiWindow: on_nmi_window,
+    e.Hypercall: on_hypercall,
     e.Hlt: on_hlt,
     e.Shutdown: on_shutdown,
     e.ReadMsr: on_read_msr,

@@ -20,6 +20,8 @@ from collections.abc import Callable, Generator
 from vlapic.machine import engine as e
 from vlapic.tsc import GuestTsc
 
+NMI = 2
+
 Script = Generator["int | e.Exit", e.Answer, None]
 
 
@@ -40,7 +42,10 @@ class ScriptedEngine:
             restores it.
         shadow: True for as long as an interrupt shadow is open; the script sets it, the next instruction
             clears it.
-        handled: vectors taken so far, in order.
+        in_nmi: True from an NMI to the end of its handler.
+        waits: True from INIT to SIPI.
+        handled: vectors taken so far, in order; 2 for an NMI.
+        pages: of the SIPIs so far.
         faults: (vector, error code) of the exceptions injected so far.
     """
 
@@ -55,11 +60,17 @@ class ScriptedEngine:
         self.instructions = 0
         self.interrupts_enabled = True
         self.shadow = False
+        self.in_nmi = False
+        self.waits = False
         self.handled: list[int] = []
+        self.pages: list[int] = []
         self.faults: list[tuple[int, int | None]] = []
         self._tsc = tsc
+        self._guest = guest
         # Scripts, innermost last, each with what it had left to compute when it was interrupted.
         self._stack: list[tuple[Script, int]] = [(guest(self), 0)]
+        self._nmi_depth = 0  # of the stack under the NMI's handler
+        self._masks: list[bool] = []  # RFLAGS.IF of the scripts that were interrupted
         self._answer: e.Answer = None
         self._handler = handler
         self._now = 0
@@ -96,6 +107,11 @@ class ScriptedEngine:
     def hlt() -> e.Exit:
         return e.Hlt(0)
 
+    @staticmethod
+    def vmcall(number: int, *arguments: int) -> e.Exit:
+        first, second, third, fourth = (*arguments, 0, 0, 0, 0)[:4]
+        return e.Hypercall(0, number, (first, second, third, fourth))
+
     # -- the engine --
 
     @property
@@ -104,15 +120,47 @@ class ScriptedEngine:
 
     def inject_interrupt(self, vector: int) -> None:
         assert self.interruptible, "an interrupt was injected into a guest that takes none"
+        self._call_handler(vector)
+
+    @property
+    def nmi_blocked(self) -> bool:
+        return self.in_nmi or self.shadow
+
+    def inject_nmi(self) -> None:
+        assert not self.nmi_blocked, "an NMI was injected into a guest that takes none"
+        if self._handler is not None:
+            self.in_nmi = True
+            self._nmi_depth = len(self._stack)
+        self._call_handler(NMI)
+
+    def _call_handler(self, vector: int) -> None:
         self.handled.append(vector)
-        self.interrupts_enabled = False
         if self._handler is None:
-            self.interrupts_enabled = True
             return
         interrupted, _ = self._stack[-1]
         self._stack[-1] = (interrupted, self._computing)
+        self._masks.append(self.interrupts_enabled)
         self._stack.append((self._handler(self, vector), 0))
+        self.interrupts_enabled = False
         self._computing = 0
+
+    def reset(self) -> None:
+        self.waits = True
+        self._stack.clear()
+        self._masks.clear()
+        self._computing = 0
+        self._fault = self._answer = None
+        self.interrupts_enabled = self.shadow = self.in_nmi = False
+
+    def startup(self, page: int) -> None:
+        """Start the guest's script from its beginning; `pages` tells it where it was sent."""
+        assert self.waits, "a SIPI starts a CPU that waits for one"
+        self.waits = False
+        self.pages.append(page)
+        self._stack = [(self._guest(self), 0)]
+
+    def close(self) -> None:
+        """There is nothing to free."""
 
     def inject_exception(self, vector: int, error_code: int | None = None) -> None:
         self.faults.append((vector, error_code))
@@ -124,18 +172,26 @@ class ScriptedEngine:
         self._answer = answer
 
     def run(
-        self, now: int, until: int | None = None, preemption: int | None = None, window: bool = False
+        self,
+        now: int,
+        until: int | None = None,
+        preemption: int | None = None,
+        window: bool = False,
+        nmi_window: bool = False,
     ) -> e.Exit:
+        assert not self.waits, "a CPU that waits for SIPI was run"
         self._now = now
         while True:
             if preemption is not None and self._now >= preemption:
                 return e.PreemptionTimer(self._now)
             if until is not None and self._now >= until:
                 return e.ExternalInterrupt(self._now)
+            if nmi_window and not self.nmi_blocked:
+                return e.NmiWindow(self._now)
             if window and self.interruptible:
                 return e.InterruptWindow(self._now)
             if self._computing:
-                self._compute(until, preemption, window)
+                self._compute(until, preemption, window or nmi_window)
                 continue
             step = self._next_step()
             if step is None:
@@ -176,7 +232,9 @@ class ScriptedEngine:
                 if not self._stack:
                     return None
                 self._retire(1)
-                self.interrupts_enabled = True
+                self.interrupts_enabled = self._masks.pop()
+                if self.in_nmi and len(self._stack) == self._nmi_depth:
+                    self.in_nmi = False
                 if left := self._stack[-1][1]:
                     return left
         return None

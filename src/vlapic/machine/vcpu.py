@@ -84,12 +84,16 @@ class Vcpu:
         self.lapic = LocalApic(index, self.timer, client=self)
         self.lapic.wait_for_sipi = wait_for_sipi
         self.engine = make_engine(self.tsc)
+        if wait_for_sipi:
+            self.engine.reset()
         self.measure = Measure(self.timer, self.tsc)
         self.halted = False
         self.failure: GuestFailure | None = None
         self.inbox: deque[Message] = deque()
         self._injected: int | None = None
-        self._entered: tuple[int | None, bool] | None = None
+        self._injects_nmi = False
+        # What the guest was entered with, while it is only stopped for others: counter, windows.
+        self._entered: tuple[int | None, bool, bool] | None = None
         self.sleeping = False
         self._hv_timer_was_in_use = False
         if self.trace:
@@ -130,7 +134,10 @@ class Vcpu:
                 self._take_messages()
             if self.failure is not None:
                 return
-            if self.halted and not self._runnable():
+            if self.lapic.wait_for_sipi:
+                self.sleeping = True
+                self.clock.sleep()
+            elif self.halted and not self._runnable():
                 self._block()
             else:
                 self.halted = False
@@ -139,17 +146,37 @@ class Vcpu:
             self.measure.accepted(self.lapic.timer_vector)
 
     def _take_messages(self) -> None:
-        """Accept what local APICs have sent to this one since the last round."""
+        """Accept what other APICs, or this one, have sent since the last round."""
+        lapic = self.lapic
         while self.inbox:
             message = self.inbox.popleft()
-            self.lapic.accept(message.mode, message.vector, message.level, message.asserted)
-        if self.lapic.nmi_pending or self.lapic.init_pending:
-            what = "an NMI" if self.lapic.nmi_pending else "INIT"
-            self.failure = GuestFailure(f"was sent {what}, which this CPU does not take", self.engine.rip)
+            lapic.accept(message.mode, message.vector, message.level, message.asserted)
+        if self.engine.nmi_blocked:
+            # One NMI waits behind the one being handled, no more (`process_nmi`).
+            lapic.nmi_pending = min(lapic.nmi_pending, 1)
+        if lapic.init_pending or lapic.startup_page is not None:
+            self._start_up()
+
+    def _start_up(self) -> None:
+        """INIT puts the CPU into its reset state; a start-up message it waits for starts it in real mode."""
+        init, page = self.lapic.accept_events()
+        if init:
+            self.engine.reset()
+            self.halted = False
+            self._injected = None
+            self._injects_nmi = False
+            if not self.lapic.wait_for_sipi:
+                self.failure = GuestFailure("sent INIT to its first CPU, and there is no firmware to start")
+        if page is not None:
+            self.engine.startup(page)
+            self.sleeping = False
 
     def _runnable(self) -> bool:
-        """Whether a halted guest would take an interrupt (`kvm_arch_vcpu_runnable`)."""
-        return self.lapic.deliverable() is not None and self.engine.interruptible
+        """Whether a halted guest would take an interrupt or an NMI (`kvm_arch_vcpu_runnable`)."""
+        lapic, engine = self.lapic, self.engine
+        if lapic.nmi_pending and not engine.nmi_blocked:
+            return True
+        return (lapic.extint_pending or lapic.deliverable() is not None) and engine.interruptible
 
     def _timer_requested(self) -> bool:
         """Whether an expiry waits to be delivered (`kvm_cpu_has_pending_timer`)."""
@@ -157,15 +184,18 @@ class Vcpu:
 
     def _woken(self) -> bool:
         """Whether something ends a sleep (`kvm_vcpu_check_block`)."""
-        return bool(self.inbox) or self._timer_requested() or self._runnable()
+        if self.inbox:
+            return True
+        return not self.lapic.wait_for_sipi and (self._timer_requested() or self._runnable())
 
     def _block(self) -> None:
         """Sleep in HLT until something wakes the vCPU (`vcpu_block`), the timer on the hrtimer.
 
-        One step goes from event to event of its physical CPU, until one wakes it or nothing more is to come.
+        One step goes to the next event of its physical CPU, which may or may not wake it.
         """
         if not self.sleeping:
-            if not self.engine.interrupts_enabled:
+            alone = len(self.vm.vcpus) == 1
+            if alone and not self.engine.interrupts_enabled and not self.lapic.nmi_pending:
                 self.failure = GuestFailure("halted with interrupts off (IF=0)", self.engine.rip)
                 return
             self._hv_timer_was_in_use = self.timer.before_block()
@@ -173,8 +203,9 @@ class Vcpu:
                 self.timer.after_block(self._hv_timer_was_in_use)
                 return
             self.sleeping = True
-        while not self._woken():
-            if not self.clock.sleep():
+        if not self._woken():
+            self.clock.sleep()
+            if not self._woken():
                 return
         self.sleeping = False
         self.clock.work(next(self._wake_up_cycles))
@@ -182,8 +213,8 @@ class Vcpu:
 
     def _enter_guest(self, horizon: int | None) -> None:
         """One `vcpu_enter_guest`: inject, wait, run, handle the exit."""
-        window = not self._inject()
-        # Interrupts are off from here to the guest; an expiry that came in before cancels the entry.
+        window, nmi_window = self._inject()
+        # Interrupts are off from here to the guest; what came in before cancels the entry.
         if self.inbox or self._timer_requested():
             return
         if self.trace:
@@ -191,42 +222,59 @@ class Vcpu:
         waited, wait_cycles = self._wait()
         preemption = self._load_preemption_timer()
         self.clock.elapse(next(self._entry_cycles))
-        if self._injected is not None:
+        if self._injects_nmi:
+            self.engine.inject_nmi()
+            self._injects_nmi = False
+        elif self._injected is not None:
             self._reach_handler(self._injected, waited, wait_cycles)
             self._injected = None
-        self._run_guest(preemption, window, horizon)
+        self._run_guest(preemption, window, nmi_window, horizon)
 
-    def _run_guest(self, preemption: int | None, window: bool, horizon: int | None) -> None:
+    def _run_guest(self, preemption: int | None, window: bool, nmi_window: bool, horizon: int | None) -> None:
         """Run the guest until it exits, or up to the horizon: then it stays entered."""
         clock = self.clock
         due = clock.next_alarm()
         until = due if horizon is None else horizon if due is None else min(due, horizon)
-        left = self.engine.run(clock.now, until, preemption, window)
+        left = self.engine.run(clock.now, until, preemption, window, nmi_window)
         clock.now = left.host_tsc
         if type(left) is ExternalInterrupt and (due is None or clock.now < due):
-            self._entered = preemption, window
+            self._entered = preemption, window, nmi_window
             return
         self._entered = None
         HANDLERS[type(left)](self, left)
 
-    def _inject(self) -> bool:
-        """Put the deliverable vector into the entry (`inject_pending_event`); False if the guest must open a
-        window first.
+    def _inject(self) -> tuple[bool, bool]:
+        """Put an NMI or an interrupt into the entry (`inject_pending_event`).
 
         An injection whose entry was cancelled is made again at the next one.
+
+        Returns:
+            Which windows the guest has to open first for what it would not take: for interrupts, for NMIs.
         """
-        if self._injected is None:
-            if self.lapic.deliverable() is None:
-                self.measure.blocked(self.clock.now)
-                return True
-            if not self.engine.interruptible:
-                self.measure.blocked(self.clock.now)
-                return False
-            self.measure.injected(self.clock.now)
-            self._injected = self.lapic.acknowledge()
-            if self.trace:
-                self.trace(events.InjectVirq(*self.stamp(), self._injected))
+        lapic, engine = self.lapic, self.engine
+        if self._injected is None and not self._injects_nmi:
+            if lapic.nmi_pending and not engine.nmi_blocked:
+                self._injects_nmi = lapic.take_nmi()
+            elif not self._inject_interrupt():
+                waiting = lapic.extint_pending or lapic.deliverable() is not None
+                return waiting, lapic.nmi_pending > 0
         self.clock.work(next(self._injection_cycles))
+        nmi_window = lapic.nmi_pending > 0
+        return self._injects_nmi and lapic.deliverable() is not None, nmi_window
+
+    def _inject_interrupt(self) -> bool:
+        """Take the interrupt that comes first, if the guest takes one: the 8259As' before the APIC's own."""
+        lapic = self.lapic
+        if not lapic.extint_pending and lapic.deliverable() is None:
+            self.measure.blocked(self.clock.now)
+            return False
+        if not self.engine.interruptible:
+            self.measure.blocked(self.clock.now)
+            return False
+        self.measure.injected(self.clock.now)
+        self._injected = self.vm.board.acknowledge() if lapic.extint_pending else lapic.acknowledge()
+        if self.trace:
+            self.trace(events.InjectVirq(*self.stamp(), self._injected))
         return True
 
     def _wait(self) -> tuple[Waited | None, int]:

@@ -230,8 +230,31 @@ class UnicornEngine:
 
     # -- running --
 
+    @property
+    def nmi_blocked(self) -> bool:
+        """Whether an NMI has to wait."""
+        self._settle()
+        return self._again is not None or self._pending is not None or self._processor.in_shadow()
+
+    def inject_nmi(self) -> None:
+        """Deliver vector 2 through the guest's IDT, ahead of the next instruction."""
+        self._settle()
+        self._pending = self._deliver(Event(2, None, 0, True), 0)
+
+    def reset(self) -> None:
+        """INIT: the CPU waits."""
+
+    def startup(self, page: int) -> None:
+        """SIPI: not for this CPU yet."""
+        raise EngineError(f"this CPU does not start in real mode (page {page:#x})")
+
     def run(
-        self, now: int, until: int | None = None, preemption: int | None = None, window: bool = False
+        self,
+        now: int,
+        until: int | None = None,
+        preemption: int | None = None,
+        window: bool = False,
+        nmi_window: bool = False,
     ) -> exits.Exit:
         """Run the guest from host TSC `now` until it exits; see :class:`~vlapic.machine.engine.CpuEngine`."""
         counter = self._counter
