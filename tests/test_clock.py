@@ -59,3 +59,14 @@ def test_a_call_asked_for_in_the_past_is_made_now_not_then():
     clock.at(10, lambda: seen.append(clock.now))
     clock.work(0)
     assert seen == [100]
+
+
+def test_alarms_that_are_cancelled_do_not_pile_up():
+    clock, seen = SimClock(), []
+    kept = [clock.at(500 + n, lambda n=n: seen.append(n)) for n in range(100)]
+    for n in range(10_000):
+        clock.cancel(clock.at(10**12 + n, lambda: seen.append("never")))
+    assert len(clock._alarms) < 400
+    clock.cancel(kept[7])
+    clock.work(1000)
+    assert seen == [n for n in range(100) if n != 7]

@@ -42,6 +42,10 @@ class Clock(Protocol):
         """Forget a call; one already made or cancelled is left as it is."""
 
 
+#: Alarms among which cancelled ones are looked for, at the earliest.
+CROWD = 64
+
+
 class SimClock:
     """Virtual time. `elapse` passes time with interrupts off, `work` with interrupts on."""
 
@@ -49,6 +53,7 @@ class SimClock:
         self.now = now
         self._alarms: list[tuple[int, int, Alarm]] = []
         self._asked = 0
+        self._crowded = CROWD
 
     def at(self, host_tsc: int, call: Callable[[], None]) -> Alarm:
         alarm = Alarm(host_tsc, call)
@@ -58,6 +63,11 @@ class SimClock:
 
     def cancel(self, alarm: Alarm) -> None:
         alarm._call = None
+        # Far alarms that a guest sets and cancels over and over must not pile up until their time comes.
+        if len(self._alarms) > self._crowded:
+            self._alarms = [entry for entry in self._alarms if entry[2].active]
+            heapq.heapify(self._alarms)
+            self._crowded = 2 * len(self._alarms) + CROWD
 
     def next_alarm(self) -> int | None:
         """The time of the earliest call that is due or to come, None if there is none."""

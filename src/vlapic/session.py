@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 from vlapic.apic.advance import Advancement
 from vlapic.errors import UsageError, nearest
 from vlapic.events import Table, TimerInterrupt
 from vlapic.machine import scheduler
-from vlapic.machine.host import Host, ModuleParameters
+from vlapic.machine.host import Host, ModuleParameters, Vm
 from vlapic.machine.hostmodel import DEFAULT, HostModel
-from vlapic.machine.loader import load
+from vlapic.machine.loader import DEFAULT_MEMORY, MAX_MEMORY, MIN_MEMORY, load
 from vlapic.machine.programs import Program, find_program
 from vlapic.machine.unicorn.engine import UnicornEngine
-from vlapic.machine.vcpu import Vcpu
 from vlapic.profiles import ADVANCE_CAP_NS, SERIES
 from vlapic.results import RunResult, VcpuResult
 from vlapic.statistics import VcpuStatistics
@@ -26,6 +26,9 @@ from vlapic.tsc import U32, U64, cycles_as_ns, scaling_ratio
 
 TIMERS = ("auto", "hrtimer", "preemption")
 DEFAULT_EVENTS = 10_000
+DEFAULT_MEMORY_MIB = DEFAULT_MEMORY >> 20
+MAX_VCPUS = 8
+MAX_SECONDS = 10**9
 #: Of images that are not built in.
 DEFAULT_DELTA_CYCLES = 200_000
 DEFAULT_HOST_TSC_KHZ = 2_500_000
@@ -39,24 +42,35 @@ Progress = Callable[[int, int, int], None]
 
 
 class _Collector:
-    """Takes timer interrupts one by one and folds them into statistics by the chunk."""
+    """Takes timer interrupts one by one and folds them into each vCPU's statistics by the chunk."""
 
     def __init__(self) -> None:
-        self.interrupts = 0
-        self.statistics: VcpuStatistics | None = None
-        self._chunk: list[TimerInterrupt] = []
+        self.statistics: list[VcpuStatistics] = []
+        self._chunks: list[list[TimerInterrupt]] = []
+
+    def add_vcpu(self, statistics: VcpuStatistics) -> None:
+        """Count the next vCPU's interrupts, in the order of their numbers."""
+        self.statistics.append(statistics)
+        self._chunks.append([])
 
     def __call__(self, interrupt: TimerInterrupt) -> None:
-        self.interrupts += 1
-        self._chunk.append(interrupt)
-        if len(self._chunk) >= _CHUNK:
-            self.flush()
+        chunk = self._chunks[interrupt.vcpu]
+        chunk.append(interrupt)
+        if len(chunk) >= _CHUNK:
+            self._fold(interrupt.vcpu)
+
+    def interrupts(self, vcpu: int) -> int:
+        """How many a vCPU has taken so far."""
+        return self.statistics[vcpu].interrupts + len(self._chunks[vcpu])
 
     def flush(self) -> None:
-        """Fold what has come since the last chunk."""
-        assert self.statistics is not None
-        chunk, self._chunk = self._chunk, []
-        self.statistics.add(Table.of(TimerInterrupt, chunk))
+        """Fold what has come since the last chunks."""
+        for vcpu in range(len(self._chunks)):
+            self._fold(vcpu)
+
+    def _fold(self, vcpu: int) -> None:
+        chunk, self._chunks[vcpu] = self._chunks[vcpu], []
+        self.statistics[vcpu].add(Table.of(TimerInterrupt, chunk))
 
 
 def run(
@@ -65,8 +79,13 @@ def run(
     timer: str = "auto",
     advance: str | int = "auto",
     events: int = DEFAULT_EVENTS,
-    tsc_khz: int | None = None,
+    seconds: float | None = None,
+    instructions: int | None = None,
+    vcpus: int | None = None,
+    tsc_khz: int | Sequence[int] | None = None,
     host_tsc_khz: int = DEFAULT_HOST_TSC_KHZ,
+    memory_mib: int = DEFAULT_MEMORY_MIB,
+    append: str = "",
     seed: int = 0,
     trace: str | os.PathLike[str] | None = None,
     delta_cycles: int | None = None,
@@ -76,19 +95,24 @@ def run(
     """Run a guest on the emulated machine and measure every timer interrupt it takes.
 
     Args:
-        guest: a built-in guest's name, or the path of a flat image.
+        guest: a built-in guest's name, or the path of an image: multiboot, ELF or flat.
         timer: the host timer under the guest's: "preemption", "hrtimer", or "auto", which takes the first.
         advance: "auto" tunes the advancement from 1000 ns; a number of ns is used as it is, 0 is off.
-        events: timer interrupts to measure. A built-in guest ends by itself after them, another one is
-            stopped.
-        tsc_khz: frequency of the guest's TSC, None for the host's.
+        events: timer interrupts of the first vCPU to measure. A built-in guest ends by itself after them,
+            another one is stopped.
+        seconds: virtual seconds after which the guest is stopped, None for no limit.
+        instructions: guest instructions, of all vCPUs, after which it is stopped, None for no limit.
+        vcpus: 1 to 8; None is what a built-in guest is made for, 1 for others.
+        tsc_khz: frequency of the guest's TSC, one for all or one a vCPU; None for the host's.
         host_tsc_khz: frequency of the host's TSC.
+        memory_mib: guest memory, 2 to 3072 MiB.
+        append: the guest's command line.
         seed: of the host model's draws, 0 to 2^64-1. The same seed gives the same result, byte for byte.
         trace: file to write the run's events to, as ftrace text.
         delta_cycles: distance of the guest's deadlines in guest TSC cycles, None for the guest's own.
         host: what the host's work costs.
-        progress: called a few times a second with interrupts so far, interrupts to come in all, and virtual
-            ns.
+        progress: called a few times a second with the first vCPU's interrupts so far, interrupts to come in
+            all, and virtual ns.
 
     Returns:
         The result so far also when the guest failed (`failure`) or Ctrl-C ended the run (`interrupted`).
@@ -101,24 +125,31 @@ def run(
     parameters = ModuleParameters(_advance_parameter(advance), _on_preemption_timer(timer))
     _check("events", events, 1, U64)
     _check("seed", seed, 0, U64)
+    _check("memory", memory_mib, MIN_MEMORY >> 20, MAX_MEMORY >> 20, "MiB")
+    if seconds is not None and not 0 < seconds <= MAX_SECONDS:
+        raise UsageError(
+            f"seconds {seconds:g} is out of range; it takes more than 0 and at most {MAX_SECONDS}"
+        )
+    if instructions is not None:
+        _check("instructions", instructions, 1, U64)
     _check("host TSC frequency", host_tsc_khz, 1, U32, "kHz")
-    tsc_khz = host_tsc_khz if tsc_khz is None else tsc_khz
-    _check("guest TSC frequency", tsc_khz, 1, U32, "kHz")
-    try:
-        scaling_ratio(tsc_khz, host_tsc_khz)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
     program = find_program(os.fspath(guest))
-    built_in = isinstance(program, Program)
+    built_in = program if isinstance(program, Program) else None
+    if vcpus is None:
+        vcpus = built_in.vcpus if built_in else 1
+    _check("vcpus", vcpus, 1, MAX_VCPUS)
+    frequencies = _frequencies(tsc_khz, vcpus, host_tsc_khz)
     if delta_cycles is None:
-        delta_cycles = program.delta_cycles if isinstance(program, Program) else DEFAULT_DELTA_CYCLES
+        delta_cycles = built_in.delta_cycles if built_in else DEFAULT_DELTA_CYCLES
     _check("distance of deadlines", delta_cycles, 0, U64, "cycles")
     if trace is not None and isinstance(program, Path) and _same_file(program, trace):
         raise UsageError(f"the trace {os.fspath(trace)!r} is the guest's image; choose another file")
     loaded = load(
         program.image() if isinstance(program, Program) else program,
+        memory_bytes=memory_mib << 20,
         interrupts=events,
         delta_cycles=delta_cycles,
+        append=append,
     )
 
     collector = _Collector()
@@ -127,7 +158,7 @@ def run(
         if trace is not None:
             # Before anything runs, so that a place that cannot be written is found at once.
             writer = stack.enter_context(
-                FtraceTextWriter.open(trace, SERIES.trace_kernel, host_khz=host_tsc_khz)
+                FtraceTextWriter.open(trace, SERIES.trace_kernel, host_khz=host_tsc_khz, cpus=vcpus)
             )
         machine = Host(
             host_tsc_khz,
@@ -139,24 +170,33 @@ def run(
             on_event=None if writer is None else writer.write,
         )
         vm = machine.create_vm()
-        vcpu = vm.create_vcpu(
-            lambda tsc: stack.enter_context(
-                UnicornEngine(loaded.memory, tsc, host.cycles_per_insn, first=loaded.first)
-            ),
-            tsc_khz,
-        )
         start = Advancement(parameters.lapic_timer_advance_ns)
-        collector.statistics = statistics = VcpuStatistics(
-            tsc_khz=tsc_khz,
-            host_khz=host_tsc_khz,
-            auto=not start.done,
-            advance_ns=start.advance_ns,
-            cap_ns=ADVANCE_CAP_NS,
+        for index, khz in enumerate(frequencies):
+            vm.create_vcpu(
+                lambda tsc: stack.enter_context(
+                    UnicornEngine(loaded.memory, tsc, host.cycles_per_insn, first=loaded.first)
+                ),
+                khz,
+                wait_for_sipi=index > 0,
+            )
+            collector.add_vcpu(
+                VcpuStatistics(
+                    tsc_khz=khz,
+                    host_khz=host_tsc_khz,
+                    auto=not start.done,
+                    advance_ns=start.advance_ns,
+                    cap_ns=ADVANCE_CAP_NS,
+                )
+            )
+        vm.board.describe(cpus=vcpus, memory_bytes=memory_mib << 20, command_line=append.encode())
+        limits = _Limits(
+            None if built_in else events,
+            None if seconds is None else machine.start_tsc + round(seconds * host_tsc_khz * 1000),
+            instructions,
         )
-        limit = None if built_in else events
         interrupted = False
         try:
-            _run_to_end(vcpu, collector, limit, events, progress)
+            _run_to_end(vm, collector, limits, events, progress)
         except KeyboardInterrupt:
             interrupted = True
         collector.flush()
@@ -167,40 +207,80 @@ def run(
             guest=os.fspath(guest),
             exit_code=vm.ports.exit_value,
             console=vm.ports.console.decode(errors="replace"),
-            virtual_ns=cycles_as_ns(vcpu.clock.now - machine.start_tsc, host_tsc_khz),
-            instructions=vcpu.engine.instructions,
-            vcpus=(
+            virtual_ns=cycles_as_ns(_now(vm) - machine.start_tsc, host_tsc_khz),
+            instructions=sum(vcpu.engine.instructions for vcpu in vm.vcpus),
+            vcpus=tuple(
                 VcpuResult.of(
                     statistics,
                     vm=vm.index,
                     id=vcpu.index,
                     tsc_ratio=vcpu.tsc.ratio,
                     timer="preemption" if parameters.preemption_timer else "hrtimer",
-                ),
+                )
+                for vcpu, statistics in zip(vm.vcpus, collector.statistics, strict=True)
             ),
-            failure=vcpu.failure,
+            failure=next((vcpu.failure for vcpu in vm.vcpus if vcpu.failure is not None), None),
             interrupted=interrupted,
         )
 
 
-def _run_to_end(
-    vcpu: Vcpu, collector: _Collector, limit: int | None, events: int, progress: Progress | None
-) -> None:
-    """Run a vCPU until its guest reports, fails, or has taken `limit` timer interrupts."""
-    ports, start, told = vcpu.vm.ports, vcpu.clock.now, time.monotonic()
+class _Limits(NamedTuple):
+    """What ends a run before its guest does; None is no limit."""
 
-    def finished() -> bool:
+    events: int | None
+    host_tsc: int | None
+    instructions: int | None
+
+
+def _now(vm: Vm) -> int:
+    """The host TSC that the furthest vCPU has reached."""
+    return max(vcpu.clock.now for vcpu in vm.vcpus)
+
+
+def _run_to_end(
+    vm: Vm, collector: _Collector, limits: _Limits, events: int, progress: Progress | None
+) -> None:
+    """Run a VM until its guest reports or fails, or a limit is reached."""
+    ports, vcpus, told = vm.ports, vm.vcpus, time.monotonic()
+    limited = limits != _Limits(None, None, None)
+
+    def over_limit() -> bool:
         return (
-            ports.exit_value is not None
-            or vcpu.failure is not None
-            or (limit is not None and collector.interrupts >= limit)
+            (limits.events is not None and collector.interrupts(0) >= limits.events)
+            or (limits.host_tsc is not None and _now(vm) >= limits.host_tsc)
+            or (
+                limits.instructions is not None
+                and sum(vcpu.engine.instructions for vcpu in vcpus) >= limits.instructions
+            )
         )
 
-    while scheduler.run((vcpu,), finished, _ROUNDS):
+    def finished() -> bool:
+        if ports.exit_value is not None:
+            return True
+        for vcpu in vcpus:
+            if vcpu.failure is not None:
+                return True
+        return limited and over_limit()
+
+    while scheduler.run(vcpus, finished, _ROUNDS):
         if progress is not None and (now := time.monotonic()) - told >= _PROGRESS_SECONDS:
             told = now
-            khz = vcpu.vm.host.tsc_khz
-            progress(collector.interrupts, events, cycles_as_ns(vcpu.clock.now - start, khz))
+            virtual_ns = cycles_as_ns(_now(vm) - vm.host.start_tsc, vm.host.tsc_khz)
+            progress(collector.interrupts(0), events, virtual_ns)
+
+
+def _frequencies(tsc_khz: int | Sequence[int] | None, vcpus: int, host_tsc_khz: int) -> list[int]:
+    """Each vCPU's TSC frequency: what was given, the last one for those it was not given for."""
+    given = [host_tsc_khz] if tsc_khz is None else [tsc_khz] if isinstance(tsc_khz, int) else list(tsc_khz)
+    if not 1 <= len(given) <= vcpus:
+        raise UsageError(f"{len(given)} TSC frequencies for {vcpus} vCPUs; give one for all, or one for each")
+    for khz in given:
+        _check("guest TSC frequency", khz, 1, U32, "kHz")
+        try:
+            scaling_ratio(khz, host_tsc_khz)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+    return given + given[-1:] * (vcpus - len(given))
 
 
 def _same_file(first: Path, second: str | os.PathLike[str]) -> bool:

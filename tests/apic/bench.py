@@ -1,14 +1,17 @@
 """A timer on a bench of its own, and an APIC around it: a clock, its two host timers, no vCPU."""
 
+import pytest
+
 from vlapic.apic import registers as r
 from vlapic.apic.advance import Advancement
 from vlapic.apic.backends import Hrtimer, PreemptionTimer
 from vlapic.apic.lapic import LocalApic
-from vlapic.apic.timer import Timer
+from vlapic.apic.timer import Timer, TimerMode
 from vlapic.clock import SimClock
 from vlapic.profiles import SERIES
 from vlapic.tsc import GuestTsc
 
+BOTH_BACK_ENDS = pytest.mark.parametrize("preemption", [False, True], ids=["hrtimer", "preemption"])
 MODE_BITS = {
     "disabled": 0,
     "xapic": r.BASE_ENABLE,
@@ -106,3 +109,30 @@ class Apic(Bench):
     def vectors(self):
         """The vectors accepted so far."""
         return [vector for _, vector, _ in self.accepted]
+
+
+def counting(count=100_000, mode=TimerMode.ONE_SHOT, tdcr=0b1011, **bench):
+    """A bench with a count that runs."""
+    it = Bench(**bench)
+    it.timer.set_mode(mode)
+    it.timer.write_divide(tdcr)
+    it.timer.write_initial_count(count)
+    return it
+
+
+def armed(ahead, **bench):
+    """A bench whose timer is armed for so many guest cycles from now."""
+    it = Bench(**bench)
+    it.timer.set_mode(TimerMode.TSC_DEADLINE)
+    it.timer.write_tsc_deadline(it.guest_tsc + ahead)
+    return it
+
+
+def expiries(it, cycles):
+    """When expiries come within the next cycles, each delivered as it comes."""
+    begin, found = it.clock.now, []
+    for _ in range(cycles // 1000):
+        it.pass_time(1000)
+        if it.timer.deliver():
+            found.append(it.clock.now - begin)
+    return found

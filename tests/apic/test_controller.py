@@ -267,6 +267,18 @@ def test_an_error_raises_its_interrupt_once_until_esr_is_written():
     assert apic.vectors == [0xFE, 0xFE]
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [lambda apic: apic.lapic.accept(FIXED, 3), lambda apic: apic.get(0x40), lambda apic: apic.set(r.ICR, 3)],
+    ids=["receive illegal vector", "illegal register", "send illegal vector"],
+)
+def test_every_kind_of_error_raises_the_interrupt(wrong):
+    apic = Apic()
+    apic.set(r.LVT_ERROR, 0xFE)
+    wrong(apic)
+    assert apic.vectors == [0xFE]
+
+
 def test_an_error_interrupt_with_an_illegal_vector_does_not_go_round_in_circles():
     apic = Apic()
     apic.set(r.LVT_ERROR, 0x0E)

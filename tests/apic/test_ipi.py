@@ -157,6 +157,12 @@ def test_a_cluster_destination_is_a_cluster_and_a_set_of_its_four(destination, f
     assert is_destination(to(destination, True), xapic(ldr=0x21, model=0), False) is found
 
 
+@given(st.lists(st.one_of(xapics, x2apics), min_size=1, max_size=4), st.booleans())
+def test_an_io_apics_255_is_for_everybody_in_either_mode(targets, logical):
+    # An I/O APIC has eight bits of destination (`kvm_apic_mda`).
+    assert receivers(to(0xFF, logical), targets, None) == list(range(len(targets)))
+
+
 def test_another_destination_format_matches_nothing_but_the_broadcast():
     target = xapic(ldr=0xFF, model=3)
     assert [it for it in range(256) if is_destination(to(it, True), target, False)] == [0xFF]

@@ -1,72 +1,23 @@
 """State in and out: complete, and as the page KVM saves; what the page cannot hold is on a list that ends."""
 
 import random
-import struct
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.apic.bench import MODE_BITS, Apic
+from tests.apic.pages import moved, next_vector, started, word
 from tests.apic.world import a_world
 from vlapic.apic import registers as r
 from vlapic.apic.check import check
 from vlapic.apic.ipi import DeliveryMode
 from vlapic.apic.state import from_kvm_page, restore, restore_tsc_deadline, save, to_kvm_page
-from vlapic.apic.timer import TimerMode, divide_count
+from vlapic.apic.timer import TimerMode
 from vlapic.errors import StateError
 
 MODES = pytest.mark.parametrize("mode", ["xapic", "x2apic"])
-BOTH = pytest.mark.parametrize("preemption", [False, True], ids=["hrtimer", "preemption"])
-ONE_SHOT, PERIODIC, DEADLINE, RESERVED = TimerMode
-
-
-def word(page, offset):
-    return struct.unpack_from("<I", page, offset)[0]
-
-
-def with_words(page, **words):
-    page = bytearray(page)
-    for name, value in words.items():
-        struct.pack_into("<I", page, getattr(r, name), value)
-    return bytes(page)
-
-
-def moved(apic, **more):
-    """The APIC as it comes out of a page and the deadline's MSR, at the same host time."""
-    page, deadline_tsc = to_kvm_page(apic.lapic), apic.lapic.read_msr(r.MSR_IA32_TSC_DEADLINE)
-    new = Apic(
-        apic.lapic.apic_id, enabled=False, preemption=apic.preemption is not None, now=apic.clock.now,
-        khz=apic.tsc.khz, **more,
-    )  # fmt: skip
-    new.lapic.write_base(apic.lapic.base)
-    from_kvm_page(new.lapic, page)
-    restore_tsc_deadline(new.lapic, deadline_tsc)
-    return new
-
-
-def started(mode, count, passed=0, *, masked=False, tdcr=0xB, **bench):
-    """An APIC whose timer was started, and time that has passed since."""
-    apic = Apic(**bench)
-    apic.set(r.LVTT, mode << 17 | 0x41 | (r.LVT_MASKED if masked else 0))
-    apic.set(r.TDCR, tdcr)
-    if mode is DEADLINE:
-        apic.lapic.write_msr(r.MSR_IA32_TSC_DEADLINE, apic.guest_tsc + count)
-    else:
-        apic.set(r.TMICT, count)
-    apic.pass_time(passed)
-    return apic
-
-
-def next_vector(apic, within=1_000_000):
-    """After how long the next timer interrupt is accepted, None if none is."""
-    begin, before = apic.clock.now, len(apic.vectors)
-    for step in (0, *(250 for _ in range(within // 250))):
-        apic.pass_time(step)
-        apic.lapic.deliver_timer()
-        if len(apic.vectors) > before:
-            return apic.clock.now - begin
-    return None
+ONE_SHOT, PERIODIC, DEADLINE, _ = TimerMode
 
 
 # -- complete --
@@ -275,93 +226,3 @@ def test_a_page_of_the_same_mode_restarts_the_deadline_that_is_there():
     apic = started(DEADLINE, 300_000)
     from_kvm_page(apic.lapic, to_kvm_page(apic.lapic))
     assert next_vector(apic) == 300_000
-
-
-# -- no timer interrupt is lost, and the differences that there are --
-
-
-@BOTH
-@given(
-    mode=st.sampled_from([ONE_SHOT, PERIODIC, RESERVED]),
-    count=st.integers(1, 400_000),
-    tdcr=st.sampled_from([0xB, 0, 3, 0xA]),
-    passed=st.integers(0, 500_000),
-    masked=st.booleans(),
-)
-@settings(max_examples=150, deadline=None)
-def test_a_count_comes_along_to_within_one_count(preemption, mode, count, tdcr, passed, masked):
-    apic = started(mode, count, passed, tdcr=tdcr, masked=masked, preemption=preemption)
-    new = moved(apic)
-    check(new.lapic)
-    assert (new.timer.mode, new.timer.period_ns) == (mode, apic.timer.period_ns)
-    if apic.timer.running:
-        assert new.timer.running
-        assert abs(new.timer.target_ns - apic.timer.target_ns) <= divide_count(tdcr)
-    else:
-        # Over, delivered or not: the page says TMCCT 0, and it comes once more, now.
-        new.pass_time(0)
-        assert new.timer.pending
-
-
-@BOTH
-@given(ahead=st.integers(1, 400_000), passed=st.integers(0, 500_000), masked=st.booleans())
-@settings(max_examples=100, deadline=None)
-def test_a_deadline_comes_along_to_the_cycle_and_comes_once(preemption, ahead, passed, masked):
-    apic = started(DEADLINE, ahead, passed, masked=masked, preemption=preemption)
-    new = moved(apic)
-    check(new.lapic)
-    if apic.timer.running:
-        assert new.timer.deadline_tsc == apic.timer.deadline_tsc
-        assert new.timer.running
-    else:
-        # Delivered already, or held back by the mask and expired again.
-        assert new.timer.pending is masked
-        assert not new.timer.running
-
-
-def test_a_periodic_count_in_its_last_nanosecond_skips_no_interrupt():
-    apic = started(PERIODIC, 300_000, 2 * 300_000 - 1, tdcr=0)
-    assert apic.timer.current_count() == 0
-    new = moved(apic)
-    assert word(to_kvm_page(new.lapic), r.TMCCT) == 1
-    assert next_vector(new) == 250
-
-
-def test_a_page_of_kvms_with_a_periodic_count_at_0_begins_a_period():
-    page = with_words(to_kvm_page(started(PERIODIC, 300_000, 100).lapic), TMCCT=0)
-    new = Apic(enabled=False)
-    from_kvm_page(new.lapic, page)
-    assert next_vector(new) == 300_000
-
-
-def test_a_count_above_the_initial_one_begins_anew():
-    page = with_words(to_kvm_page(started(ONE_SHOT, 300_000, 100).lapic), TMCCT=400_000)
-    new = Apic(enabled=False)
-    from_kvm_page(new.lapic, page)
-    assert next_vector(new) == 300_000
-
-
-def test_a_one_shot_that_is_over_comes_once_more_and_only_once():
-    apic = started(ONE_SHOT, 5_000, 10_000)
-    apic.lapic.deliver_timer()
-    new = moved(apic)
-    assert next_vector(new) == 0
-    assert next_vector(new) is None
-
-
-def test_advancement_begins_anew_and_nothing_is_waited_for():
-    apic = started(DEADLINE, 50_000, 49_500, advance=700)
-    apic.advancement.advance_ns = 1234
-    assert apic.timer.expired_deadline_tsc
-    new = moved(apic, advance=None)
-    assert (new.advancement.advance_ns, new.advancement.done) == (1000, False)
-    assert new.timer.expired_deadline_tsc == 0
-
-
-def test_a_periodic_expiry_held_back_by_the_mask_waits_for_the_next_period():
-    apic = started(PERIODIC, 300_000, 400_000, masked=True)
-    assert apic.timer.pending
-    new = moved(apic)
-    assert not new.timer.pending
-    new.set(r.LVTT, PERIODIC << 17 | 0x41)
-    assert next_vector(new) == 200_000

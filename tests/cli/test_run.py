@@ -90,9 +90,40 @@ def test_options_left_out_are_the_library_s_defaults(canned, capsys):
     seen = canned()
     assert main(["run"]) == 0
     assert seen == {
-        "guest": "deadline", "timer": "auto", "advance": "auto", "events": 10_000, "tsc_khz": None,
-        "host_tsc_khz": 2_500_000, "seed": 0, "trace": None, "progress": None,
+        "guest": "deadline", "timer": "auto", "advance": "auto", "events": 10_000, "seconds": None,
+        "instructions": None, "vcpus": None, "tsc_khz": None, "host_tsc_khz": 2_500_000, "memory_mib": 128,
+        "append": "", "seed": 0, "trace": None, "progress": None,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("option", ["--seconds", "--instructions"])
+def test_a_limit_ends_a_run_with_status_0_and_the_results_so_far(option, capsys):
+    limit = {"--seconds": "0.004", "--instructions": "9000000"}[option]
+    result = run_json(capsys, option, limit, "--events", "1000000")
+    assert 20 < result["vcpus"][0]["interrupts"] < 60
+    assert result["exit_code"] is None
+    assert result["unavailable"]["exit_code"] == "the guest did not report a value"
+    if option == "--seconds":
+        assert 0.004 <= result["virtual_seconds"] < 0.0041
+    else:
+        assert 9_000_000 <= result["instructions"] < 9_300_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seconds", "0"], "seconds 0 is out of range; it takes more than 0 and at most 1000000000"),
+        (["--seconds", "x"], "--seconds takes a number of seconds, not 'x'"),
+        (["--instructions", "0"], "instructions 0 is out of range; it takes 1 to 18446744073709551615"),
+        (["--vcpus", "9"], "vcpus 9 is out of range; it takes 1 to 8"),
+        (["--memory", "1"], "memory 1 MiB is out of range; it takes 2 to 3072 MiB"),
+        (["--tsc-khz", "1000,2000"], "2 TSC frequencies for 1 vCPUs; give one for all, or one for each"),
+        (["--tsc-khz", "1000,"], "--tsc-khz takes a whole number, not ''"),
+    ],
+)
+def test_a_limit_or_size_that_makes_no_sense_is_one_line(arguments, message, capsys):
+    assert main(["run", *arguments]) == 2
+    assert capsys.readouterr() == ("", f"vlapic: {message}\n")
 
 
 def test_the_trace_holds_every_interrupt_s_handler(capsys, tmp_path):

@@ -2,12 +2,13 @@
 
 import shutil
 import subprocess
-from importlib.resources import as_file, files
+from itertools import pairwise
 
 import pytest
 
+from tests.machine.guest_runs import GUESTS, SOURCES, GuestRun
 from vlapic.machine import engine as e
-from vlapic.machine.loader import load
+from vlapic.machine.loader import MIB, load
 from vlapic.machine.programs import PROGRAMS
 from vlapic.machine.unicorn.blocks import native_counting
 from vlapic.machine.unicorn.engine import UnicornEngine
@@ -15,9 +16,11 @@ from vlapic.tsc import GuestTsc
 
 TIMER_VECTOR = 0xE0
 HOST_KHZ = GUEST_KHZ = 2_000_000
+#: Guests of deadlines alone, which the smallest machine can run.
+DEADLINE_GUESTS = pytest.mark.parametrize("name", ["deadline", "deadline-hlt"])
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", SOURCES)
 def test_an_image_is_its_source_built(name, tmp_path):
     if not all(map(shutil.which, ("as", "ld", "objcopy"))):
         pytest.skip("needs GNU as, ld and objcopy (binutils)")
@@ -25,11 +28,15 @@ def test_an_image_is_its_source_built(name, tmp_path):
     def run(*command):
         subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
 
-    with as_file(files("vlapic.machine").joinpath("guests")) as sources:
-        run("as", "--64", "-mx86-used-note=no", "-I", sources, sources / f"{name}.S", "-o", "guest.o")
-        run("ld", "-static", "--build-id=none", "-T", sources / "guest.ld", "guest.o", "-o", "guest.elf")
+    run("as", "--64", "-mx86-used-note=no", "-I", GUESTS, GUESTS / f"{name}.S", "-o", "guest.o")
+    run("ld", "-static", "--build-id=none", "-T", GUESTS / "guest.ld", "guest.o", "-o", "guest.elf")
     run("objcopy", "-O", "binary", "-j", ".text", "guest.elf", "guest.bin")
-    assert (tmp_path / "guest.bin").read_bytes() == PROGRAMS[name].image()
+    assert (tmp_path / "guest.bin").read_bytes() == (GUESTS / f"{name}.bin").read_bytes()
+
+
+def test_every_built_in_guest_has_a_source():
+    assert set(PROGRAMS) <= set(SOURCES)
+    assert all((GUESTS / f"{name}.S").exists() for name in SOURCES)
 
 
 class Machine:
@@ -42,7 +49,8 @@ class Machine:
     """
 
     def __init__(self, name, interrupts, delta=2_000, early_by=0, extra=0, **options):
-        self.guest = load(PROGRAMS[name].image(), interrupts=interrupts, delta_cycles=delta)
+        image = PROGRAMS[name].image()
+        self.guest = load(image, 2 * MIB, interrupts=interrupts, delta_cycles=delta)
         self.engine = UnicornEngine(
             self.guest.memory, GuestTsc(GUEST_KHZ, HOST_KHZ), first=self.guest.first, **options
         )
@@ -91,7 +99,7 @@ class Machine:
                         raise AssertionError(left)
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@DEADLINE_GUESTS
 def test_every_interrupt_is_taken_and_measured(name):
     machine = Machine(name, interrupts=50)
     assert machine.run() == 0
@@ -119,14 +127,14 @@ def test_deadline_hlt_uses_x2apic_registers():
     assert machine.writes == [(0x1B, 0xFEE0_0D00), (0x80F, 0x1FF), (0x832, 0x4_00E0), (0x80B, 0), (0x80B, 0)]
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@DEADLINE_GUESTS
 def test_no_interrupt_asked_for_is_done_at_once(name):
     machine = Machine(name, interrupts=0)
     assert machine.run() == 0
     assert machine.console == f"{name}: 0 interrupts\n"
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@DEADLINE_GUESTS
 def test_an_early_interrupt_is_reported_by_the_guest_itself(name):
     machine = Machine(name, interrupts=5, early_by=100)
     assert machine.run() == 1
@@ -135,7 +143,7 @@ def test_an_early_interrupt_is_reported_by_the_guest_itself(name):
     assert -100 <= results.min_cycles <= results.max_cycles < 0
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@DEADLINE_GUESTS
 def test_an_interrupt_too_many_is_reported_as_a_wrong_count(name):
     machine = Machine(name, interrupts=5, extra=1)
     assert machine.run() == 2
@@ -160,3 +168,100 @@ def test_a_guest_that_faults_says_which_exception():
     left = machine.engine.run(machine.now)
     assert left[1:] == (0xF4, 4, 0x80 + 13)
     machine.engine.close()
+
+
+# -- on the whole machine --
+
+BOTH_TIMERS = pytest.mark.parametrize("preemption", [True, False], ids=["preemption", "hrtimer"])
+
+
+@pytest.mark.parametrize("name", ["oneshot", "periodic", "tickless", "storm"])
+@BOTH_TIMERS
+def test_every_interrupt_asked_for_is_taken_and_none_is_early(name, preemption):
+    delta = PROGRAMS[name].delta_cycles
+    run = GuestRun(name, 30, delta, preemption=preemption)
+    assert (run.value, run.console) == (0, f"{name}: 30 interrupts\n")
+    assert (run.results.count, run.results.early, len(run.interrupts)) == (30, 0, 30)
+
+
+@pytest.mark.parametrize("name", ["oneshot", "periodic", "tickless", "storm"])
+def test_no_interrupt_is_a_short_run(name):
+    run = GuestRun(name, 0)
+    assert (run.value, run.console, run.interrupts) == (0, f"{name}: 0 interrupts\n", [])
+
+
+@pytest.mark.parametrize("khz", [1_000_000, 2_500_000, 3_300_001])
+@BOTH_TIMERS
+def test_oneshot_computes_its_deadline_from_the_frequency_of_its_tsc(khz, preemption):
+    """What the guest finds by itself, from CPUID and its TSC, is what the machine measures, but for the exit
+    that the write of the count is."""
+    run = GuestRun("oneshot", 10, 300_000, tsc_khz=(khz,), preemption=preemption)
+    assert run.value == 0
+    late = [it.handler_tsc - it.deadline_tsc for it in run.interrupts]
+    exit_cycles = 900 * khz // 2_500_000
+    assert run.results.min_cycles - min(late) == pytest.approx(exit_cycles, abs=20)
+    assert run.results.max_cycles - max(late) == pytest.approx(exit_cycles, abs=20)
+
+
+def test_periods_are_as_long_as_was_asked_for():
+    run = GuestRun("periodic", 20, 1_000_000)
+    deadlines = [it.deadline_tsc for it in run.interrupts]
+    assert {later - sooner for sooner, later in pairwise(deadlines)} <= {999_999, 1_000_000}
+    assert run.results.max_cycles < 10_000
+
+
+def test_periods_that_kvm_stretches_are_seen_to_be_ever_later():
+    """A period is 200 us at least (`min_timer_period_us`), 500 000 cycles here."""
+    run = GuestRun("periodic", 10, 200_000)
+    assert run.value == 0
+    assert run.results.max_cycles - run.results.min_cycles == pytest.approx(9 * 300_000, abs=1000)
+
+
+def test_tickless_deadlines_are_mixed():
+    run = GuestRun("tickless", 200, 100_000)
+    distances = [later.deadline_tsc - sooner.handler_tsc for sooner, later in pairwise(run.interrupts)]
+    assert min(distances) < 100_000
+    assert 4_500_000 < max(distances) < 5_020_000
+    assert len(set(distances)) > 150
+
+
+def test_the_storm_has_deadlines_of_every_kind():
+    run = GuestRun("storm", 300, 20_000, events=True)
+    late = [it.handler_tsc - it.deadline_tsc for it in run.interrupts]
+    assert max(late) > 15_000, "deadlines far in the past"
+    assert sum(value < 3_000 for value in late) > 50, "deadlines that are waited for"
+
+
+INTERRUPT_LINES = """\
+interrupt: stage 0, interrupt while running guest: after {} cycles
+interrupt: stage 2, interrupt + hlt: after {} cycles
+interrupt: stage 3, interrupt + hlt, short: after {} cycles
+interrupt: stage 4, interrupt + activity state hlt: after {} cycles
+"""
+
+
+@BOTH_TIMERS
+def test_each_stage_of_interrupt_gets_its_interrupt(preemption):
+    run = GuestRun("interrupt", preemption=preemption)
+    assert run.value == 0
+    cycles = [int(line.split()[-2]) for line in run.console.splitlines()]
+    assert run.console == INTERRUPT_LINES.format(*cycles)
+    running, long, short, open_halt = cycles
+    assert running < 10_000
+    assert 5_000_000 < long < 5_010_000  # 1 000 000 counts of 2 ns
+    assert 50_000 < short < 60_000
+    assert 50_000 < open_halt < 60_000
+    assert run.results.count == 4
+
+
+@pytest.mark.parametrize(("advance", "stage"), [(25_000, 3), (3_000_000, 2)])
+def test_a_timer_advanced_beyond_its_time_comes_before_the_hlt(advance, stage):
+    """On the preemption timer: the expiry is there at once, and the guest halts with nothing to wake it."""
+    run = GuestRun("interrupt", advance=advance)
+    assert run.value == 16 + stage
+    assert run.console.splitlines()[-1].endswith(": the interrupt came before its hlt")
+    assert f"stage {stage}, interrupt + hlt" in run.console.splitlines()[-1]
+
+
+def test_the_hrtimer_is_not_advanced_in_one_shot_mode():
+    assert GuestRun("interrupt", advance=25_000, preemption=False).value == 0

@@ -1,19 +1,23 @@
 """Guest images: what is refused, in which words, and what a guest finds when it starts."""
 
+import os
 import struct
+from pathlib import Path
 
 import pytest
 
-from vlapic.errors import ImageError
-from vlapic.machine.loader import DEFAULT_MEMORY, HEADER, MAGIC, MIB, Results, load
+from tests.machine.images.made import elf32, elf64, multiboot, zero_ended
+from vlapic.errors import ImageError, UsageError
+from vlapic.machine.engine import CpuMode
+from vlapic.machine.loader import DEFAULT_MEMORY, HEADER, MAGIC, MAX_IMAGE, MIB, Results, load
 
 
 def image(address=MIB, entry=32, bss=4096, results=64, reserved=bytes(8), body=bytes(64)):
     return HEADER.pack(MAGIC, address, entry, bss, results, reserved) + body
 
 
-def refused(*arguments, **keywords):
-    with pytest.raises(ImageError) as caught:
+def refused(*arguments, error=ImageError, **keywords):
+    with pytest.raises(error) as caught:
         load(*arguments, **keywords)
     message = str(caught.value)
     assert "\n" not in message
@@ -75,15 +79,12 @@ def test_a_directory_is_no_image(tmp_path):
 
 
 def test_an_empty_file_is_no_image():
-    assert refused(b"") == (
-        "the image: the file is empty; expected a flat image of vlapic; try a built-in guest"
-    )
+    assert refused(b"") == ("the image: the file is empty; expected a guest image; try a built-in guest")
 
 
 @pytest.mark.parametrize(
     ("data", "what"),
     [
-        (b"\x7fELF\x02\x01\x01", "an ELF file"),
         (b"\x1f\x8b\x08\x00", "a gzip file"),
         (b"\xfd7zXZ\x00", "an xz file"),
         (b"BZh91AY", "a bzip2 file"),
@@ -100,8 +101,8 @@ def test_an_empty_file_is_no_image():
 )
 def test_what_a_foreign_file_looks_like_is_said(data, what):
     assert refused(data) == (
-        f"the image: looks like {what}; expected a flat image that begins with VLAPIC64;"
-        " try a built-in guest, see: vlapic run --list"
+        f"the image: looks like {what}; expected a multiboot image, an ELF executable, or a flat image that"
+        " begins with VLAPIC64; try a built-in guest, see: vlapic run --list"
     )
 
 
@@ -125,9 +126,10 @@ def test_an_image_does_not_lie_over_the_page_tables():
 
 
 def test_an_image_too_large_for_memory_says_how_much_it_needs():
-    assert refused(image(bss=32 * MIB)) == (
+    assert refused(image(bss=32 * MIB), 16 * MIB) == (
         "the image: needs memory up to 0x2100060, the guest has 0x1000000; try --memory 34"
     )
+    assert load(image(bss=32 * MIB), 34 * MIB)
     assert refused(image(address=0xFFFF_FF00)).startswith("the image: needs memory up to 0x100000f60")
 
 
@@ -147,6 +149,125 @@ def test_results_outside_the_guests_memory_are_refused():
 
 @pytest.mark.parametrize("memory_bytes", [0, MIB, 16 * MIB + 1, 1 << 32])
 def test_memory_is_whole_pages_within_reason(memory_bytes):
-    assert refused(image(), memory_bytes) == (
-        f"{memory_bytes} bytes of guest memory; expected whole pages, 2 MiB to 3072 MiB; try 16 MiB"
+    assert refused(image(), memory_bytes, error=UsageError) == (
+        f"{memory_bytes} bytes of guest memory; expected whole pages, 2 MiB to 3072 MiB; try 128 MiB"
+    )
+
+
+# -- multiboot and ELF in the guest's memory --
+
+
+def test_a_multiboot_image_starts_in_protected_mode_with_its_magic_number():
+    guest = load(elf32(multiboot() + b"\x90" * 20, entry=MIB + 12), interrupts=7, delta_cycles=9)
+    first = guest.first
+    assert (guest.form, first.mode, first.rip) == ("multiboot ELF32", CpuMode.PROTECTED, MIB + 12)
+    assert (first.rax, first.rdi, first.rsi, first.cr3) == (0x2BADB002, 0, 0, 0)
+    assert guest.memory[MIB : MIB + 12] == multiboot()
+    assert guest.results() is None
+
+
+def test_the_boot_information_tells_memory_map_and_command_line(tmp_path):
+    path = tmp_path / "my.flat"
+    path.write_bytes(elf32(multiboot() + b"\x90" * 20, entry=MIB + 12))
+    guest = load(path, 64 * MIB, append="one  two")
+    memory, info = guest.memory, guest.first.rbx
+    flags, lower_kib, upper_kib = struct.unpack_from("<3I", memory, info)
+    assert flags == 1 << 0 | 1 << 2 | 1 << 6 | 1 << 9
+    assert (lower_kib, upper_kib) == (576, 63 * 1024)
+    (line, modules) = struct.unpack_from("<2I", memory, info + 16)
+    assert zero_ended(memory, line) == guest.command_line == b"my.flat one  two"
+    assert modules == 0
+    map_bytes, at = struct.unpack_from("<2I", memory, info + 44)
+    ranges = []
+    while map_bytes:
+        size, base, length, kind = struct.unpack_from("<IQQI", memory, at)
+        ranges.append((base, base + length, kind))
+        at, map_bytes = at + size + 4, map_bytes - size - 4
+    assert ranges == [
+        (0, 0x9_0000, 1),
+        (0x9_0000, MIB, 2),
+        (MIB, 64 * MIB, 1),
+        (0xC000_0000, 1 << 32, 2),
+    ]
+    assert zero_ended(memory, struct.unpack_from("<I", memory, info + 64)[0]) == b"vlapic"
+
+
+def test_the_boot_information_lies_where_the_map_has_no_ram():
+    guest = load(image(), append="x" * 60_000)
+    assert guest.first.rbx == 0x9_0000
+    end = guest.memory.find(b"x\0", 0x9_0000)
+    assert 0x9_0000 + 60_000 < end < 0xA_0000
+
+
+def test_every_form_is_told_the_same_boot_information():
+    firsts = [load(data).first for data in (image(), elf64(b"\x90" * 64), elf32(b"\x90" * 64))]
+    assert [(first.rax, first.rbx) for first in firsts] == [(0x2BADB002, 0x9_0000)] * 3
+
+
+def test_an_elf64_starts_like_a_flat_image():
+    guest = load(elf64(b"\x90" * 64, entry=MIB + 5), interrupts=7, delta_cycles=9)
+    flat = load(image(), interrupts=7, delta_cycles=9)
+    first = guest.first
+    assert (first.mode, first.rip, first.rdi, first.rsi) == (CpuMode.LONG, MIB + 5, 7, 9)
+    for same in ("rsp", "cr3", "gdt_base", "gdt_limit"):
+        assert getattr(first, same) == getattr(flat.first, same)
+    assert guest.memory[0x1000:0x8000] == flat.memory[0x1000:0x8000]
+
+
+def test_an_elf32_starts_in_protected_mode():
+    guest = load(elf32(b"\x90" * 64))
+    assert (guest.form, guest.first.mode, guest.first.rip) == ("ELF32", CpuMode.PROTECTED, MIB)
+
+
+def test_protected_mode_needs_no_tables_so_low_memory_is_free():
+    guest = load(elf32(multiboot() + b"\x90" * 0x1000, address=0x8000, entry=0x8020))
+    assert guest.first.rip == 0x8020
+    assert not any(guest.memory[:0x8000])
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        (0x1000, "where the page tables are"),
+        (0x7010, "where the page tables are"),
+        (0x7_FFC0, "where the stack is"),
+        (0x9_FFFF, "where the boot information is and a PC has no RAM for programs"),
+    ],
+)
+def test_a_64_bit_segment_over_the_loader_s_tables_is_refused(address, why):
+    assert refused(elf64(b"\x90" * 64, address=address)) == (
+        f"the image: wants to be loaded at {address:#x} to {address + 63:#x}, {why};"
+        " link it at 0x100000 or above"
+    )
+
+
+def test_a_segment_over_the_boot_information_is_refused():
+    assert "a PC has no RAM for programs" in refused(elf32(b"\x90" * 64, address=0x9_0000))
+
+
+def test_the_command_line_begins_with_the_image_s_name(tmp_path):
+    path = tmp_path / "guest.bin"
+    path.write_bytes(image())
+    assert load(path).command_line == b"guest.bin"
+    assert load(path, append="-x 1").command_line == b"guest.bin -x 1"
+    assert load(image(), append="a=\u00e9").command_line == b"guest a=\xc3\xa9"
+
+
+def test_a_command_line_that_is_no_text_reaches_the_guest_as_it_was_typed():
+    assert load(image(), append=os.fsdecode(b"\xff")).command_line == b"guest \xff"
+
+
+@pytest.mark.parametrize("append", ["x" * 61_434, "a\0b"])
+def test_a_command_line_too_long_or_with_zeros_is_refused(append):
+    message = refused(image(), append=append, error=UsageError)
+    assert message == (
+        f"a command line of {6 + len(append)} bytes, {append.count(chr(0))} of them zero; expected at most"
+        " 61439, none of them zero; try another --append"
+    )
+    assert load(image(), append="x" * 61_433)
+
+
+def test_a_file_without_end_is_given_up():
+    assert refused(Path("/dev/zero")) == (
+        f"/dev/zero: has more than {MAX_IMAGE // MIB} MiB; expected less; try strip"
     )

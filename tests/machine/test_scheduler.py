@@ -195,3 +195,19 @@ def test_an_eoi_is_the_receivers_own():
     machine = Machine(sender(VECTOR, 1), spinner).run()
     stores = [event for event in machine.events if type(event).__name__ == "Eoi"]
     assert [(event.vcpu, event.vector) for event in stores] == [(1, VECTOR)]
+
+
+def test_an_answer_waits_for_the_script_that_asked_whatever_interrupts_it():
+    def guest(cpu):
+        yield cpu.store(SVR, 0x1FF)
+        yield cpu.store(ICR, 0x40000 | VECTOR)
+        seen.append((yield cpu.rdmsr(0x1B)))
+        yield cpu.out(0xF4, 0)
+
+    def handler(cpu, vector):
+        seen.append((yield cpu.load(SVR)))
+        yield from end_of_interrupt(cpu, vector)
+
+    seen = []
+    Machine(guest, handler=handler).run()
+    assert seen == [0x1FF, 0xFEE0_0900]

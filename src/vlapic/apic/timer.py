@@ -18,7 +18,7 @@ from vlapic.apic.advance import Advancement, hrtimer_expiry_ns, split_delta, tun
 from vlapic.apic.backends import Hrtimer, PreemptionTimer
 from vlapic.clock import Clock
 from vlapic.profiles import Profile
-from vlapic.tsc import U32, U64, GuestTsc, cycles_to_ns, ns_to_cycles
+from vlapic.tsc import U32, U64, GuestTsc, cycles_to_ns, ns_to_cycles, to_s64
 
 #: A tick of the APIC's bus clock (`APIC_BUS_CYCLE_NS`): KVM's APIC timer counts at 1 GHz.
 APIC_BUS_CYCLE_NS = 1
@@ -237,9 +237,13 @@ class Timer:
             self.expired_deadline_tsc = (self.expired_deadline_tsc + cycles) & U64
         if self.mode is not TimerMode.TSC_DEADLINE:
             self.deadline_tsc = (self.deadline_tsc + cycles) & U64 if self.deadline_tsc else 0
-        elif self.deadline_tsc and not self.pending:
+        elif self.running:
             self.hrtimer.cancel()
             self._restart()
+            guest_tsc = self._tsc.at(self._clock.now)
+            if self.pending and self.deadline_tsc <= guest_tsc:
+                # The move went over it: this is when it came.
+                self.expired_deadline_tsc = self.fired_deadline_tsc = guest_tsc
 
     def _deadline_in(self, ns: int) -> int:
         return (self._tsc.at(self._clock.now) + ns_to_cycles(ns, self._tsc.khz)) & U64
@@ -337,7 +341,8 @@ class Timer:
         # The series' fifth patch: what expired on the preemption timer is waited for in every mode.
         if self.mode is TimerMode.TSC_DEADLINE or self.hv_timer_in_use:
             self.expired_deadline_tsc = self.deadline_tsc
-        self.fired_deadline_tsc = self.deadline_tsc
+        # A count that a new TDCR made expire again has no deadline.
+        self.fired_deadline_tsc = self.deadline_tsc or self._tsc.at(self._clock.now)
         self.pending = True
         return True
 
@@ -406,9 +411,10 @@ class Timer:
             return None
         deadline_tsc, self.expired_deadline_tsc = self.expired_deadline_tsc, 0
         now = self._clock.now
-        early, distance = split_delta(self._tsc.at(now), deadline_tsc)
+        guest_tsc = self._tsc.at(now)
+        early, distance = split_delta(guest_tsc, deadline_tsc)
         steps = wait_steps(now, deadline_tsc, advancement.advance_ns, step_cycles, self._tsc) if early else 0
         advancement.advance_ns, advancement.done = tune(
             self._profile, advancement.advance_ns, advancement.done, early, distance, self._tsc.khz
         )
-        return Waited(-distance if early else distance, steps)
+        return Waited(to_s64(guest_tsc - deadline_tsc), steps)

@@ -10,7 +10,7 @@ import sys
 
 import click
 
-from vlapic.cli import run
+from vlapic.cli import regs, run
 from vlapic.cli.output import complain, drop_stdout
 from vlapic.errors import STATUS_INTERRUPTED, STATUS_OK, STATUS_USAGE, STATUS_WORLD, VlapicError, unknown_name
 
@@ -38,6 +38,7 @@ def vlapic(ctx: click.Context) -> None:
 
 
 vlapic.add_command(run.command)
+vlapic.add_command(regs.command)
 
 
 def main(arguments: list[str] | None = None) -> int:

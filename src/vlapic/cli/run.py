@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vlapic.cli.arguments import number, number_or_auto
+from vlapic.cli.arguments import number, number_or_auto, numbers, seconds
 from vlapic.cli.output import complain, emit
 from vlapic.errors import STATUS_OK
 
@@ -42,14 +42,33 @@ Progress = Callable[[int, int, int], None]
     default="10000",
     show_default=True,
     metavar="N",
-    help="Stop after N timer interrupts.",
+    help="Stop after N timer interrupts of the first vCPU.",
+)
+@click.option(
+    "--seconds",
+    type=seconds("--seconds"),
+    metavar="S",
+    help="Stop after S seconds of virtual time.",
+)
+@click.option(
+    "--instructions",
+    type=number("--instructions"),
+    metavar="N",
+    help="Stop after N guest instructions.",
+)
+@click.option(
+    "--vcpus",
+    type=number("--vcpus"),
+    metavar="N",
+    show_default="what the guest is made for",
+    help="How many virtual CPUs, up to 8.",
 )
 @click.option(
     "--tsc-khz",
-    type=number("--tsc-khz"),
-    metavar="KHZ",
+    type=numbers("--tsc-khz"),
+    metavar="KHZ[,KHZ...]",
     show_default="the host's",
-    help="Frequency of the guest's TSC.",
+    help="Frequency of the guest's TSC, one for all vCPUs or one for each.",
 )
 @click.option(
     "--host-tsc-khz",
@@ -59,6 +78,15 @@ Progress = Callable[[int, int, int], None]
     metavar="KHZ",
     help="Frequency of the host's TSC.",
 )
+@click.option(
+    "--memory",
+    type=number("--memory"),
+    default="128",
+    show_default=True,
+    metavar="MIB",
+    help="Guest memory in MiB.",
+)
+@click.option("--append", default="", metavar="TEXT", help="The guest's command line.")
 @click.option(
     "--seed",
     type=number("--seed"),
@@ -75,8 +103,13 @@ def command(
     timer: str,
     advance: int | str,
     events: int,
-    tsc_khz: int | None,
+    seconds: float | None,
+    instructions: int | None,
+    vcpus: int | None,
+    tsc_khz: list[int] | None,
     host_tsc_khz: int,
+    memory: int,
+    append: str,
     seed: int,
     trace: str | None,
     as_json: bool,
@@ -98,8 +131,13 @@ def command(
             timer=timer,
             advance=advance,
             events=events,
+            seconds=seconds,
+            instructions=instructions,
+            vcpus=vcpus,
             tsc_khz=tsc_khz,
             host_tsc_khz=host_tsc_khz,
+            memory_mib=memory,
+            append=append,
             seed=seed,
             trace=trace,
             progress=progress,

@@ -13,7 +13,7 @@ from vlapic import events
 from vlapic.apic import registers as r
 from vlapic.errors import GuestFailure
 from vlapic.machine import engine as e
-from vlapic.machine.cpuid import cpuid
+from vlapic.machine.cpuid import Processor, cpuid
 from vlapic.tsc import U64
 
 if TYPE_CHECKING:
@@ -196,7 +196,9 @@ def on_write_cr8(vcpu: Vcpu, left: e.WriteCr8) -> None:
 
 def on_cpuid(vcpu: Vcpu, left: e.Cpuid) -> None:
     vcpu.spend_exit("CPUID")
-    vcpu.engine.complete(cpuid(left.leaf, left.subleaf, vcpu.lapic.apic_id))
+    lapic = vcpu.lapic
+    processor = Processor(lapic.apic_id, len(vcpu.vm.vcpus), vcpu.tsc.khz, lapic.enabled)
+    vcpu.engine.complete(cpuid(left.leaf, left.subleaf, processor))
 
 
 HANDLERS: dict[type[Any], Callable[[Vcpu, Any], None]] = {

@@ -45,9 +45,11 @@ class Measure:
             self._armed_at_instruction = instructions
 
     def accepted(self, vector: int) -> None:
-        """The APIC took the timer's vector; an earlier one still in flight stands for this one too."""
+        """The APIC took the timer's vector; one that is still in flight stands for the earlier of the two."""
         if self.in_flight is not None:
             self._timer.missed += 1
+            deadline_tsc = min(self.in_flight.deadline_tsc, self._timer.fired_deadline_tsc)
+            self.in_flight = self.in_flight._replace(deadline_tsc=deadline_tsc)
             return
         self.in_flight = InFlight(vector, self._timer.fired_deadline_tsc, self._armed_at_instruction)
 

@@ -16,6 +16,7 @@ An interrupt handler is a second generator that runs on top of the first; its en
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 
 from vlapic.machine import engine as e
 from vlapic.tsc import GuestTsc
@@ -32,6 +33,21 @@ class ScriptedFault(Exception):
         super().__init__(f"vector {vector}, error code {error_code}")
         self.vector = vector
         self.error_code = error_code
+
+
+@dataclass
+class _Frame:
+    """A script that runs, or was interrupted.
+
+    Attributes:
+        left: instructions it still had to compute when it was interrupted.
+        answer, fault: what its last exit is answered with, once it goes on.
+    """
+
+    script: Script
+    left: int = 0
+    answer: e.Answer = None
+    fault: ScriptedFault | None = None
 
 
 class ScriptedEngine:
@@ -67,15 +83,12 @@ class ScriptedEngine:
         self.faults: list[tuple[int, int | None]] = []
         self._tsc = tsc
         self._guest = guest
-        # Scripts, innermost last, each with what it had left to compute when it was interrupted.
-        self._stack: list[tuple[Script, int]] = [(guest(self), 0)]
+        self._stack = [_Frame(guest(self))]  # innermost last
         self._nmi_depth = 0  # of the stack under the NMI's handler
         self._masks: list[bool] = []  # RFLAGS.IF of the scripts that were interrupted
-        self._answer: e.Answer = None
         self._handler = handler
         self._now = 0
         self._computing = 0
-        self._fault: ScriptedFault | None = None
 
     # -- what a script says --
 
@@ -137,10 +150,9 @@ class ScriptedEngine:
         self.handled.append(vector)
         if self._handler is None:
             return
-        interrupted, _ = self._stack[-1]
-        self._stack[-1] = (interrupted, self._computing)
+        self._stack[-1].left = self._computing
         self._masks.append(self.interrupts_enabled)
-        self._stack.append((self._handler(self, vector), 0))
+        self._stack.append(_Frame(self._handler(self, vector)))
         self.interrupts_enabled = False
         self._computing = 0
 
@@ -149,7 +161,6 @@ class ScriptedEngine:
         self._stack.clear()
         self._masks.clear()
         self._computing = 0
-        self._fault = self._answer = None
         self.interrupts_enabled = self.shadow = self.in_nmi = False
 
     def startup(self, page: int) -> None:
@@ -157,19 +168,19 @@ class ScriptedEngine:
         assert self.waits, "a SIPI starts a CPU that waits for one"
         self.waits = False
         self.pages.append(page)
-        self._stack = [(self._guest(self), 0)]
+        self._stack = [_Frame(self._guest(self))]
 
     def close(self) -> None:
         """There is nothing to free."""
 
     def inject_exception(self, vector: int, error_code: int | None = None) -> None:
         self.faults.append((vector, error_code))
-        self._fault = ScriptedFault(vector, error_code)
+        self._stack[-1].fault = ScriptedFault(vector, error_code)
 
     def complete(self, answer: e.Answer = None) -> None:
         self.instructions += 1
         self.shadow = False
-        self._answer = answer
+        self._stack[-1].answer = answer
 
     def run(
         self,
@@ -220,13 +231,13 @@ class ScriptedEngine:
     def _next_step(self) -> int | e.Exit | None:
         """What the topmost script does next; None when the guest's own has ended."""
         while self._stack:
-            script, _ = self._stack[-1]
-            answer, self._answer = self._answer, None
+            frame = self._stack[-1]
             try:
-                if self._fault is not None:
-                    fault, self._fault = self._fault, None
-                    return script.throw(fault)
-                return script.send(answer)
+                if frame.fault is not None:
+                    fault, frame.fault = frame.fault, None
+                    return frame.script.throw(fault)
+                answer, frame.answer = frame.answer, None
+                return frame.script.send(answer)
             except StopIteration:
                 self._stack.pop()
                 if not self._stack:
@@ -235,6 +246,7 @@ class ScriptedEngine:
                 self.interrupts_enabled = self._masks.pop()
                 if self.in_nmi and len(self._stack) == self._nmi_depth:
                     self.in_nmi = False
-                if left := self._stack[-1][1]:
+                if left := self._stack[-1].left:
+                    self._stack[-1].left = 0
                     return left
         return None

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.machine.unicorn.bare import Bare
-from vlapic.machine.unicorn.blocks import native_counting
+from vlapic.machine.unicorn.machine_code import native_counting
 
 
 @pytest.fixture(params=["native", "portable"])

@@ -36,7 +36,7 @@ def test_a_state_laid_out_differently_is_refused(monkeypatch):
 
     class Registers:
         def read(self):
-            return [0] * 20
+            return [0] * 21
 
         def write(self, *values):
             pass
@@ -46,12 +46,13 @@ def test_a_state_laid_out_differently_is_refused(monkeypatch):
 
 
 def test_hidden_flags_are_read_and_changed(cpu):
-    fresh = cpu.hflags()
+    state = cpu.state
+    fresh = state.hflags()
     assert fresh & layout.HF_CS64
-    cpu.change_hflags(0, layout.HF_INHIBIT_IRQ)
-    assert cpu.hflags() == fresh | layout.HF_INHIBIT_IRQ
-    cpu.change_hflags(clear=layout.HF_INHIBIT_IRQ)
-    assert cpu.hflags() == fresh
+    state.change_hflags(0, layout.HF_INHIBIT_IRQ)
+    assert state.hflags() == fresh | layout.HF_INHIBIT_IRQ
+    state.change_hflags(clear=layout.HF_INHIBIT_IRQ)
+    assert state.hflags() == fresh
 
 
 def test_registers_are_read_and_written_at_once(cpu):

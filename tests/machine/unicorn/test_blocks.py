@@ -11,8 +11,8 @@ import pytest
 
 from tests.machine.unicorn.bare import ENTRY, SCRATCH, Bare, code
 from vlapic.machine import engine as e
-from vlapic.machine.unicorn import blocks
-from vlapic.machine.unicorn.blocks import MACHINE_CODE, SITE_OFFSET, native_counting
+from vlapic.machine.unicorn import machine_code
+from vlapic.machine.unicorn.machine_code import COMPARE_OFFSET, MACHINE_CODE, SITE_OFFSET, native_counting
 
 SEEDS = 200
 
@@ -32,11 +32,15 @@ def test_the_machine_code_is_its_source_assembled(tmp_path):
     symbols = {
         line.split()[2]: int(line.split()[0], 16) for line in run("nm", "blocks.o").stdout.splitlines()
     }
-    assert (symbols["count_block"], symbols["stop_at_site"]) == (0, SITE_OFFSET)
+    assert [symbols[name] for name in ("count_block", "stop_at_site", "compare_code")] == [
+        0,
+        SITE_OFFSET,
+        COMPARE_OFFSET,
+    ]
 
 
 def test_more_blocks_than_the_table_holds_are_counted_exactly(boot, monkeypatch):
-    monkeypatch.setattr(blocks, "_FULL", 100)
+    monkeypatch.setattr(machine_code, "_FULL", 100)
     count = 1000
     # mov $3, %ecx; 1: jmp +0, `count` times; dec %ecx; jz 2f; jmp 1b; 2: hlt
     back = struct.pack("<i", -(2 * count + 9))

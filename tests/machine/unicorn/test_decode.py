@@ -5,7 +5,15 @@ from itertools import pairwise
 import pytest
 
 from tests.machine.unicorn.bare import code
-from vlapic.machine.unicorn.decode import REMAP_FLAG, SHADOW_FLAG, WINDOW_FLAG, Kind, decode, waiting_loop
+from vlapic.machine.unicorn.decode import (
+    MODE_FLAG,
+    REMAP_FLAG,
+    SHADOW_FLAG,
+    WINDOW_FLAG,
+    Kind,
+    decode,
+    waiting_loop,
+)
 
 AT = 0x10_0000
 
@@ -144,24 +152,49 @@ def test_the_instructions_that_leave_are_found_with_their_operands():
         64 6e                   fs outsb
         67 6c                   addr32 insb
         0f a2                   cpuid
+        0f 22 e3                mov %rbx, %cr4
+        0f 01 c1                vmcall
+        0f 01 d9                vmmcall
         """
     )
     block = decode(program, AT, len(program), 64, reader(program))
     found = [
-        (site.kind, site.size, site.port, site.register, site.repeated, site.plain) for site in block.sites
+        (site.kind, site.size, site.port, site.register, site.repeated, site.address_bits, site.segment)
+        for site in block.sites
     ]
     assert found == [
-        (Kind.RDMSR, 0, None, 0, False, True),
-        (Kind.OUT, 1, 0x80, 0, False, True),
-        (Kind.IN, 2, None, 0, False, True),
-        (Kind.READ_CR8, 0, None, 9, False, True),
-        (Kind.WRITE_CR8, 0, None, 0, False, True),
-        (Kind.OUTS, 1, None, 0, True, True),
-        (Kind.OUTS, 1, None, 0, False, False),
-        (Kind.INS, 1, None, 0, False, False),
-        (Kind.CPUID, 0, None, 0, False, True),
+        (Kind.RDMSR, 0, None, 0, False, 64, "ds"),
+        (Kind.OUT, 1, 0x80, 0, False, 64, "ds"),
+        (Kind.IN, 2, None, 0, False, 64, "ds"),
+        (Kind.READ_CR8, 0, None, 9, False, 64, "ds"),
+        (Kind.WRITE_CR8, 0, None, 0, False, 64, "ds"),
+        (Kind.OUTS, 1, None, 0, True, 64, "ds"),
+        (Kind.OUTS, 1, None, 0, False, 64, "fs"),
+        (Kind.INS, 1, None, 0, False, 32, "ds"),
+        (Kind.CPUID, 0, None, 0, False, 64, "ds"),
+        (Kind.WRITE_CR4, 0, None, 3, False, 64, "ds"),
+        (Kind.HYPERCALL, 0, None, 0, False, 64, "ds"),
+        (Kind.HYPERCALL, 0, None, 0, False, 64, "ds"),
     ]
-    assert block.count == 9
+    assert block.count == 12
+
+
+@pytest.mark.parametrize(
+    ("bits", "program", "size", "address_bits", "count"),
+    [
+        (16, "67 f3 6e", 1, 32, 1),  # addr32 rep outsb
+        (16, "66 6f", 4, 16, 1),  # outsl
+        (32, "66 67 6d", 2, 16, 1),  # addr16 insw
+        (32, "48 6d", 4, 32, 2),  # dec %eax; insl
+    ],
+)
+def test_the_same_bytes_are_other_instructions_in_code_of_another_size(
+    bits, program, size, address_bits, count
+):
+    data = bytes.fromhex(program)
+    block = decode(data, AT, len(data), bits, reader(data))
+    (site,) = block.sites
+    assert (site.bits, site.size, site.address_bits, block.count) == (bits, size, address_bits, count)
 
 
 @pytest.mark.parametrize(
@@ -169,12 +202,13 @@ def test_the_instructions_that_leave_are_found_with_their_operands():
     [
         ("fb", WINDOW_FLAG | SHADOW_FLAG),  # sti
         ("9d", WINDOW_FLAG),  # popf
-        ("48 cf", WINDOW_FLAG),  # iretq
+        ("48 cf", WINDOW_FLAG | MODE_FLAG),  # iretq
         ("8e d0", SHADOW_FLAG),  # mov %eax, %ss
         ("8e d8", 0),  # mov %eax, %ds
         ("0f 22 d8", REMAP_FLAG),  # mov %rax, %cr3
         ("0f 01 38", REMAP_FLAG),  # invlpg (%rax)
-        ("48 cb", REMAP_FLAG),  # lretq
+        ("48 cb", MODE_FLAG),  # lretq
+        ("0f 05", MODE_FLAG),  # syscall
         ("90", 0),
     ],
 )

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from tests.machine.unicorn.bare import ENTRY, LOAD, SCRATCH, Bare, code
+from tests.machine.unicorn.bare import ENTRY, SCRATCH, Bare, code
 from vlapic.errors import EngineError
 from vlapic.machine import engine as e
 
@@ -845,7 +845,7 @@ def test_what_a_callback_raises_comes_out_of_the_run(boot, monkeypatch):
             """
         )
     )
-    monkeypatch.setattr(guest.engine._tsc, "ratio", None, raising=False)
+    monkeypatch.setattr(guest.engine._time._tsc, "ratio", None, raising=False)
     with pytest.raises(TypeError):
         guest.run()
 
@@ -859,7 +859,7 @@ def test_a_closed_cpu_knows_where_it_stood_and_leaves_memory_to_its_owner(boot):
     for use in (guest.run, guest.engine.complete, lambda: guest.engine.inject_interrupt(32)):
         with pytest.raises(EngineError, match="the emulated CPU is closed; make another one"):
             use()
-    assert guest.memory[LOAD : LOAD + 8] == b"VLAPIC64"
+    assert guest.memory[ENTRY : ENTRY + 3] == b"\x90\x0f\x30"
     guest.memory.close()
 
 

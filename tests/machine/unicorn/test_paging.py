@@ -7,6 +7,7 @@ import pytest
 from tests.machine.unicorn.bare import ram
 from vlapic.machine.unicorn.paging import ACCESSED, DIRTY, PageFault, Paging, is_canonical
 
+PG, LONG_CR0, PAE, PSE, EFER = 1 << 31, 1 << 31 | 1 << 16, 1 << 5, 1 << 4, 0xD00
 TABLES = 0x1000, 0x2000, 0x3000, 0x4000
 
 
@@ -20,7 +21,7 @@ def mapped(*entries):
     for table, value in zip(TABLES, entries, strict=False):
         struct.pack_into("<Q", memory, table, value)
     paging = Paging(memory)
-    paging.use(0x1000)
+    paging.use(LONG_CR0, 0x1000, PAE, EFER)
     return memory, paging
 
 
@@ -58,7 +59,7 @@ def test_an_access_that_is_not_allowed_says_why(entries, write, error_code):
 
 def test_without_write_protection_the_kernel_writes_anywhere():
     _, paging = mapped(0x2003, 0x3003, 0x4003, 0x5001)
-    paging.use(0x1000, write_protect=False)
+    paging.use(PG, 0x1000, PAE, EFER)
     assert paging.translate(0, write=True) == 0x5000
 
 

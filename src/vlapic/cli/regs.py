@@ -1,0 +1,90 @@
+"""`vlapic regs`: the register table of the local APIC, as the device has it."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from vlapic.apic.registers import REGISTERS, Register
+from vlapic.cli.output import emit
+from vlapic.errors import STATUS_OK, unknown_name
+
+SCHEMA = "vlapic.regs/1"
+
+
+@click.command("regs")
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
+def command(name: str | None, as_json: bool) -> int:
+    """Show the local APIC's registers, or the one called NAME.
+
+    Access is ro, wo or rw in xAPIC mode (the memory-mapped page) and in x2APIC mode (MSRs); - is none at all.
+    """
+    rows = REGISTERS if name is None else (_find(name),)
+    emit(lambda: _print(rows, as_json))
+    return STATUS_OK
+
+
+def _find(name: str) -> Register:
+    by_name = {row.name: row for row in REGISTERS}
+    try:
+        return by_name[name.upper()]
+    except KeyError:
+        raise unknown_name("register", name.upper(), by_name) from None
+
+
+def as_json_object(row: Register) -> dict[str, object]:
+    """A row as JSON has it: numbers are numbers, an MSR that is not there is null."""
+    return {
+        "name": row.name,
+        "offset": row.offset,
+        "count": row.count,
+        "msr": row.msr if row.x2apic.value != "-" else None,
+        "xapic": row.xapic.value,
+        "x2apic": row.x2apic.value,
+        "reset": row.reset,
+        "writable": row.writable,
+        "x2apic_writable": row.writable_in(x2apic=True),
+        "what": row.what,
+    }
+
+
+def columns(row: Register) -> tuple[str, ...]:
+    """A row as people read it; of a bank, the first register and how many there are."""
+    several = f" x{row.count}" if row.count > 1 else ""
+    return (
+        row.name,
+        f"{row.offset:#x}{several}",
+        f"{row.msr:#x}{several}" if row.x2apic.value != "-" else "-",
+        row.xapic.value,
+        row.x2apic.value,
+        f"{row.reset:#x}",
+        f"{row.writable:#x}" if row.xapic.writable or row.x2apic.writable else "-",
+        row.what,
+    )
+
+
+#: Headings of `columns`.
+HEADINGS = ("name", "offset", "MSR", "xAPIC", "x2APIC", "reset", "writable", "what")
+
+
+def _print(rows: tuple[Register, ...], as_json: bool) -> None:
+    if as_json:
+        found = {"schema": SCHEMA, "registers": [as_json_object(row) for row in rows]}
+        print(json.dumps(found, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    for heading in HEADINGS:
+        # Only what a register is for may take several lines.
+        table.add_column(heading, no_wrap=heading != HEADINGS[-1])
+    for row in rows:
+        table.add_row(*columns(row))
+    # Rich would end the program where the reader of stdout went away.
+    console = Console(highlight=False)
+    with console.capture() as printed:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in printed.get().split("\n")), end="")
