@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", ROOT / "docs" / "run.md"]
+DOCUMENTS = [ROOT / "README.md", ROOT / "docs" / "run.md", ROOT / "docs" / "guests.md"]
 LEFT_OUT = "..."
 
 #: The ways documents call the command, all of which have to be the one under test.

@@ -1,17 +1,19 @@
 """The built-in guests: rebuilt byte for byte, and run to their end."""
 
+import re
 import shutil
 import subprocess
 from itertools import pairwise
 
 import pytest
 
+from tests.documents import ROOT
 from tests.machine.guest_runs import GUESTS, SOURCES, GuestRun
 from vlapic.machine import engine as e
 from vlapic.machine.loader import MIB, load
 from vlapic.machine.programs import PROGRAMS
-from vlapic.machine.unicorn.blocks import native_counting
 from vlapic.machine.unicorn.engine import UnicornEngine
+from vlapic.machine.unicorn.machine_code import native_counting
 from vlapic.tsc import GuestTsc
 
 TIMER_VECTOR = 0xE0
@@ -20,18 +22,39 @@ HOST_KHZ = GUEST_KHZ = 2_000_000
 DEADLINE_GUESTS = pytest.mark.parametrize("name", ["deadline", "deadline-hlt"])
 
 
-@pytest.mark.parametrize("name", SOURCES)
-def test_an_image_is_its_source_built(name, tmp_path):
+def build(source, folder):
+    """A flat image, built as docs/guests.md says."""
     if not all(map(shutil.which, ("as", "ld", "objcopy"))):
         pytest.skip("needs GNU as, ld and objcopy (binutils)")
 
     def run(*command):
-        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
 
-    run("as", "--64", "-mx86-used-note=no", "-I", GUESTS, GUESTS / f"{name}.S", "-o", "guest.o")
+    run("as", "--64", "-mx86-used-note=no", "-I", GUESTS, source, "-o", "guest.o")
     run("ld", "-static", "--build-id=none", "-T", GUESTS / "guest.ld", "guest.o", "-o", "guest.elf")
     run("objcopy", "-O", "binary", "-j", ".text", "guest.elf", "guest.bin")
-    assert (tmp_path / "guest.bin").read_bytes() == (GUESTS / f"{name}.bin").read_bytes()
+    return (folder / "guest.bin").read_bytes()
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_an_image_is_its_source_built(name, tmp_path):
+    assert build(GUESTS / f"{name}.S", tmp_path) == (GUESTS / f"{name}.bin").read_bytes()
+
+
+def test_the_guest_written_in_the_documentation_runs(tmp_path):
+    (listing,) = re.findall(r"```asm\n(.*?)```", (ROOT / "docs" / "guests.md").read_text(), re.DOTALL)
+    (tmp_path / "three.S").write_text(listing)
+    run = GuestRun(build(tmp_path / "three.S", tmp_path))
+    assert (run.value, run.console, run.results.count) == (0, "three: 3 interrupts\n", 3)
+
+
+def test_the_documentation_lists_every_built_in_guest_with_its_default():
+    text = (ROOT / "docs" / "guests.md").read_text()
+    rows = re.findall(r"^\| `([a-z-]+)` \| .* \| (\d) \| (none|[\d ]*\d)", text, re.MULTILINE)
+    assert rows == [
+        (name, str(each.vcpus), "none" if name == "interrupt" else f"{each.delta_cycles:,}".replace(",", " "))
+        for name, each in PROGRAMS.items()
+    ]
 
 
 def test_every_built_in_guest_has_a_source():
@@ -265,3 +288,49 @@ def test_a_timer_advanced_beyond_its_time_comes_before_the_hlt(advance, stage):
 
 def test_the_hrtimer_is_not_advanced_in_one_shot_mode():
     assert GuestRun("interrupt", advance=25_000, preemption=False).value == 0
+
+
+# -- two vCPUs --
+
+
+@pytest.mark.parametrize("vcpus", [2, 3])
+def test_every_question_of_ipi_is_answered(vcpus):
+    run = GuestRun("ipi", 25, 0, vcpus=vcpus)
+    assert (run.value, run.console) == (0, "ipi: 25 interrupts\n")
+    assert run.results.count == 25
+    # At least an exit on each side, a wake-up and two injections.
+    assert 2 * 900 + 2700 + 2 * 300 < run.results.min_cycles <= run.results.max_cycles < 50_000
+
+
+def test_scaled_times_each_vcpu_by_its_own_tsc():
+    run = GuestRun("scaled", 20, 300_000, vcpus=2, tsc_khz=(2_500_000, 1_500_000))
+    assert run.value == 0
+    assert run.console == (
+        "scaled: CPU 0, 20 interrupts, TSC 2500000 kHz\nscaled: CPU 1, 20 interrupts, TSC 1500000 kHz\n"
+    )
+    for index, measured in enumerate((run.results, run.second_results)):
+        late = [it.handler_tsc - it.deadline_tsc for it in run.interrupts if it.vcpu == index]
+        assert (measured.count, measured.early) == (20, 0)
+        assert measured.min_cycles == pytest.approx(min(late), abs=10)
+        assert measured.max_cycles == pytest.approx(max(late), abs=10)
+
+
+def test_lateness_in_cycles_goes_with_the_frequency():
+    run = GuestRun("scaled", 20, 300_000, vcpus=2, tsc_khz=(2_500_000, 1_250_000))
+    assert run.second_results.sum_cycles == pytest.approx(run.results.sum_cycles / 2, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["ipi", "scaled"])
+def test_a_guest_for_two_says_so_where_there_is_one(name):
+    run = GuestRun(name, 5)
+    assert (run.value, run.console) == (3, f"{name}: needs two CPUs\n")
+    assert run.failure is None
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_guest_runs_the_same_twice(name):
+    def seen():
+        run = GuestRun(name, 6, vcpus=PROGRAMS[name].vcpus, events=True)
+        return run.console, run.results, [vcpu.engine.instructions for vcpu in run.vcpus], run.events
+
+    assert seen() == seen()

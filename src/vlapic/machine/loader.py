@@ -1,54 +1,57 @@
-"""Guest images, and how a guest finds itself when it starts.
+"""How a guest gets into its memory, and what it finds when it starts.
 
-The form of the built-in guests is flat 64-bit code that begins with a header of 32 bytes, little-endian,
-which is
-part of the image and is loaded with it:
+An image is flat (`images/flat.py`), has a multiboot header (`images/multiboot.py`), or is a plain ELF
+executable (`images/elf.py`). It is checked whole before anything is made.
 
-    offset  0  8 bytes  b"VLAPIC64"
-            8  u32      physical address at which the image's first byte is loaded
-           12  u32      entry point, counted from there
-           16  u32      bytes of memory the guest needs beyond the image, zeroed
-           20  u32      results area, counted from the load address
-           24  8 bytes  zero
+A flat image and a plain ELF64 start in 64-bit mode at CPL 0: CR3 = an identity map of the first 4 GiB,
+CS = 0x08 (64-bit code), DS, ES, SS, FS, GS = 0x10 in a flat GDT, RDI = timer interrupts asked for,
+RSI = distance of the deadlines in cycles of its TSC. One with a multiboot header and a plain ELF32 start in
+32-bit protected mode, in flat segments without a table, paging off. Both have interrupts off, EAX and EBX as
+multiboot has them (its magic number, the address of the boot information), a stack, and no IDT: until a guest
+loads one any exception is a triple fault.
 
-The guest starts in 64-bit mode at CPL 0 with interrupts off: RDI = timer interrupts asked for, RSI = distance
-of the deadlines in cycles of its TSC, RSP = top of a stack, CR3 = an identity map of the first 4 GiB,
-CS = 0x08 (64-bit code) and DS, ES, SS, FS, GS = 0x10 in a flat GDT, and no IDT: until it loads one any
-exception is a triple fault. The first MiB of memory holds what the loader built; an image begins at 1 MiB or
-above.
+    0x01000  page tables and GDT, in 64-bit mode only
+    0x80000  top of the stack
+    0x90000  boot information; no RAM for programs from here to 1 MiB
 """
 
 from __future__ import annotations
 
 import mmap
-import struct
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlapic.errors import ImageError
-from vlapic.machine.engine import FirstState
+from vlapic.errors import ImageError, UsageError
+from vlapic.machine.engine import CpuMode, FirstState
+from vlapic.machine.images import elf, flat, long_mode, multiboot
+from vlapic.machine.images.flat import HEADER, MAGIC, RESULTS
+from vlapic.machine.images.image import MIB, Image, Reserved, check
+from vlapic.machine.images.long_mode import CODE_SELECTOR, DATA_SELECTOR
 
-MAGIC = b"VLAPIC64"
-HEADER = struct.Struct("<8sIIII8s")
-#: Count, early count, then minimum, maximum and sum of the lateness in guest TSC cycles (signed).
-RESULTS = struct.Struct("<QQqqq")
-
-MIB = 1 << 20
-DEFAULT_MEMORY = 16 * MIB
+DEFAULT_MEMORY = 128 * MIB
+MIN_MEMORY = 2 * MIB
 #: Guest memory ends where the devices' part of the first 4 GiB begins.
 MAX_MEMORY = 0xC000_0000
+#: A larger file is not read.
+MAX_IMAGE = 256 * MIB
 
-CODE_SELECTOR, DATA_SELECTOR = 0x08, 0x10
-_CODE_DESCRIPTOR = 0x00AF_9B00_0000_FFFF
-_DATA_DESCRIPTOR = 0x00CF_9300_0000_FFFF
+_STACK_TOP, _STACK_BYTES = 0x8_0000, 0x1_0000
+_BOOT_INFORMATION, _BOOT_INFORMATION_BYTES = 0x9_0000, 0x1_0000
+#: Of a command line, with its first word and its zero.
+_MAX_COMMAND_LINE = _BOOT_INFORMATION_BYTES - 0x1000
 
-# Where the loader builds what the guest starts with.
-_PML4, _PDPT, _DIRECTORIES, _GDT, _STACK_TOP = 0x1000, 0x2000, 0x3000, 0x7000, 0x8_0000
-_TABLE_FLAGS = 0x3  # present, writable
-_PAGE_FLAGS = 0x83  # and a page of 2 MiB
+_NO_PROGRAMS = Reserved(_BOOT_INFORMATION, MIB, "the boot information is and a PC has no RAM for programs")
+_RESERVED = {
+    CpuMode.PROTECTED: (_NO_PROGRAMS,),
+    CpuMode.LONG: (
+        Reserved(long_mode.START, long_mode.END, "the page tables are"),
+        Reserved(_STACK_TOP - _STACK_BYTES, _STACK_TOP, "the stack is"),
+        _NO_PROGRAMS,
+    ),
+}
 
 _FOREIGN = {
-    b"\x7fELF": "an ELF file",
     b"\x1f\x8b": "a gzip file",
     b"\xfd7zXZ": "an xz file",
     b"BZh": "a bzip2 file",
@@ -76,18 +79,24 @@ class LoadedGuest:
     """A guest in its memory, ready to start.
 
     Attributes:
+        form: of its image, in words that follow "a".
         memory: guest RAM from physical 0. What Python writes to it after the guest's first run is not seen by
             code the CPU has translated already.
         first: the registers it starts with.
-        results_address: where it keeps its results.
+        command_line: what it is told, first the image's name.
+        results_address: where it keeps its results; None if its image does not say.
     """
 
+    form: str
     memory: mmap.mmap
     first: FirstState
-    results_address: int
+    command_line: bytes
+    results_address: int | None
 
-    def results(self) -> Results:
-        """The results area as it is now."""
+    def results(self) -> Results | None:
+        """The results area as it is now; None if there is none."""
+        if self.results_address is None:
+            return None
         return Results(*RESULTS.unpack_from(self.memory, self.results_address))
 
 
@@ -96,103 +105,102 @@ def load(
     memory_bytes: int = DEFAULT_MEMORY,
     interrupts: int = 0,
     delta_cycles: int = 0,
+    append: str = "",
 ) -> LoadedGuest:
-    """Load a flat image into new memory.
+    """Load an image into new memory.
 
     Args:
         image: the file, or its bytes.
-        memory_bytes: guest RAM; whole pages, up to 3 GiB.
-        interrupts: timer interrupts the guest is asked to take, 0 to 2^64-1.
-        delta_cycles: distance of its deadlines, cycles of the guest's TSC, 0 to 2^64-1.
+        memory_bytes: guest RAM; whole pages, 2 MiB to 3 GiB.
+        interrupts: timer interrupts the guest is asked to take, 0 to 2^64-1; 64-bit guests are told.
+        delta_cycles: distance of its deadlines, cycles of the guest's TSC, 0 to 2^64-1; they too.
+        append: its command line, behind the image's name.
 
     Raises:
         ImageError: the image cannot be run; nothing has been made.
+        UsageError: not so much memory, or not such a command line.
     """
+    if memory_bytes % mmap.PAGESIZE or not MIN_MEMORY <= memory_bytes <= MAX_MEMORY:
+        raise UsageError(
+            f"{memory_bytes} bytes of guest memory; expected whole pages, 2 MiB to 3072 MiB; try 128 MiB"
+        )
+    command_line = _command_line(image, append)
     name, data = _read(image)
-    address, entry, results = _check(name, data, memory_bytes)
+    try:
+        asked = _parse(memoryview(data))
+        check(asked, memory_bytes, _RESERVED[asked.mode])
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from None
     memory = mmap.mmap(-1, memory_bytes)
-    _build_tables(memory)
-    memory[address : address + len(data)] = data
-    first = FirstState(
-        rip=address + entry,
-        rsp=_STACK_TOP,
-        rdi=interrupts,
-        rsi=delta_cycles,
-        cr3=_PML4,
-        gdt_base=_GDT,
-        gdt_limit=3 * 8 - 1,
-    )
-    return LoadedGuest(memory, first, address + results)
+    first = _prepare(memory, asked, interrupts, delta_cycles, command_line)
+    for segment in asked.segments:
+        memory[segment.address : segment.address + len(segment.data)] = segment.data
+    return LoadedGuest(asked.form, memory, first, command_line, asked.results_address)
+
+
+def _command_line(image: Path | bytes, append: str) -> bytes:
+    """The image's name, as boot loaders have it, and what was asked for."""
+    line = os.fsencode(image.name if isinstance(image, Path) else "guest")
+    if append:
+        line += b" " + os.fsencode(append)
+    if b"\0" in line or len(line) >= _MAX_COMMAND_LINE:
+        zeros = line.count(0)
+        raise UsageError(
+            f"a command line of {len(line)} bytes, {zeros} of them zero; expected at most"
+            f" {_MAX_COMMAND_LINE - 1}, none of them zero; try another --append"
+        )
+    return line
 
 
 def _read(image: Path | bytes) -> tuple[str, bytes]:
     if isinstance(image, bytes):
         return "the image", image
+    data = bytearray()
     try:
-        return str(image), image.read_bytes()
+        with image.open("rb") as file:
+            while len(data) <= MAX_IMAGE and (more := file.read(MIB)):
+                data += more
     except FileNotFoundError:
         raise ImageError(
             f"{image}: no such file; expected a guest image or a built-in guest's name;"
             " see: vlapic run --list"
         ) from None
-    except OSError as error:
-        raise ImageError(f"{image}: {error.strerror or error}; expected a readable guest image") from None
+    except (OSError, ValueError) as error:  # the latter for a zero in the name
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"{image}: {reason}; expected a readable guest image") from None
+    return str(image), bytes(data)
 
 
-def _check(name: str, data: bytes, memory_bytes: int) -> tuple[int, int, int]:
-    """Check an image whole: load address, entry and results offsets of one that can be run."""
-    if memory_bytes % mmap.PAGESIZE or not 2 * MIB <= memory_bytes <= MAX_MEMORY:
-        raise ImageError(
-            f"{memory_bytes} bytes of guest memory; expected whole pages, 2 MiB to 3072 MiB; try 16 MiB"
-        )
+def _parse(data: memoryview) -> Image:
+    """What a file asks for, by the form it has."""
     if not data:
-        raise ImageError(f"{name}: the file is empty; expected a flat image of vlapic; try a built-in guest")
-    if not data.startswith(MAGIC):
+        raise ImageError("the file is empty; expected a guest image; try a built-in guest")
+    if len(data) > MAX_IMAGE:
+        raise ImageError(f"has more than {MAX_IMAGE // MIB} MiB; expected less; try strip")
+    if data[: len(MAGIC)] == MAGIC:
+        return flat.read(data)
+    header = multiboot.find_header(data)
+    if header is not None:
+        return multiboot.read(data, header)
+    if multiboot.has_version_2(data):
         raise ImageError(
-            f"{name}: looks like {_looks_like(data)}; expected a flat image that begins with"
-            f" {MAGIC.decode()}; try a built-in guest, see: vlapic run --list"
+            "has a multiboot header of version 2 only; expected one of version 1; try an image that has both"
         )
-    if len(data) < HEADER.size:
-        raise ImageError(
-            f"{name}: {len(data)} bytes, cut off in its header of {HEADER.size}; try to build it again"
-        )
-    _, address, entry, bss, results, reserved = HEADER.unpack_from(data)
-    if any(reserved):
-        raise ImageError(
-            f"{name}: the header's last 8 bytes are {reserved.hex()}, expected zeros;"
-            " try an image built for this version"
-        )
-    if address < MIB:
-        raise ImageError(
-            f"{name}: wants to be loaded at {address:#x}, where the page tables are;"
-            f" link it at {MIB:#x} or above"
-        )
-    end = address + len(data) + bss
-    if end > memory_bytes:
-        raise ImageError(
-            f"{name}: needs memory up to {end:#x}, the guest has {memory_bytes:#x}; "
-            f"try --memory {-(-end // MIB)}"
-        )
-    if not HEADER.size <= entry < len(data):
-        raise ImageError(
-            f"{name}: the entry point is at {entry:#x}, expected {HEADER.size:#x} to {len(data) - 1:#x},"
-            " inside the image and behind its header"
-        )
-    if results + RESULTS.size > len(data) + bss:
-        raise ImageError(
-            f"{name}: the results area is at {results:#x}, expected {RESULTS.size} bytes below"
-            f" {len(data) + bss:#x}"
-        )
-    return address, entry, results
+    if data[: len(elf.MAGIC)] == elf.MAGIC:
+        return elf.read(data)
+    raise ImageError(
+        f"looks like {_looks_like(bytes(data[:1024]))}; expected a multiboot image, an ELF executable, or"
+        f" a flat image that begins with {MAGIC.decode()}; try a built-in guest, see: vlapic run --list"
+    )
 
 
-def _looks_like(data: bytes) -> str:
-    if data[_LINUX_MAGIC_AT : _LINUX_MAGIC_AT + 4] == _LINUX_MAGIC:
+def _looks_like(head: bytes) -> str:
+    if head[_LINUX_MAGIC_AT : _LINUX_MAGIC_AT + 4] == _LINUX_MAGIC:
         return "a Linux kernel"  # it may begin like a PE file
     for magic, what in _FOREIGN.items():
-        if data.startswith(magic):
+        if head.startswith(magic):
             return what
-    head = data[:256]
+    head = head[:256]
     if not any(head):
         return "zeros"
     if all(byte in b"\t\n\r" or 0x20 <= byte < 0x7F for byte in head):
@@ -200,11 +208,54 @@ def _looks_like(data: bytes) -> str:
     return f"unknown data ({head[:8].hex(' ')} ...)"
 
 
-def _build_tables(memory: mmap.mmap) -> None:
-    """Page tables that map the first 4 GiB onto themselves in pages of 2 MiB, and a flat GDT."""
-    struct.pack_into("<Q", memory, _PML4, _PDPT | _TABLE_FLAGS)
-    for gib in range(4):
-        struct.pack_into("<Q", memory, _PDPT + 8 * gib, _DIRECTORIES + 0x1000 * gib | _TABLE_FLAGS)
-    pages = (page * 2 * MIB | _PAGE_FLAGS for page in range(4 * 512))
-    struct.pack_into("<2048Q", memory, _DIRECTORIES, *pages)
-    struct.pack_into("<3Q", memory, _GDT, 0, _CODE_DESCRIPTOR, _DATA_DESCRIPTOR)
+def _prepare(
+    memory: mmap.mmap, asked: Image, interrupts: int, delta_cycles: int, command_line: bytes
+) -> FirstState:
+    """Write what a guest starts with; its first registers."""
+    ranges = (
+        multiboot.MemoryRange(0, _BOOT_INFORMATION, True),
+        multiboot.MemoryRange(_BOOT_INFORMATION, MIB, False),
+        multiboot.MemoryRange(MIB, len(memory), True),
+        multiboot.MemoryRange(MAX_MEMORY, 1 << 32, False),
+    )
+    information = multiboot.boot_information(
+        _BOOT_INFORMATION, _BOOT_INFORMATION, len(memory) - MIB, ranges, command_line
+    )
+    memory[_BOOT_INFORMATION : _BOOT_INFORMATION + len(information)] = information
+    if asked.mode is CpuMode.PROTECTED:
+        return FirstState(
+            asked.entry,
+            _STACK_TOP,
+            rax=multiboot.BOOT_MAGIC,
+            rbx=_BOOT_INFORMATION,
+            mode=asked.mode,
+        )
+    long_mode.build(memory)
+    return FirstState(
+        asked.entry,
+        _STACK_TOP,
+        rdi=interrupts,
+        rsi=delta_cycles,
+        cr3=long_mode.PML4,
+        gdt_base=long_mode.GDT,
+        gdt_limit=long_mode.GDT_BYTES - 1,
+        rax=multiboot.BOOT_MAGIC,
+        rbx=_BOOT_INFORMATION,
+    )
+
+
+__all__ = [
+    "CODE_SELECTOR",
+    "DATA_SELECTOR",
+    "DEFAULT_MEMORY",
+    "HEADER",
+    "MAGIC",
+    "MAX_IMAGE",
+    "MAX_MEMORY",
+    "MIB",
+    "MIN_MEMORY",
+    "RESULTS",
+    "LoadedGuest",
+    "Results",
+    "load",
+]

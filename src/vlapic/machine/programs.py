@@ -20,11 +20,17 @@ class Program:
         name: as on the command line.
         summary: one line for a list.
         delta_cycles: default distance of its deadlines, cycles of the guest's TSC.
+        vcpus: how many it is made for.
+        tsc_khz: frequencies of their TSCs unless others are asked for; empty: the host's.
+        needs: what it needs that not every machine has, in words; empty: nothing.
     """
 
     name: str
     summary: str
     delta_cycles: int = 200_000
+    vcpus: int = 1
+    tsc_khz: tuple[int, ...] = ()
+    needs: str = ""
 
     def image(self) -> bytes:
         """The built image."""
@@ -37,6 +43,26 @@ PROGRAMS = {
         Program("deadline", "TSC-deadline interrupts, spinning in between; local APIC through its page"),
         Program(
             "deadline-hlt", "TSC-deadline interrupts, asleep in HLT in between; local APIC in x2APIC mode"
+        ),
+        Program("oneshot", "one-shot interrupts of the APIC timer, spinning in between"),
+        # KVM gives no period below 200 us.
+        Program("periodic", "periodic interrupts of the APIC timer, spinning in between", 1_000_000),
+        Program("tickless", "asleep in HLT between deadlines from 1/16 to 50 times the distance"),
+        Program("storm", "deadlines near and already past; each must bring its handler once", 5_000),
+        Program(
+            "ipi",
+            "an interrupt to a second vCPU asleep in HLT, which answers with one; local APICs in x2APIC mode",
+            delta_cycles=0,
+            vcpus=2,
+            needs="two vCPUs",
+        ),
+        Program("interrupt", 'stages of kvm-unit-tests\' "interrupt": while running, STI;HLT, HLT state'),
+        Program(
+            "scaled",
+            "two vCPUs with TSCs of different frequency, each taking TSC-deadline interrupts by its own",
+            vcpus=2,
+            tsc_khz=(2_500_000, 1_500_000),
+            needs="two vCPUs, TSC scaling",
         ),
     )
 }

@@ -4,7 +4,8 @@
 # distance of the deadlines in TSC cycles, RSP = a stack, the first 4 GiB mapped one to one, the image at
 # LOAD_ADDRESS.
 #
-# Registers kept by the guests: R12 = interrupts asked for, R13 = distance, R14 = the deadline that is armed.
+# Registers kept by the guests: R12 = interrupts asked for, R13 = distance, R14 = the deadline that is armed;
+# RBX = the local APIC's page where it is used.
 
         .set    LOAD_ADDRESS, 0x100000
         .set    CODE_SELECTOR, 0x08
@@ -14,11 +15,35 @@
 
         .set    MSR_APIC_BASE, 0x1b
         .set    MSR_TSC_DEADLINE, 0x6e0
+        .set    X2APIC_ENABLE, 1 << 10
+
+# The local APIC's registers: offsets in its page; with x2APIC an MSR each.
+        .set    APIC, 0xfee00000
+        .set    APIC_EOI, 0xb0
+        .set    APIC_SPURIOUS, 0xf0
+        .set    APIC_IRR, 0x200
+        .set    APIC_ICR, 0x300
+        .set    APIC_ICR_HIGH, 0x310
+        .set    APIC_LVT_TIMER, 0x320
+        .set    APIC_INITIAL_COUNT, 0x380
+        .set    APIC_DIVIDE, 0x3e0
+        .set    MSR_EOI, 0x80b
+        .set    MSR_SPURIOUS, 0x80f
+        .set    MSR_ICR, 0x830
+        .set    MSR_LVT_TIMER, 0x832
+
+        .set    ENABLED, 0x1ff                  # spurious vector 0xff
+        .set    PERIODIC, 1 << 17
+        .set    TSC_DEADLINE, 1 << 18
+        .set    DIVIDE_BY_1, 0xb
 
 # What the guest reports.
         .set    ALL_GOOD, 0
         .set    SOME_EARLY, 1
         .set    WRONG_COUNT, 2
+        .set    ONE_CPU, 3              # and two are needed
+        .set    NO_SECOND_CPU, 4        # it is there, but does not start
+        .set    STAGE, 16               # plus the stage that failed
         .set    EXCEPTION, 0x80         # plus the vector
 
 # The image's first 32 bytes.
@@ -43,11 +68,25 @@ image:  .ascii  "VLAPIC64"
         .macro  ARM_DEADLINE
         READ_TSC
         addq    %r13, %rax
+        ARM_AT
+        .endm
+
+# Arm the timer for R14 := RAX; RCX and RDX are lost.
+        .macro  ARM_AT
         movq    %rax, %r14
         movq    %rax, %rdx
         shrq    $32, %rdx
         movl    $MSR_TSC_DEADLINE, %ecx
         wrmsr
+        .endm
+
+# The next pseudo-random number, in R15 and RAX; the upper bits are the good ones (Knuth's MMIX generator).
+        .macro  RANDOM
+        movabsq $6364136223846793005, %rax
+        imulq   %r15, %rax
+        movabsq $1442695040888963407, %r15
+        addq    %rax, %r15
+        movq    %r15, %rax
         .endm
 
 # One gate of the IDT: RDI = its address, RAX = the handler; RAX is lost.
@@ -80,30 +119,75 @@ image:  .ascii  "VLAPIC64"
         leaq    timer_interrupt(%rip), %rax
         WRITE_GATE
         lidt    idtr(%rip)
-        movq    smallest(%rip), %rax    # min and max of no value yet
-        movq    %rax, results + 24(%rip)
-        notq    %rax
-        movq    %rax, results + 16(%rip)
+        NO_RESULTS
         .endm
 
-# The handler, up to its EOI: how late is it? Saves RAX, RCX and RDX, which LEAVE_HANDLER restores.
-        .macro  ENTER_HANDLER
+# Another gate of it; RAX and RDI are lost.
+        .macro  SET_GATE vector, handler
+        leaq    idt + (\vector) * 16(%rip), %rdi
+        leaq    \handler(%rip), %rax
+        WRITE_GATE
+        .endm
+
+# Local APIC on in its page, at RBX; timer as said.
+        .macro  SET_UP_APIC lvt
+        movl    $APIC, %ebx
+        movl    $ENABLED, APIC_SPURIOUS(%rbx)
+        movl    $\lvt, APIC_LVT_TIMER(%rbx)
+        .endm
+
+# Local APIC on in x2APIC mode; RAX, RCX and RDX are lost.
+        .macro  SET_UP_X2APIC
+        movl    $MSR_APIC_BASE, %ecx
+        rdmsr
+        orl     $X2APIC_ENABLE, %eax
+        wrmsr
+        xorl    %edx, %edx
+        movl    $MSR_SPURIOUS, %ecx
+        movl    $ENABLED, %eax
+        wrmsr
+        .endm
+
+# End of interrupt in x2APIC mode; RAX, RCX and RDX are lost.
+        .macro  X2APIC_EOI
+        xorl    %eax, %eax
+        xorl    %edx, %edx
+        movl    $MSR_EOI, %ecx
+        wrmsr
+        .endm
+
+# The handler, up to its EOI: how late is it? Saves RAX, RCX and RDX, which LEAVE_HANDLER restores. Each CPU
+# may have results of its own.
+        .macro  ENTER_HANDLER base=results, at="(%rip)"
         pushq   %rdx
         pushq   %rax
         READ_TSC                        # first of all, what is measured
         pushq   %rcx
         subq    %r14, %rax              # lateness, negative if early
-        incq    results(%rip)
+        MEASURED \base, "\at"
+        .endm
+
+# Count RAX, a lateness or another time in cycles.
+        .macro  MEASURED base=results, at="(%rip)"
+        incq    \base\at
         testq   %rax, %rax
         jns     1f
-        incq    results + 8(%rip)
-1:      cmpq    results + 16(%rip), %rax
+        incq    \base + 8\at
+1:      cmpq    \base + 16\at, %rax
         jge     2f
-        movq    %rax, results + 16(%rip)
-2:      cmpq    results + 24(%rip), %rax
+        movq    %rax, \base + 16\at
+2:      cmpq    \base + 24\at, %rax
         jle     3f
-        movq    %rax, results + 24(%rip)
-3:      addq    %rax, results + 32(%rip)
+        movq    %rax, \base + 24\at
+3:      addq    %rax, \base + 32\at
+        .endm
+
+# No value yet: the least is 2^63 - 1, the greatest -2^63. RAX is lost.
+        .macro  NO_RESULTS base=results, at="(%rip)"
+        movq    smallest(%rip), %rax
+        movq    %rax, \base + 24\at
+        notq    %rax
+        movq    %rax, \base + 16\at
         .endm
 
         .macro  LEAVE_HANDLER
@@ -112,6 +196,15 @@ image:  .ascii  "VLAPIC64"
         popq    %rax
         popq    %rdx
         iretq
+        .endm
+
+# Print a string; RAX, RDX and RSI are lost.
+        .macro  PRINT text
+        leaq    9f(%rip), %rsi
+        call    print
+        jmp     8f
+9:      .asciz  "\text"
+8:
         .endm
 
 # Say "<name>: <count> interrupts", report, and be gone.
@@ -192,6 +285,8 @@ results:                                # count, early, min, max, sum
         .space  5 * 8
 arrived:
         .space  8
+second_results:                         # the same of a second CPU
+        .space  6 * 8
 digits: .space  24
 digits_end:
         .space  8                       # the zero that ends the string

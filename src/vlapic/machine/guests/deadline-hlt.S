@@ -5,25 +5,13 @@
 
         .include "common.S"
 
-        .set    X2APIC_ENABLE, 1 << 10
-        .set    MSR_EOI, 0x80b
-        .set    MSR_SPURIOUS, 0x80f
-        .set    MSR_LVT_TIMER, 0x832
-
         .text
         HEADER
 
 entry:  SET_UP
-        movl    $MSR_APIC_BASE, %ecx
-        rdmsr
-        orl     $X2APIC_ENABLE, %eax
-        wrmsr
-        xorl    %edx, %edx
-        movl    $MSR_SPURIOUS, %ecx
-        movl    $0x1ff, %eax                            # enabled, spurious vector 0xff
-        wrmsr
+        SET_UP_X2APIC
         movl    $MSR_LVT_TIMER, %ecx
-        movl    $0x40000 | TIMER_VECTOR, %eax           # TSC-deadline mode
+        movl    $TSC_DEADLINE | TIMER_VECTOR, %eax
         wrmsr
 
         movq    %r12, %rbp
@@ -42,10 +30,7 @@ finish: FINISH  "deadline-hlt"
 
 timer_interrupt:
         ENTER_HANDLER
-        xorl    %eax, %eax
-        xorl    %edx, %edx
-        movl    $MSR_EOI, %ecx
-        wrmsr
+        X2APIC_EOI
         LEAVE_HANDLER
 
         LIBRARY

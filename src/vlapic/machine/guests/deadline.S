@@ -4,18 +4,11 @@
 
         .include "common.S"
 
-        .set    APIC, 0xfee00000
-        .set    APIC_EOI, 0xb0
-        .set    APIC_SPURIOUS, 0xf0
-        .set    APIC_LVT_TIMER, 0x320
-
         .text
         HEADER
 
 entry:  SET_UP
-        movl    $APIC, %ebx
-        movl    $0x1ff, APIC_SPURIOUS(%rbx)             # enabled, spurious vector 0xff
-        movl    $0x40000 | TIMER_VECTOR, APIC_LVT_TIMER(%rbx)   # TSC-deadline mode
+        SET_UP_APIC TSC_DEADLINE | TIMER_VECTOR
         mfence                                          # before the first WRMSR of a deadline (SDM)
 
         testq   %r12, %r12

@@ -1,0 +1,12 @@
+# runaway: a loop without end, interrupts off.
+
+        .include "common.S"
+
+        .text
+        HEADER
+
+entry:  PRINT   "runaway: now\n"
+1:      incq    results(%rip)
+        jmp     1b
+
+        LIBRARY

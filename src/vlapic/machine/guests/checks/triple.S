@@ -1,0 +1,11 @@
+# triple: a fault without an IDT, and so a double fault and a triple fault: the CPU shuts down.
+
+        .include "common.S"
+
+        .text
+        HEADER
+
+entry:  PRINT   "triple: now\n"
+        ud2
+
+        LIBRARY

@@ -1,0 +1,176 @@
+"""ELF executables: what of them is loaded, and where they begin.
+
+Follows the System V ABI, "ELF Header" and "Program Header", for i386 and x86-64. A segment is loaded at its
+physical address; the entry point, a virtual one, is moved with its segment. An ELF32 starts in 32-bit
+protected mode, an ELF64 in 64-bit mode, both with memory mapped onto itself.
+
+Left out: relocation, so that what is not linked to fixed addresses is refused.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from vlapic.errors import ImageError
+from vlapic.machine.engine import CpuMode
+from vlapic.machine.images.image import Image, Segment
+
+MAGIC = b"\x7fELF"
+
+_IDENT_BYTES = 16
+_LITTLE_ENDIAN, _CURRENT = 1, 1
+_TYPES = {
+    1: "an object file (ET_REL); expected a linked executable; try ld -static",
+    3: "position-independent or a shared object (ET_DYN); expected an executable at fixed addresses;"
+    " try to link it with -static -no-pie",
+    4: "a core dump (ET_CORE); expected an executable",
+}
+_ET_EXEC = 2
+_PT_LOAD, _PT_DYNAMIC, _PT_INTERP = 1, 2, 3
+#: A number that means: look elsewhere (PN_XNUM). Guests have a few.
+_MANY_HEADERS = 0xFFFF
+
+
+class _Header(NamedTuple):
+    """What the ELF header says, behind e_ident."""
+
+    type: int
+    machine: int
+    version: int
+    entry: int
+    phoff: int
+    shoff: int
+    flags: int
+    ehsize: int
+    phentsize: int
+    phnum: int
+
+
+class _Part(NamedTuple):
+    """A program header, in the order of ELF64."""
+
+    type: int
+    flags: int
+    offset: int
+    vaddr: int
+    paddr: int
+    filesz: int
+    memsz: int
+    align: int
+
+
+class _Class(NamedTuple):
+    """One of the two layouts, and the machine that goes with it."""
+
+    name: str
+    header: struct.Struct
+    part: struct.Struct
+    order: tuple[int, ...]
+    machine: int
+    mode: CpuMode
+
+
+_CLASSES = {
+    1: _Class(
+        "ELF32",
+        struct.Struct("<HHIIIIIHHH"),
+        struct.Struct("<8I"),
+        (0, 6, 1, 2, 3, 4, 5, 7),  # p_flags comes late
+        3,
+        CpuMode.PROTECTED,
+    ),
+    2: _Class(
+        "ELF64", struct.Struct("<HHIQQQIHHH"), struct.Struct("<IIQQQQQQ"), tuple(range(8)), 62, CpuMode.LONG
+    ),
+}
+
+
+def read(data: memoryview) -> Image:
+    """The image in a file that begins with MAGIC.
+
+    Raises:
+        ImageError: cut off, not for this CPU, not an executable at fixed addresses, or empty.
+    """
+    if len(data) < _IDENT_BYTES:
+        raise ImageError(f"{len(data)} bytes, cut off in its ELF header; try to build it again")
+    kind = _CLASSES.get(data[4])
+    if kind is None or data[5] != _LITTLE_ENDIAN or data[6] != _CURRENT:
+        raise ImageError(
+            f"its ELF header is of class {data[4]}, byte order {data[5]}, version {data[6]};"
+            " expected class 1 or 2, byte order 1, version 1; try an executable for x86"
+        )
+    header = _read_header(kind, data)
+    parts = _read_parts(kind, header, data)
+    loaded = [(number, part) for number, part in enumerate(parts) if part.type == _PT_LOAD and part.memsz]
+    if not loaded:
+        raise ImageError(
+            f"{kind.name} with {len(parts)} program headers, none of which puts anything into memory;"
+            " expected a segment of type PT_LOAD; try to link it again"
+        )
+    segments = tuple(_segment(number, part, data) for number, part in loaded)
+    return Image(kind.name, kind.mode, _entry(header.entry, [part for _, part in loaded]), segments)
+
+
+def _read_header(kind: _Class, data: memoryview) -> _Header:
+    if len(data) < _IDENT_BYTES + kind.header.size:
+        raise ImageError(f"{len(data)} bytes, cut off in its {kind.name} header; try to build it again")
+    header = _Header(*kind.header.unpack_from(data, _IDENT_BYTES))
+    if header.machine != kind.machine:
+        raise ImageError(
+            f"{kind.name} for machine {header.machine}; expected {kind.machine},"
+            f" {'i386' if kind.machine == 3 else 'x86-64'}; try a compiler for x86"
+        )
+    if header.type != _ET_EXEC:
+        raise ImageError(
+            f"{kind.name} that is {_TYPES.get(header.type, f'of type {header.type}; expected an executable')}"
+        )
+    return header
+
+
+def _read_parts(kind: _Class, header: _Header, data: memoryview) -> list[_Part]:
+    size = kind.part.size
+    if header.phnum and header.phentsize != size:
+        raise ImageError(
+            f"{kind.name} with program headers of {header.phentsize} bytes, expected {size};"
+            " try to build it again"
+        )
+    end = header.phoff + header.phnum * size
+    if header.phnum == _MANY_HEADERS or end > len(data):
+        raise ImageError(
+            f"{kind.name} with {header.phnum} program headers up to byte {end}, the file has {len(data)};"
+            " it may be cut off; try to build it again"
+        )
+    parts = []
+    for number in range(header.phnum):
+        fields = kind.part.unpack_from(data, header.phoff + number * size)
+        part = _Part(*(fields[place] for place in kind.order))
+        if part.type in (_PT_DYNAMIC, _PT_INTERP):
+            raise ImageError(
+                f"{kind.name} that is linked dynamically (program header {number});"
+                " expected a static executable; try to link it with -static -no-pie"
+            )
+        parts.append(part)
+    return parts
+
+
+def _segment(number: int, part: _Part, data: memoryview) -> Segment:
+    if part.filesz > part.memsz:
+        raise ImageError(
+            f"segment {number} has {part.filesz} bytes in the file, {part.memsz} in memory;"
+            " expected no more than in memory; try to build it again"
+        )
+    if part.offset + part.filesz > len(data):
+        raise ImageError(
+            f"segment {number} is cut off: it ends at byte {part.offset + part.filesz},"
+            f" the file has {len(data)}; try to build it again"
+        )
+    return Segment(part.paddr, data[part.offset : part.offset + part.filesz], part.memsz)
+
+
+def _entry(address: int, parts: list[_Part]) -> int:
+    """The physical address of a virtual one; itself if it lies in no segment."""
+    for part in parts:
+        if part.vaddr <= address < part.vaddr + part.memsz:
+            return address - part.vaddr + part.paddr
+    return address

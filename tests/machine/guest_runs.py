@@ -1,0 +1,88 @@
+"""Guests of our own on the emulated machine: the sources, and a run of one to its end."""
+
+from contextlib import ExitStack
+from importlib.resources import files
+from pathlib import Path
+
+from vlapic.machine import scheduler
+from vlapic.machine.host import Host, ModuleParameters
+from vlapic.machine.hostmodel import constant_model
+from vlapic.machine.loader import MIB, RESULTS, Results, load
+from vlapic.machine.unicorn.engine import UnicornEngine
+
+GUESTS = Path(str(files("vlapic.machine").joinpath("guests")))
+#: Where common.S keeps a second CPU's results, from the first's.
+SECOND_RESULTS = 6 * 8
+#: Everything that has an image.
+SOURCES = sorted(str(path.relative_to(GUESTS).with_suffix("")) for path in GUESTS.rglob("*.bin"))
+
+
+class GuestRun:
+    """A guest, by its name or its image, run on a host without jitter to its report, failure or last round.
+
+    Attributes:
+        value: what it reported; None if it did not.
+        console: what it printed.
+        failure: the failure of the vCPU that failed, None if none did.
+        results: what it measured.
+        interrupts: timer interrupts as the machine measured them.
+        events: all events, if they were asked for.
+    """
+
+    def __init__(
+        self,
+        name,
+        interrupts=20,
+        delta=200_000,
+        *,
+        vcpus=1,
+        tsc_khz=(2_500_000,),
+        advance=0,
+        preemption=True,
+        memory=16 * MIB,
+        append="",
+        model=None,
+        events=False,
+        rounds=200_000,
+        may_go_on=False,
+    ):
+        self.interrupts, self.events = [], []
+        image = name if isinstance(name, bytes) else (GUESTS / f"{name}.bin").read_bytes()
+        self.loaded = load(image, memory, interrupts, delta, append)
+        host = Host(
+            2_500_000,
+            model or constant_model(),
+            parameters=ModuleParameters(advance, preemption),
+            on_interrupt=self.interrupts.append,
+            on_event=self.events.append if events else None,
+        )
+        vm = host.create_vm()
+        with ExitStack() as stack:
+            for index in range(vcpus):
+                vm.create_vcpu(
+                    lambda tsc: stack.enter_context(
+                        UnicornEngine(self.loaded.memory, tsc, first=self.loaded.first)
+                    ),
+                    tsc_khz[min(index, len(tsc_khz) - 1)],
+                    wait_for_sipi=index > 0,
+                )
+            vm.board.describe(cpus=vcpus, memory_bytes=memory)
+
+            def ended():
+                failed = any(vcpu.failure is not None for vcpu in vm.vcpus)
+                return failed or vm.ports.exit_value is not None
+
+            unfinished = scheduler.run(vm.vcpus, ended, rounds)
+        assert may_go_on or not unfinished, (
+            f"{name} did not end within {rounds} rounds: {bytes(vm.ports.console)!r}"
+        )
+        self.vcpus = vm.vcpus
+        self.value = vm.ports.exit_value
+        self.console = vm.ports.console.decode()
+        self.failure = next((vcpu.failure for vcpu in vm.vcpus if vcpu.failure is not None), None)
+        self.results = self.loaded.results()
+
+    @property
+    def second_results(self):
+        """What a second vCPU measured."""
+        return Results(*RESULTS.unpack_from(self.loaded.memory, self.loaded.results_address + SECOND_RESULTS))

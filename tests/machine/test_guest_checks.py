@@ -1,0 +1,62 @@
+"""What a CPU and the machine around it must do, as guests that check it themselves: see guests/checks."""
+
+import pytest
+
+from tests.machine.guest_runs import GUESTS, GuestRun
+
+#: Checks and how many steps they have.
+STEPS = {
+    "faults": 18,
+    "paging": 14,
+    "ring3": 8,
+    "syscall": 2,
+    "shadow": 9,
+    "nmi": 3,
+    "instructions": 12,
+    "devices": 10,
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_every_step_of_a_check_is_passed(name):
+    run = GuestRun(f"checks/{name}")
+    assert (run.value, run.console) == (0, f"{name}: {STEPS[name]} steps\n")
+
+
+@pytest.mark.parametrize("vcpus", [2, 4, 8])
+def test_several_cpus_work_together(vcpus):
+    run = GuestRun("checks/cpus", vcpus=vcpus)
+    assert (run.value, run.console) == (0, "cpus: 5 steps\n")
+
+
+def test_a_multiboot_image_goes_from_protected_mode_to_64_bit_mode():
+    run = GuestRun("checks/protected", memory=32 << 20, append="one  two")
+    assert run.loaded.form == "multiboot image"
+    assert run.console == "protected: 31744 KiB, command line: guest one  two\nprotected: 7 steps\n"
+    assert run.value == 0
+
+
+def test_a_triple_fault_shuts_the_guest_down_and_tells_the_faults():
+    run = GuestRun("checks/triple")
+    assert (run.value, run.console) == (None, "triple: now\n")
+    assert run.failure.reason.startswith("shut down: #UD at rip 0x10003b, then no handler")
+    assert run.failure.reason.endswith("triple fault")
+
+
+def test_hlt_with_interrupts_off_is_found_at_once():
+    run = GuestRun("checks/dead", rounds=100)
+    assert (run.value, run.console) == (None, "dead: now\n")
+    assert run.failure.reason == "halted with interrupts off (IF=0)"
+    assert run.failure.rip == run.vcpus[0].engine.rip
+    assert run.results.count == 1, "the results so far are there"
+
+
+def test_a_runaway_guest_can_be_stopped():
+    run = GuestRun("checks/runaway", rounds=15, may_go_on=True)
+    assert (run.value, run.failure, run.console) == (None, None, "runaway: now\n")
+    assert run.results.count > 0
+
+
+def test_every_check_is_run_here():
+    tried = {*STEPS, "cpus", "protected", "triple", "dead", "runaway"}
+    assert {path.stem for path in (GUESTS / "checks").glob("*.bin")} == tried
