@@ -13,11 +13,13 @@ from vlapic.apic.advance import Advancement
 from vlapic.errors import UsageError, nearest
 from vlapic.events import Table, TimerInterrupt
 from vlapic.machine import scheduler
+from vlapic.machine.engine import CpuMode
 from vlapic.machine.host import Host, ModuleParameters, Vm
 from vlapic.machine.hostmodel import DEFAULT, HostModel
 from vlapic.machine.loader import DEFAULT_MEMORY, MAX_MEMORY, MIN_MEMORY, load
 from vlapic.machine.programs import Program, find_program
 from vlapic.machine.unicorn.engine import UnicornEngine
+from vlapic.machine.vcpu import Vcpu
 from vlapic.profiles import ADVANCE_CAP_NS, SERIES
 from vlapic.results import RunResult, VcpuResult
 from vlapic.statistics import VcpuStatistics
@@ -137,6 +139,8 @@ def run(
     built_in = program if isinstance(program, Program) else None
     if vcpus is None:
         vcpus = built_in.vcpus if built_in else 1
+    if tsc_khz is None and built_in and built_in.tsc_khz and vcpus == built_in.vcpus:
+        tsc_khz = built_in.tsc_khz
     _check("vcpus", vcpus, 1, MAX_VCPUS)
     frequencies = _frequencies(tsc_khz, vcpus, host_tsc_khz)
     if delta_cycles is None:
@@ -188,7 +192,9 @@ def run(
                     cap_ns=ADVANCE_CAP_NS,
                 )
             )
-        vm.board.describe(cpus=vcpus, memory_bytes=memory_mib << 20, command_line=append.encode())
+        if loaded.first.mode is CpuMode.PROTECTED:
+            vm.leave_as_firmware_does()
+        vm.board.describe(cpus=vcpus, memory_bytes=memory_mib << 20, command_line=os.fsencode(append))
         limits = _Limits(
             None if built_in else events,
             None if seconds is None else machine.start_tsc + round(seconds * host_tsc_khz * 1000),
@@ -244,14 +250,17 @@ def _run_to_end(
     ports, vcpus, told = vm.ports, vm.vcpus, time.monotonic()
     limited = limits != _Limits(None, None, None)
 
+    def instructions_left() -> int | None:
+        if limits.instructions is None:
+            return None
+        return limits.instructions - sum(vcpu.engine.instructions for vcpu in vcpus)
+
     def over_limit() -> bool:
+        left = instructions_left()
         return (
-            (limits.events is not None and collector.interrupts(0) >= limits.events)
-            or (limits.host_tsc is not None and _now(vm) >= limits.host_tsc)
-            or (
-                limits.instructions is not None
-                and sum(vcpu.engine.instructions for vcpu in vcpus) >= limits.instructions
-            )
+            (left is not None and left <= 0)
+            or (limits.events is not None and collector.interrupts(0) >= limits.events)
+            or (limits.host_tsc is not None and vm.active_at() >= limits.host_tsc)
         )
 
     def finished() -> bool:
@@ -262,7 +271,14 @@ def _run_to_end(
                 return True
         return limited and over_limit()
 
-    while scheduler.run(vcpus, finished, _ROUNDS):
+    def horizon(vcpu: Vcpu) -> int | None:
+        left = instructions_left()
+        if left is None:
+            return limits.host_tsc
+        until = vcpu.clock.now + left * vm.host.model.cycles_per_insn
+        return until if limits.host_tsc is None else min(until, limits.host_tsc)
+
+    while scheduler.run(vcpus, finished, _ROUNDS, horizon if limited else None):
         if progress is not None and (now := time.monotonic()) - told >= _PROGRESS_SECONDS:
             told = now
             virtual_ns = cycles_as_ns(_now(vm) - vm.host.start_tsc, vm.host.tsc_khz)

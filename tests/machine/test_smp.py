@@ -162,3 +162,34 @@ def test_an_io_apic_interrupt_reaches_the_vcpu_it_names_and_its_eoi_comes_back()
     machine = Machine(guest, handler=handler).run()
     assert machine.vcpus[0].engine.handled == [VECTOR]
     assert [event.vector for event in machine.events if type(event).__name__ == "RemoteEoi"] == [VECTOR]
+
+
+def calling(*arguments):
+    """A guest that makes one hypercall; what it answers."""
+    answers = []
+
+    def guest(cpu):
+        yield cpu.store(SVR, 0x1FF)
+        answers.append((yield cpu.vmcall(*arguments)))
+        yield 1_000
+        yield cpu.out(0xF4, 0)
+
+    machine = Machine(guest, listening).run()
+    return answers[0], [vcpu.engine.handled for vcpu in machine.vcpus]
+
+
+def test_a_paravirtual_ipi_reaches_the_apics_of_its_bitmap():
+    assert calling(10, 0b10, 0, 0, VECTOR) == (1, [[], [VECTOR]])
+    assert calling(10, 0b11, 0, 0, VECTOR) == (2, [[VECTOR], [VECTOR]])
+    assert calling(10, 0b1, 0, 1, NMI) == (1, [[], [2]])
+
+
+def test_a_paravirtual_ipi_beyond_the_last_apic_reaches_nobody():
+    assert calling(10, 0xFFFF_FFFF, 0, 0xFFFF_FFFF, 0) == (0, [[], []])
+
+
+def test_a_hypercall_that_cannot_be_answers_a_negative_error():
+    assert calling(10, 1, 0, 0, VECTOR | 1 << 11) == ((1 << 64) - 22, [[], []])
+    assert calling(10, 1, 0, 0, VECTOR | INIT) == ((1 << 64) - 22, [[], []])
+    assert calling(77) == ((1 << 64) - 1000, [[], []])
+    assert calling(1) == (0, [[], []])

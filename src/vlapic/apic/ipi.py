@@ -47,6 +47,11 @@ class Shorthand(IntEnum):
     OTHERS = 3
 
 
+# By number: calling an Enum to find a member costs a microsecond.
+DELIVERY_MODES = tuple(DeliveryMode)
+SHORTHANDS = tuple(Shorthand)
+
+
 class Message(NamedTuple):
     """What one local APIC sends to others.
 
@@ -88,11 +93,11 @@ class Address(NamedTuple):
 def message_of_icr(icr: int, destination: int) -> Message:
     """What a write of ICR's low half sends; `destination` is 8 bits wide in xAPIC mode, 32 in x2APIC mode."""
     return Message(
-        mode=DeliveryMode(icr >> ICR_MODE_SHIFT & 7),
+        mode=DELIVERY_MODES[icr >> ICR_MODE_SHIFT & 7],
         vector=icr & ICR_VECTOR,
         level=bool(icr & ICR_LEVEL),
         asserted=bool(icr & ICR_ASSERT),
-        shorthand=Shorthand(icr >> ICR_SHORTHAND_SHIFT & 3),
+        shorthand=SHORTHANDS[icr >> ICR_SHORTHAND_SHIFT & 3],
         logical=bool(icr & ICR_LOGICAL),
         destination=destination,
     )

@@ -13,8 +13,8 @@ from vlapic import events
 from vlapic.apic import registers as r
 from vlapic.errors import GuestFailure
 from vlapic.machine import engine as e
+from vlapic.machine import hypercalls
 from vlapic.machine.cpuid import Processor, cpuid
-from vlapic.tsc import U64
 
 if TYPE_CHECKING:
     from vlapic.machine.vcpu import Vcpu
@@ -25,9 +25,6 @@ MSR_IA32_TSC_ADJUST = 0x3B
 GENERAL_PROTECTION = 13
 MAX_CR8 = 15
 HLT_LENGTH = 1
-#: `KVM_HC_VAPIC_POLL_IRQ`, which does nothing and succeeds.
-HYPERCALL_VAPIC_POLL_IRQ = 1
-KVM_ENOSYS = 1000
 
 
 def on_preemption_timer(vcpu: Vcpu, left: e.PreemptionTimer) -> None:
@@ -50,12 +47,7 @@ def on_nmi_window(vcpu: Vcpu, left: e.NmiWindow) -> None:
 
 def on_hypercall(vcpu: Vcpu, left: e.Hypercall) -> None:
     vcpu.spend_exit("VMCALL")
-    vcpu.engine.complete(hypercall(left.number))
-
-
-def hypercall(number: int) -> int:
-    """Answer VMCALL (`kvm_emulate_hypercall`): -KVM_ENOSYS to all but the no-op, which nobody needs."""
-    return 0 if number == HYPERCALL_VAPIC_POLL_IRQ else -KVM_ENOSYS & U64
+    vcpu.engine.complete(hypercalls.call(vcpu, left.number, left.arguments))
 
 
 def on_hlt(vcpu: Vcpu, left: e.Hlt) -> None:

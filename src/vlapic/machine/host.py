@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from vlapic.apic.ipi import Message, receivers
+from vlapic.apic.ipi import ICR_MODE_SHIFT, DeliveryMode, Message, receivers
 from vlapic.apic.registers import LVT_LINT0
 from vlapic.events import Event, TimerInterrupt
 from vlapic.machine.devices import Board
@@ -102,6 +102,15 @@ class Vm:
         self.vcpus.append(vcpu)
         return vcpu
 
+    def leave_as_firmware_does(self) -> None:
+        """What a PC's firmware has done before a boot loader runs: virtual wire mode.
+
+        The 8259As are set up, and LINT0 of the bootstrap processor takes their interrupts; KVM has that
+        LVT so from reset on (KVM_X86_QUIRK_LINT0_REENABLED).
+        """
+        self.board.leave_as_firmware_does()
+        self.vcpus[0].lapic.stored[LVT_LINT0] = DeliveryMode.EXTINT << ICR_MODE_SHIFT
+
     def route(self, message: Message, sender: Vcpu | None) -> None:
         """Bring a message to the vCPUs that it is for; to others than the active one as an interrupt.
 
@@ -112,11 +121,14 @@ class Vm:
         addresses = [vcpu.lapic.address for vcpu in present]
         place = present.index(sender) if sender is not None else None
         for receiver in receivers(message, addresses, place):
-            vcpu = present[receiver]
-            if self.active is None or vcpu is self.active:
-                vcpu.inbox.append(message)
-            else:
-                vcpu.receive(message, self.active.clock.now)
+            self.deliver(message, present[receiver])
+
+    def deliver(self, message: Message, vcpu: Vcpu) -> None:
+        """Bring a message to one vCPU; to others than the active one it comes as an interrupt of its CPU."""
+        if self.active is None or vcpu is self.active:
+            vcpu.inbox.append(message)
+        else:
+            vcpu.receive(message, self.active.clock.now)
 
     def _send_external(self, message: Message) -> None:
         self.route(message, None)
@@ -129,6 +141,9 @@ class Vm:
         else:
             lapic.extint_pending = False
 
+    def active_at(self) -> int:
+        """The host TSC that the active vCPU has reached."""
+        return (self.active or self.vcpus[0]).clock.now
+
     def _now_ns(self) -> int:
-        clock = (self.active or self.vcpus[0]).clock
-        return cycles_as_ns(clock.now - self.host.start_tsc, self.host.tsc_khz)
+        return cycles_as_ns(self.active_at() - self.host.start_tsc, self.host.tsc_khz)

@@ -18,27 +18,34 @@ SLICE_CYCLES = 1000
 FOREVER = GuestFailure("halted for ever: no timer is armed, no interrupt can come")
 
 
-def step(vcpus: Sequence[Vcpu]) -> bool:
+#: Says how far a vCPU may run at its next step, in host TSC; None is as far as it likes.
+Horizon = Callable[[Vcpu], int | None]
+
+
+def step(vcpus: Sequence[Vcpu], horizon: Horizon | None = None) -> bool:
     """Let the vCPU that is furthest behind go on.
 
     Returns:
         False if none can, now or ever.
     """
     if len(vcpus) == 1 and not vcpus[0].sleeping and vcpus[0].failure is None:
-        vcpus[0].vm.active = vcpus[0]
-        vcpus[0].step()
-        return True
-    ready = sorted((at, place) for place, vcpu in enumerate(vcpus) if (at := vcpu.ready_at()) is not None)
-    if not ready:
-        return False
-    horizon = ready[1][0] + SLICE_CYCLES if len(ready) > 1 else None
-    chosen = vcpus[ready[0][1]]
+        chosen, until = vcpus[0], None
+    else:
+        ready = sorted((at, place) for place, vcpu in enumerate(vcpus) if (at := vcpu.ready_at()) is not None)
+        if not ready:
+            return False
+        chosen = vcpus[ready[0][1]]
+        until = ready[1][0] + SLICE_CYCLES if len(ready) > 1 else None
+    if horizon is not None and (limit := horizon(chosen)) is not None:
+        until = limit if until is None else min(until, limit)
     chosen.vm.active = chosen
-    chosen.step(horizon)
+    chosen.step(until)
     return True
 
 
-def run(vcpus: Sequence[Vcpu], finished: Callable[[], bool], rounds: int) -> bool:
+def run(
+    vcpus: Sequence[Vcpu], finished: Callable[[], bool], rounds: int, horizon: Horizon | None = None
+) -> bool:
     """Run vCPUs until `finished`, or a number of rounds are over, or nothing can happen any more.
 
     In the last case a vCPU that has not failed yet gets a failure that says so.
@@ -49,7 +56,7 @@ def run(vcpus: Sequence[Vcpu], finished: Callable[[], bool], rounds: int) -> boo
     for _ in range(rounds):
         if finished():
             return False
-        if not step(vcpus):
+        if not step(vcpus, horizon):
             asleep = [vcpu for vcpu in vcpus if vcpu.failure is None]
             for vcpu in asleep:
                 vcpu.failure = GuestFailure(FOREVER.reason, vcpu.engine.rip)

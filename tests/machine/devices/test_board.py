@@ -4,6 +4,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from vlapic.machine.devices import Board
+
 from .boards import Recorder
 
 IOREGSEL, IOWIN = 0xFEC0_0000, 0xFEC0_0010
@@ -175,3 +177,15 @@ def test_only_the_serial_port_prints_and_only_the_exit_port_ends(accesses):
     assert (recorder.ports.exit_value is None) == touched.isdisjoint(range(0xF4, 0xF8))
     if 0x3F8 not in touched:
         assert recorder.ports.console == b""
+
+
+def test_firmware_leaves_line_11_open_at_vector_0x73_and_every_other_closed():
+    levels = []
+    board = Board(now_ns=lambda: 0, send=lambda message: None, extint=levels.append)
+    board.leave_as_firmware_does()
+    for line in (0, 1, 3, 4, 8, 12, 15):
+        board.set_line(line, True)
+    assert levels == []
+    board.set_line(11, True)
+    assert levels == [True]
+    assert board.acknowledge() == 0x73

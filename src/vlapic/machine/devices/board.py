@@ -29,6 +29,14 @@ TIMER_LINE, TIMER_PIN = 0, 2
 SERIAL_LINE = 4
 
 
+#: (Port, byte) in order: edge-triggered, vector base, cascade on line 2, 8086 mode; then the masks.
+FIRMWARE_8259A = (
+    (MASTER_PIC, 0x11), (MASTER_PIC + 1, 0x08), (MASTER_PIC + 1, 0x04), (MASTER_PIC + 1, 0x01),
+    (SLAVE_PIC, 0x11), (SLAVE_PIC + 1, 0x70), (SLAVE_PIC + 1, 0x02), (SLAVE_PIC + 1, 0x01),
+    (MASTER_PIC + 1, 0xFB), (SLAVE_PIC + 1, 0xF7),
+)  # fmt: skip
+
+
 class Board:
     """All devices of one VM.
 
@@ -97,6 +105,14 @@ class Board:
         """
         self.fw_cfg.items |= fw_cfg.machine_items(cpus, memory_bytes, command_line, initrd)
         self.rtc.describe(cpus, memory_bytes)
+
+    def leave_as_firmware_does(self) -> None:
+        """Set the 8259As up as a PC's firmware hands them to a boot loader.
+
+        Vectors from 0x08 and 0x70 on, all lines closed but the cascade and 11, the PCI devices' line.
+        """
+        for port, value in FIRMWARE_8259A:
+            self.ports.write(port, 1, value)
 
     def set_line(self, line: int, level: bool) -> None:
         """Change the level of interrupt line 0 to 23; lines from 16 on have no 8259A."""
