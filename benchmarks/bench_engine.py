@@ -1,4 +1,4 @@
-"""What the emulated engine costs over bare Unicorn: computing, exits, interrupts.
+"""What the emulated engine costs over bare Unicorn: computing, exits, interrupts, CPUs that take turns.
 
     python benchmarks/bench_engine.py [ROUNDS]
 
@@ -201,6 +201,23 @@ def interrupts(deliver: bool) -> Callable[[], float]:
     return turns
 
 
+def slices(cpus: int) -> Callable[[], float]:
+    """A slice of 1000 instructions, seconds; CPUs over one memory take turns."""
+    header = HEADER.pack(MAGIC, MIB, HEADER.size, 4096, HEADER.size, bytes(8))
+    loaded = load(header + CALL_RETURN)
+    tsc = GuestTsc(2_000_000, 2_000_000)
+    runs = [UnicornEngine(loaded.memory, tsc, first=loaded.first).run for _ in range(cpus)]
+
+    def turns(count: int = 2000) -> float:
+        start = time.perf_counter()
+        for turn in range(count):
+            for run in runs:
+                run(turn * 1000, (turn + 1) * 1000)
+        return (time.perf_counter() - start) / count / cpus
+
+    return turns
+
+
 def timed(do: Callable[[], object]) -> float:
     start = time.perf_counter()
     do()
@@ -218,7 +235,7 @@ def compare(
 
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
-    print(f"{'':32}{'engine':>10}{'median':>10}{'bare':>10}{'median':>10}")
+    print(f"{'':34}{'engine':>10}{'median':>10}{'bare':>10}{'median':>10}")
     for name, program, instructions in (
         ("compute, ALU, M insn/s", ALU, 20_000_001),
         ("compute, load and store", LOAD_STORE, 10_000_001),
@@ -227,15 +244,16 @@ def main() -> None:
         ours, theirs = compare(rounds, *compute(program))
         rates = [instructions / seconds / 1e6 for seconds in (*ours, *theirs)]
         ratio = rates[0] / rates[2]
-        print(f"{name:32}{''.join(f'{rate:10.0f}' for rate in rates)}   engine/bare {ratio:.2f}")
+        print(f"{name:34}{''.join(f'{rate:10.0f}' for rate in rates)}   engine/bare {ratio:.2f}")
     for name, first, second in (
         ("WRMSR exit | empty hook, us", exits(WRMSR), empty_hook()),
         ("device exit | empty device, us", exits(DEVICE), empty_device()),
         ("HLT and interrupt | HLT, us", interrupts(True), interrupts(False)),
+        ("slice of 1000, of two | alone, us", slices(2), slices(1)),
     ):
         ours, theirs = compare(rounds, first, second)
         cells = "".join(f"{seconds * 1e6:10.2f}" for seconds in (*ours, *theirs))
-        print(f"{name:32}{cells}   more {(ours[0] - theirs[0]) * 1e6:.2f} us")
+        print(f"{name:34}{cells}   more {(ours[0] - theirs[0]) * 1e6:.2f} us")
 
 
 if __name__ == "__main__":

@@ -28,16 +28,16 @@ GUESTS = [
     ("apic", 1, 48, 60),
     ("apic", 2, 56, 120),
     ("tsc", 1, 3, 10),
-    ("tsc_adjust", 1, 5, 10),
+    ("tsc_adjust", 1, 6, 10),
     ("eventinj", 1, 13, 30),
     ("smptest", 2, 1, 10),
     ("smptest", 4, 1, 10),
     ("smptest", 8, 1, 20),
-    ("hypercall", 1, 2, 10),
+    ("hypercall", 1, 4, 10),
     ("idt_test", 1, 4, 10),
-    ("msr", 1, 1, 10),
-    ("syscall", 1, 1, 10),
-    ("realmode", 1, 1, 10),
+    ("msr", 1, 1000, 10),
+    ("syscall", 1, 2, 10),
+    ("realmode", 1, 127, 10),
 ]
 
 

@@ -2,6 +2,7 @@
 
 import mmap
 import struct
+from dataclasses import replace
 
 from vlapic.machine.engine import CpuMode, FirstState
 from vlapic.machine.unicorn.engine import UnicornEngine
@@ -56,12 +57,13 @@ class Bare:
         offset: int = 0,
         bits: int = 64,
         memory: mmap.mmap | None = None,
+        rip: int = ENTRY,
         **options: object,
     ) -> None:
         """A guest of 64-bit, 32-bit or 16-bit code, over memory of its own or another's."""
         self.bits = bits
         self.memory = mmap.mmap(-1, MEMORY) if memory is None else memory
-        first = (long_mode if bits == 64 else protected_mode)(self.memory)
+        first = replace((long_mode if bits == 64 else protected_mode)(self.memory), rip=rip)
         tsc = GuestTsc(2_000_000, host_khz, offset=offset)
         self.engine = UnicornEngine(self.memory, tsc, first=first, **options)
         self.now = 0

@@ -9,7 +9,7 @@ from importlib.resources import files
 
 import pytest
 
-from tests.machine.unicorn.bare import ENTRY, SCRATCH, Bare, code
+from tests.machine.unicorn.bare import ENTRY, SCRATCH, Bare
 from vlapic.machine import engine as e
 from vlapic.machine.unicorn import machine_code
 from vlapic.machine.unicorn.machine_code import COMPARE_OFFSET, MACHINE_CODE, SITE_OFFSET, native_counting
@@ -48,38 +48,41 @@ def test_more_blocks_than_the_table_holds_are_counted_exactly(boot, monkeypatch)
     assert guest.run() == e.Hlt(1 + 3 * (count + 2) + 2 + 1)
 
 
+#: LIDT of what `Bare` has at 0x8000, in each size of code.
+LIDT = {64: "0f 01 1c 25 00 80 00 00", 32: "0f 01 1d 00 80 00 00", 16: "66 67 0f 01 1d 00 80 00 00"}
+
+
 def play(seed, native):
     """Run random bytes as code, answer and interrupt at random; all that could be seen from outside."""
     choice = random.Random(seed)
+    bits = choice.choice((64, 64, 32, 16))
     program = choice.randbytes(choice.choice((16, 64, 512, 4096)))
-    guest = Bare(
-        code("""
-        0f 01 1c 25 00 80 00 00  lidt 0x8000
-    """)
-        + program
-        if seed % 2
-        else program,
-        native=native,
-    )
+    lidt = bytes.fromhex(LIDT[bits])
+    guest = Bare(lidt + program if seed % 2 else program, native=native, bits=bits)
     if seed % 2:
         for vector in range(256):
-            guest.gate(vector, 0x10_0028 + choice.randrange(len(program)))
+            guest.gate(vector, ENTRY + len(lidt) + choice.randrange(len(program)))
     seen = []
     with guest.engine as engine:
         for _ in range(40):
-            left = guest.run(guest.now + 500, window=choice.random() < 0.3)
+            left = guest.run(guest.now + 500, window=choice.random() < 0.3, nmi_window=choice.random() < 0.1)
             seen.append((left, engine.instructions, engine.rip))
             match left:
                 case e.Shutdown():
                     break
-                case e.ExternalInterrupt() | e.InterruptWindow() | e.Hlt():
-                    if engine.interruptible:
+                case e.ExternalInterrupt() | e.InterruptWindow() | e.Hlt() | e.NmiWindow():
+                    if choice.random() < 0.1 and not engine.nmi_blocked:
+                        engine.inject_nmi()
+                    elif choice.random() < 0.02:
+                        engine.reset()
+                        engine.startup(choice.randrange(256))
+                    elif engine.interruptible:
                         engine.inject_interrupt(choice.randrange(32, 256))
                 case _ if choice.random() < 0.1:
                     engine.inject_exception(13, 0)
                 case e.Cpuid():
                     engine.complete((1, 2, 3, 4))
-                case e.ReadMsr() | e.ReadPort() | e.ReadMemory() | e.ReadCr8():
+                case e.ReadMsr() | e.ReadPort() | e.ReadMemory() | e.ReadCr8() | e.Hypercall():
                     engine.complete(choice.getrandbits(32))
                 case _:
                     engine.complete()

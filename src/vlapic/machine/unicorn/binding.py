@@ -4,15 +4,12 @@ The package's own binding costs 2 us a register and swallows what a callback rai
 run itself; here a batch of registers costs 0.5 us, and whatever a callback raises (a Ctrl-C too) stops
 the CPU and comes out of :meth:`Cpu.start`.
 
-Some of a CPU's state has no register number: the shadow of STI and MOV SS, the error code of an
-exception, the cached descriptors of its segments. They are read from, and written through, the copy of
-the state that `uc_context_save` makes, at offsets that `layout.py` finds.
+What has no register number is in `state.py`.
 """
 
 from __future__ import annotations
 
 import ctypes
-import struct
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,6 +20,7 @@ from unicorn.unicorn_py3.unicorn import uclib
 
 from vlapic.errors import EngineError
 from vlapic.machine.unicorn.layout import TELLING_REGISTERS, find_layout
+from vlapic.machine.unicorn.state import CpuState
 
 VERSION = (2, 1, 4)
 
@@ -68,9 +66,6 @@ lib.uc_strerror.restype = ctypes.c_char_p
 #: The address of `uc_emu_stop`, for machine code.
 EMU_STOP_ADDRESS = ctypes.cast(lib.uc_emu_stop, _ptr).value
 
-SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")
-_SEGMENT = struct.Struct("<I4xQII")  # SegmentCache: selector, base, limit, flags
-
 
 class _Msr(ctypes.Structure):
     _fields_ = (("number", _u32), ("value", _u64))
@@ -107,7 +102,11 @@ class Registers:
 
 
 class Cpu:
-    """A Unicorn CPU in 64-bit mode, stopped. Frees itself with :meth:`close`."""
+    """A Unicorn CPU in 64-bit mode, stopped. Frees itself with :meth:`close`.
+
+    Attributes:
+        state: its registers, and what has no register number.
+    """
 
     def __init__(self) -> None:
         self._handle = _ptr()
@@ -126,9 +125,24 @@ class Cpu:
         # No address ends a run; only a stop, a HLT or an error does.
         self.control(uc.UC_CTL_UC_USE_EXITS, uc.UC_CTL_IO_WRITE, ctypes.c_int(1))
         check(lib.uc_context_alloc(self.handle, ctypes.byref(self._context)), "save a CPU's state")
-        self._state: int = self._context.value or 0
-        self.layout = find_layout(Registers(self, TELLING_REGISTERS), self.saved_state)
-        self._hflags = _u32.from_address(self._state + self.layout.hflags)
+        context = self._context.value or 0
+        size: int = lib.uc_context_size(self.handle)
+
+        def save() -> None:
+            lib.uc_context_save(self.handle, context)
+
+        def saved() -> bytes:
+            save()
+            return ctypes.string_at(context, size)
+
+        self.state = CpuState(
+            find_layout(Registers(self, TELLING_REGISTERS), saved),
+            (context, size),
+            save,
+            lambda: lib.uc_context_restore(self.handle, context),
+            lambda: self._rflags.read()[0],
+        )
+        self._rflags = Registers(self, (x86.UC_X86_REG_RFLAGS,))
 
     def close(self) -> None:
         """Free the CPU; more than once does no harm."""
@@ -186,8 +200,8 @@ class Cpu:
 
     # -- set-up; outside a run --
 
-    def map_ram(self, address: int, buffer: Any) -> None:
-        """Back guest-physical memory with a writable buffer, whole pages of it."""
+    def map_ram(self, address: int, buffer: Any) -> int:
+        """Back guest-physical memory with a writable buffer, whole pages of it; its address on the host."""
         held = (ctypes.c_char * len(buffer)).from_buffer(buffer)
         self._keep.append(held)
         host = ctypes.addressof(held)
@@ -195,6 +209,7 @@ class Cpu:
             lib.uc_mem_map_ptr(self.handle, address, len(buffer), uc.UC_PROT_ALL, host),
             f"map {len(buffer)} bytes of guest memory",
         )
+        return host
 
     def map_mmio(self, address: int, size: int, read: Callable[..., int], write: Callable[..., None]) -> None:
         """Let `read(cpu, offset, size, _)` and `write(cpu, offset, size, value, _)` answer for memory."""
@@ -245,48 +260,13 @@ class Cpu:
         """Drop what was translated of these guest-virtual addresses, so that new hooks take effect."""
         self.control(uc.UC_CTL_TB_REMOVE_CACHE, uc.UC_CTL_IO_WRITE, _u64(address), _u64(address + size))
 
-    # -- the state without register numbers --
+    def forget_all_code(self) -> None:
+        """Drop all that was translated; guest memory was written behind Unicorn's back. Outside a run."""
+        self.control(uc.UC_CTL_TB_FLUSH, uc.UC_CTL_IO_WRITE)
 
-    def hflags(self) -> int:
-        """QEMU's hidden flags."""
-        lib.uc_context_save(self.handle, self._state)
-        return self._hflags.value
-
-    def change_hflags(self, clear: int, setting: int = 0) -> None:
-        """Clear some of the hidden flags, then set others."""
-        flags = self.hflags()
-        if (flags & ~clear | setting) != flags:
-            self._hflags.value = flags & ~clear | setting
-            lib.uc_context_restore(self.handle, self._state)
-
-    def take_exception(self) -> tuple[int, bool]:
-        """Error code of the exception being reported, and whether an INT instruction made it.
-
-        Forgets the exception as well: Unicorn never does, and would make the next one a double fault.
-        """
-        lib.uc_context_save(self.handle, self._state)
-        at = self._state
-        error_code = _i32.from_address(at + self.layout.error_code).value
-        is_int = _i32.from_address(at + self.layout.is_int).value
-        old = _i32.from_address(at + self.layout.old_exception)
-        if old.value != -1:
-            old.value = -1
-            lib.uc_context_restore(self.handle, self._state)
-        return error_code & 0xFFFF_FFFF, bool(is_int)
-
-    def load_segments(self, segments: dict[str, tuple[int, int, int, int]], clear: int, setting: int) -> None:
-        """Write cached segment descriptors (selector, base, limit, flags) and hidden flags together."""
-        lib.uc_context_save(self.handle, self._state)
-        for name, cache in segments.items():
-            at = self._state + self.layout.segments + _SEGMENT.size * SEGMENTS.index(name)
-            ctypes.memmove(at, _SEGMENT.pack(*cache), _SEGMENT.size)
-        self._hflags.value = self._hflags.value & ~clear | setting
-        lib.uc_context_restore(self.handle, self._state)
-
-    def saved_state(self) -> bytes:
-        """The whole saved context, for finding things in it."""
-        lib.uc_context_save(self.handle, self._state)
-        return ctypes.string_at(self._state, lib.uc_context_size(self.handle))
+    def forget_pages(self) -> None:
+        """Drop every translation of an address. Outside a run."""
+        self.control(uc.UC_CTL_TLB_FLUSH, uc.UC_CTL_IO_WRITE)
 
 
 def check(error: int, what: str) -> None:

@@ -5,8 +5,9 @@
 # assembled bytes, says what every field means, and has the same rules in Python; a test assembles this
 # file and compares.
 #
-# A hook is called with rdi = engine, rsi = guest address, edx = bytes, rcx = the counter. It keeps the
-# stack as it found it and leaves by `ret` or by a tail call with the same rdi, so nothing needs saving.
+# A hook is called with rdi = engine, rsi = guest address, edx = bytes, rcx = the counter, and, from code that
+# Unicorn generates, rbp = the CPU's state. It keeps the stack as it found it and leaves by `ret` or by a tail
+# call with the same rdi, so nothing needs saving.
 
         .set    COUNT, 0        # the counter: fields of 8 bytes (blocks.py)
         .set    LIMIT, 8
@@ -18,10 +19,17 @@
         .set    TABLE, 56
         .set    UNKNOWN, 64
         .set    EMU_STOP, 72
+        .set    STATE, 80
+
+        .set    RFLAGS, 136     # in the state (layout.py)
+        .set    RF, 1           # of its third byte
+        .set    HFLAGS, 176
+        .set    MODE, 0x8010    # the two of them that tell 16, 32 and 64-bit code
+        .set    MODE_SHIFT, 44  # to bits in which addresses do not differ
 
         .set    ROWS, 1 << 16
         .set    ROW_BITS, 5     # a row of the table has 32 bytes
-        .set    R_ADDRESS, 0
+        .set    R_KEY, 0
         .set    R_SIZE, 8
         .set    R_COUNT, 12
         .set    R_HEAD, 16
@@ -31,7 +39,7 @@
 
         .set    AT_LIMIT, 1
         .set    AT_WINDOW, 2
-        .set    AT_SITE, 4
+        .set    AT_SITE, 5
 
         .text
 
@@ -41,6 +49,13 @@ count_block:
         cmpq    LIMIT(%rcx), %rax       # also met when a stop was asked for: then the limit is 0
         jae     stop
 
+        testb   $RF, RFLAGS + 2(%rbp)
+        jnz     unknown
+        movl    HFLAGS(%rbp), %r11d     # the key: the address with the mode, 0 for 64-bit code
+        andl    $MODE, %r11d
+        xorl    $MODE, %r11d
+        shlq    $MODE_SHIFT, %r11
+        xorq    %rsi, %r11
         movq    %rsi, %r9               # the row: (address ^ address >> 12) % ROWS, or one that follows
         shrq    $12, %r9
         xorq    %rsi, %r9
@@ -48,7 +63,7 @@ count_block:
         movq    %r9, %r10
         shlq    $ROW_BITS, %r10
         addq    TABLE(%rcx), %r10
-        cmpq    %rsi, R_ADDRESS(%r10)
+        cmpq    %r11, R_KEY(%r10)
         jne     2f
         cmpl    %edx, R_SIZE(%r10)
         jne     2f
@@ -64,7 +79,9 @@ count_block:
 2:      incl    %r9d
         cmpl    $0, R_SIZE(%r10)
         jne     1b
-        jmp     *UNKNOWN(%rcx)          # an empty row: a block not met before
+unknown:                                # an empty row: a block not met before; or RF is set
+        movq    %rbp, STATE(%rcx)
+        jmp     *UNKNOWN(%rcx)
 
 # A block of a loop that only waits, or that may open the interrupt window; or the block after such a loop.
 special:
@@ -120,3 +137,23 @@ stop_at_site:
         movq    $0, LIMIT(%rcx)
         jmp     *EMU_STOP(%rcx)
 9:      ret
+
+# compare_code(rdi = rows of 24 bytes: code, copy, number of 8-byte words; rsi = number of rows): the number of
+# rows that are the same, up to the first that is not.
+        .balign 16
+compare_code:
+        xorl    %eax, %eax
+1:      cmpq    %rsi, %rax
+        jae     4f
+        movq    (%rdi), %r8
+        movq    8(%rdi), %r9
+        movq    16(%rdi), %rcx
+2:      movq    -8(%r8,%rcx,8), %rdx
+        cmpq    -8(%r9,%rcx,8), %rdx
+        jne     4f
+        decq    %rcx
+        jnz     2b
+        addq    $24, %rdi
+        incq    %rax
+        jmp     1b
+4:      ret

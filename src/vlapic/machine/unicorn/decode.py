@@ -1,7 +1,7 @@
 """What is in a block of guest instructions: where each begins, which leave the guest, whether it only waits.
 
 A block is what Unicorn translates at once: instructions up to a branch, or to one that changes how code
-is to be translated. It is looked at once, when it is first met.
+is to be translated. It is looked at once, when it is first met. Addresses are linear: CS's base is in them.
 
 Left out: what Capstone cannot decode counts as one instruction (it is one that raises #UD).
 """
@@ -22,6 +22,8 @@ from capstone import x86 as cs
 class Kind(IntEnum):
     """The instructions that leave the guest."""
 
+    __hash__ = int.__hash__  # an enumeration's own is slow, and every exit looks its kind up
+
     RDMSR = auto()
     WRMSR = auto()
     CPUID = auto()
@@ -31,12 +33,20 @@ class Kind(IntEnum):
     OUTS = auto()
     READ_CR8 = auto()
     WRITE_CR8 = auto()
+    WRITE_CR0 = auto()
+    WRITE_CR4 = auto()
+    HYPERCALL = auto()
+    SYSCALL = auto()
+    SYSENTER = auto()
+    SMSW = auto()
+    INT1 = auto()
 
 
 # What a block may do to the state the engine watches: bits of Block.flags.
 WINDOW_FLAG = 1  #: its last instruction may set RFLAGS.IF
 SHADOW_FLAG = 2  #: its last instruction may hold interrupts off for the next one (STI, MOV SS, POP SS)
-REMAP_FLAG = 4  #: it may change what code its addresses stand for: paging, or the size of code
+REMAP_FLAG = 4  #: it may change what code its addresses stand for: the paging
+MODE_FLAG = 8  #: it may change the size of code
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +54,25 @@ class Site:
     """An instruction that leaves the guest.
 
     Attributes:
+        bits: the size of code it was found in.
         size: bytes of a port access; 0 for the others.
         port: the port of IN and OUT; None: it is in DX.
-        register: number of the general register that MOV CR8 moves, 0 (RAX) to 15.
+        register: number of the general register that MOV CR moves, 0 (RAX) to 15.
         repeated: INS or OUTS with a REP prefix.
-        plain: no prefix changes the address size or the segment of INS and OUTS.
+        address_bits: how much of RCX, RSI and RDI INS and OUTS use.
+        segment: that OUTS reads from.
     """
 
     kind: Kind
     address: int
     length: int
+    bits: int = 64
     size: int = 0
     port: int | None = None
     register: int = 0
     repeated: bool = False
-    plain: bool = True
+    address_bits: int = 64
+    segment: str = "ds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +80,7 @@ class Block:
     """A block as Unicorn runs it.
 
     Attributes:
+        bits: 16, 32 or 64, the size of code; the same bytes in another one are another block.
         code: its bytes; a block of the same place and size with other bytes is another block.
         flags: the bits above.
         starts: the addresses of its instructions, ascending.
@@ -75,6 +90,7 @@ class Block:
 
     address: int
     size: int
+    bits: int
     code: bytes
     starts: tuple[int, ...]
     sites: tuple[Site, ...]
@@ -87,11 +103,11 @@ class Block:
         """Number of instructions."""
         return len(self.starts)
 
-    def left_at(self, rip: int) -> int:
-        """How many instructions are left to run at `rip`, itself among them; 0 where `rip` is outside."""
-        if not 0 <= rip - self.address < self.size:
+    def left_at(self, address: int) -> int:
+        """How many instructions are left to run, the one at `address` among them; 0 where it is outside."""
+        if not 0 <= address - self.address < self.size:
             return 0
-        return len(self.starts) - bisect_left(self.starts, rip)
+        return len(self.starts) - bisect_left(self.starts, address)
 
     def without_loop(self) -> Block:
         """The same block, not part of a waiting loop."""
@@ -99,11 +115,28 @@ class Block:
 
 
 _WINDOW = {"sti", "popf", "popfd", "popfq", "iret", "iretd", "iretq", "sysret", "sysretq"}
-_REMAP = {"ljmp", "lcall", "retf", "retfq", "lmsw", "invlpg", "invpcid"}
-_SITES = {"rdmsr": Kind.RDMSR, "wrmsr": Kind.WRMSR, "cpuid": Kind.CPUID, "in": Kind.IN, "out": Kind.OUT}
+_MODE = {
+    *("ljmp", "lcall", "retf", "retfd", "retfq", "iret", "iretd", "iretq", "lmsw"),
+    *("syscall", "sysret", "sysretq", "sysenter", "sysexit", "sysexitq"),
+}
+_REMAP = {"lmsw", "invlpg", "invpcid"}
+_SITES = {
+    "rdmsr": Kind.RDMSR,
+    "wrmsr": Kind.WRMSR,
+    "cpuid": Kind.CPUID,
+    "in": Kind.IN,
+    "out": Kind.OUT,
+    "vmcall": Kind.HYPERCALL,
+    "vmmcall": Kind.HYPERCALL,
+    "syscall": Kind.SYSCALL,
+    "sysenter": Kind.SYSENTER,
+    "int1": Kind.INT1,
+}
+_CONTROL = {"cr0": Kind.WRITE_CR0, "cr4": Kind.WRITE_CR4, "cr8": Kind.WRITE_CR8}
 _STRINGS = {
     f"{name}{letter}": kind for name, kind in (("ins", Kind.INS), ("outs", Kind.OUTS)) for letter in "bwd"
 }
+_SEGMENTS = {0x26: "es", 0x2E: "cs", 0x36: "ss", 0x3E: "ds", 0x64: "fs", 0x65: "gs"}
 _PORT_SIZE = {"al": 1, "ax": 2, "eax": 4}
 _STRING_SIZE = {"b": 1, "w": 2, "d": 4}
 _GENERAL = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{x}" for x in range(8, 16)))
@@ -136,12 +169,12 @@ def decode(code: bytes, address: int, size: int, bits: int, read: Callable[[int,
     """
     starts: list[int] = []
     sites: list[Site] = []
-    flags, end, quiet = 0, address, bits == 64
+    flags, end, quiet = 0, address, bits != 16
     for start, length, mnemonic, operands in _decoder(bits, False).disasm_lite(code, address):
         starts.append(start)
         end = start + length
         words = mnemonic.split()
-        site = _site(words, operands, start, length)
+        site = _site(words, operands, code[start - address :][:length], start, bits)
         if site is not None:
             sites.append(site)
         flags |= _flags(words[-1], operands)
@@ -149,28 +182,44 @@ def decode(code: bytes, address: int, size: int, bits: int, read: Callable[[int,
     if end < address + size:
         starts.append(end)
         quiet = False
-    head, lap = waiting_loop(address, address + size, read) if quiet else (0, 0)
-    return Block(address, size, code, tuple(starts), tuple(sites), flags, head, lap)
+    head, lap = waiting_loop(address, address + size, read, bits) if quiet else (0, 0)
+    return Block(address, size, bits, code, tuple(starts), tuple(sites), flags, head, lap)
 
 
-def _site(words: list[str], operands: str, address: int, length: int) -> Site | None:
-    name = words[-1]
+def _site(words: list[str], operands: str, code: bytes, address: int, bits: int) -> Site | None:
+    name, length = words[-1], len(code)
     if name == "mov":
-        if operands.startswith("cr8, "):
-            return Site(Kind.WRITE_CR8, address, length, register=_GENERAL.index(operands[5:]))
-        if operands.endswith(", cr8"):
-            return Site(Kind.READ_CR8, address, length, register=_GENERAL.index(operands[:-5]))
+        first, _, second = operands.partition(", ")
+        if first in _CONTROL:
+            return Site(_CONTROL[first], address, length, bits, register=_number(second))
+        if second == "cr8":
+            return Site(Kind.READ_CR8, address, length, bits, register=_number(first))
         return None
     if name in _STRINGS:
-        plain = "[rdi]" in operands or "ptr [rsi]" in operands
-        repeated = words[0] in ("rep", "repe", "repz", "repne", "repnz")
-        return Site(_STRINGS[name], address, length, _STRING_SIZE[name[-1]], None, 0, repeated, plain)
+        return _string(_STRINGS[name], _STRING_SIZE[name[-1]], code, address, bits)
+    if name == "smsw":  # Unicorn writes 16 bits of a register that is to have 32
+        wide = bits != 64 and operands in _WHOLE and operands[0] == "e"
+        return Site(Kind.SMSW, address, length, bits, register=_number(operands)) if wide else None
     kind = _SITES.get(name)
     if kind not in (Kind.IN, Kind.OUT):
-        return None if kind is None else Site(kind, address, length)
-    first, second = operands.split(", ")
+        return None if kind is None else Site(kind, address, length, bits)
+    first, _, second = operands.partition(", ")
     data, port = (first, second) if kind is Kind.IN else (second, first)
-    return Site(kind, address, length, _PORT_SIZE[data], None if port == "dx" else int(port, 0))
+    return Site(kind, address, length, bits, _PORT_SIZE[data], None if port == "dx" else int(port, 0))
+
+
+def _number(register: str) -> int:
+    """The number of a general register of 32 or 64 bits."""
+    return _GENERAL.index(_WHOLE[register])
+
+
+def _string(kind: Kind, size: int, code: bytes, address: int, bits: int) -> Site:
+    """INS or OUTS with its prefixes."""
+    prefixes = {byte for byte in code[:-1] if byte in _SEGMENTS or byte in (0x67, 0xF2, 0xF3)}
+    address_bits = {16: 32, 32: 16, 64: 32}[bits] if 0x67 in prefixes else bits
+    segment = next((name for byte, name in _SEGMENTS.items() if byte in prefixes), "ds")
+    repeated = bool(prefixes & {0xF2, 0xF3})
+    return Site(kind, address, len(code), bits, size, None, 0, repeated, address_bits, segment)
 
 
 def _flags(name: str, operands: str) -> int:
@@ -179,8 +228,10 @@ def _flags(name: str, operands: str) -> int:
         flags |= WINDOW_FLAG
     if name == "sti" or name == "lss" or (name in ("mov", "pop") and operands.split(",")[0] == "ss"):
         flags |= SHADOW_FLAG
-    if name in _REMAP or (name == "mov" and operands.startswith("cr") and not operands.startswith("cr8")):
+    if name in _REMAP or (name == "mov" and operands.startswith("cr3")):
         flags |= REMAP_FLAG
+    if name in _MODE:
+        flags |= MODE_FLAG
     return flags
 
 
@@ -195,7 +246,7 @@ _QUIET = _IDLE | _COMPARES | _LOADS
 
 
 def waiting_loop(
-    address: int, end: int, read: Callable[[int, int], bytes], reach: int = LOOP_BYTES
+    address: int, end: int, read: Callable[[int, int], bytes], bits: int = 64, reach: int = LOOP_BYTES
 ) -> tuple[int, int]:
     """Find the loop around a block that leaves the CPU as it found it, lap after lap, until memory changes.
 
@@ -208,14 +259,14 @@ def waiting_loop(
         Address of the loop's first instruction and the number of its instructions; (0, 0) if the block from
         `address` to `end` is not a block of such a loop.
     """
-    branches = ((line, _target(line)) for line in _lines(read, address, reach))
+    branches = ((line, _target(line)) for line in _lines(read, address, reach, bits))
     closing, head = next(((line, to) for line, to in branches if to is not None and to <= address), (None, 0))
     if closing is None:
         return 0, 0
     loop_end = closing.address + closing.size
     if loop_end - head > reach:
         return 0, 0
-    loop = [line for line in _lines(read, head, loop_end - head) if line.address < loop_end]
+    loop = [line for line in _lines(read, head, loop_end - head, bits) if line.address < loop_end]
     if not loop or loop[-1].address != closing.address:
         return 0, 0
     edges = [head]
@@ -230,8 +281,10 @@ def waiting_loop(
     return head, len(loop)
 
 
-def _lines(read: Callable[[int, int], bytes], address: int, size: int) -> Iterator[capstone.CsInsn]:
-    yield from _decoder(64, True).disasm(read(address, size), address)
+def _lines(
+    read: Callable[[int, int], bytes], address: int, size: int, bits: int
+) -> Iterator[capstone.CsInsn]:
+    yield from _decoder(bits, True).disasm(read(address, size), address)
 
 
 def _target(line: capstone.CsInsn) -> int | None:

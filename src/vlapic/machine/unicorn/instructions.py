@@ -1,59 +1,41 @@
 """The instructions that leave the guest: what each asks the machine, and what it does with the answer.
 
-RDMSR, WRMSR, CPUID, IN, OUT, INS, OUTS and MOV CR8, after the instruction pages of SDM vol. 2. Some MSRs
-are the CPU's alone (:data:`NATIVE_MSRS`) and never reach the machine. INS and OUTS make one exit an
-element, as KVM's do.
+RDMSR, WRMSR, CPUID, IN, OUT, INS, OUTS, MOV CR8 and VMCALL, after the instruction pages of SDM vol. 2. Some
+MSRs are the CPU's alone (`msrs.py`) and never reach the machine; nor do MOV CR0 and MOV CR4, which are here
+because Unicorn lets them set anything (`control.py`), and SYSCALL and SYSENTER, which it lacks
+(`system_calls.py`). INS and OUTS make one exit an element, as KVM's do.
 
-Left out: the TSS's I/O permission bitmap (above IOPL a port access is #GP), INS and OUTS with a prefix
-for address size or segment (#UD).
+Left out: the TSS's I/O permission bitmap (above IOPL a port access is #GP).
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-
-from unicorn import x86_const as x86
+from typing import NamedTuple
 
 from vlapic.machine import engine as exits
-from vlapic.machine.unicorn.binding import Cpu, Registers
+from vlapic.machine.unicorn.control import Control
 from vlapic.machine.unicorn.decode import Kind, Site
-from vlapic.machine.unicorn.exceptions import GP, PF, UD, Event
+from vlapic.machine.unicorn.events import GP, PF, SS, UD, Event
+from vlapic.machine.unicorn.layout import HF_CPL, HF_PE
+from vlapic.machine.unicorn.msrs import NATIVE_MSRS, OwnMsrs
 from vlapic.machine.unicorn.paging import PageFault, Paging, is_canonical
+from vlapic.machine.unicorn.state import FLAG_DF, CpuState, Stand
+from vlapic.machine.unicorn.system_calls import SystemCalls
 
-U32 = 0xFFFF_FFFF
+U32, U64 = 2**32 - 1, 2**64 - 1
 
-MSR_EFER = 0xC000_0080
-MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_SFMASK = 0xC000_0081, 0xC000_0082, 0xC000_0083, 0xC000_0084
-MSR_FS_BASE, MSR_GS_BASE, MSR_KERNEL_GS_BASE, MSR_TSC_AUX = 0xC000_0100, 0xC000_0101, 0xC000_0102, 0xC000_0103
-MSR_SYSENTER_CS, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP, MSR_PAT = 0x174, 0x175, 0x176, 0x277
-
-#: MSRs the CPU keeps to itself.
-NATIVE_MSRS = frozenset(
-    {
-        *(MSR_EFER, MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_SFMASK),
-        *(MSR_FS_BASE, MSR_GS_BASE, MSR_KERNEL_GS_BASE, MSR_TSC_AUX),
-        *(MSR_SYSENTER_CS, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP, MSR_PAT),
-    }
+_PRIVILEGED = frozenset(
+    {Kind.RDMSR, Kind.WRMSR, Kind.READ_CR8, Kind.WRITE_CR8, Kind.WRITE_CR0, Kind.WRITE_CR4}
 )
-_ADDRESS_MSRS = frozenset(
-    {MSR_LSTAR, MSR_CSTAR, MSR_FS_BASE, MSR_GS_BASE, MSR_KERNEL_GS_BASE, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP}
-)
-_EFER_SCE, _EFER_LME, _EFER_LMA, _EFER_NXE = 1 << 0, 1 << 8, 1 << 10, 1 << 11
-_PAT_TYPES = frozenset({0, 1, 4, 5, 6, 7})
-
-_PRIVILEGED = frozenset({Kind.RDMSR, Kind.WRMSR, Kind.READ_CR8, Kind.WRITE_CR8})
 _STRINGS = frozenset({Kind.INS, Kind.OUTS})
 _PORT_ACCESSES = _STRINGS | {Kind.IN, Kind.OUT}
 
 _IOPL = 3 << 12
-_DF = 1 << 10
-
-_GENERAL = tuple(
-    getattr(x86, f"UC_X86_REG_{name}")
-    for name in ("RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI", *(f"R{n}" for n in range(8, 16)))
-)
-_RAX, _RCX, _RDX, _RBX, _, _, _RSI, _RDI = _GENERAL[:8]
+_AX, _CX, _DX, _BX, _SI, _DI = 0, 1, 2, 3, 6, 7
+#: What a hypercall outside CPL 0 is answered (`KVM_EPERM`).
+_NOT_PERMITTED = -1
 
 
 class Fault(Exception):
@@ -64,20 +46,25 @@ class Fault(Exception):
         self.event = Event(vector, error_code, cr2=cr2)
 
 
+class Jump(NamedTuple):
+    """The instruction is done, and execution goes on at `rip`."""
+
+    rip: int
+
+
 class Instructions:
     """One CPU's exiting instructions.
 
     Each is used in two steps: :meth:`leave` when the CPU stands at it, :meth:`finish` with the answer.
     """
 
-    def __init__(self, cpu: Cpu, paging: Paging) -> None:
-        self._cpu = cpu
+    def __init__(self, state: CpuState, paging: Paging, msrs: OwnMsrs, control: Control) -> None:
+        self._state = state
         self._paging = paging
-        self._string = Registers(cpu, (_RCX, _RSI, _RDI, x86.UC_X86_REG_RFLAGS, x86.UC_X86_REG_CR3))
-        self._pair = Registers(cpu, (_RAX, _RDX))
-        self._four = Registers(cpu, (_RAX, _RBX, _RCX, _RDX))
-        self._one = [Registers(cpu, (register,)) for register in _GENERAL]
-        self._asks: dict[Kind, Callable[..., exits.Exit | int | None]] = {
+        self._msrs = msrs
+        self._control = control
+        self._calls = SystemCalls(state, msrs)
+        self._asks: dict[Kind, Callable[[Site, int, Stand], exits.Exit | Jump | int | None]] = {
             Kind.WRMSR: self._wrmsr,
             Kind.RDMSR: self._rdmsr,
             Kind.CPUID: self._cpuid,
@@ -87,156 +74,198 @@ class Instructions:
             Kind.OUTS: self._outs,
             Kind.READ_CR8: self._read_cr8,
             Kind.WRITE_CR8: self._write_cr8,
+            Kind.WRITE_CR0: self._write_cr0,
+            Kind.WRITE_CR4: self._write_cr4,
+            Kind.HYPERCALL: self._hypercall,
+            Kind.SMSW: self._smsw,
+            Kind.SYSCALL: self._syscall,
+            Kind.SYSENTER: self._sysenter,
         }
 
-    def leave(
-        self, site: Site, host_tsc: int, rflags: int, rax: int, rcx: int, rdx: int, cs: int
-    ) -> exits.Exit | int | None:
+    def leave(self, site: Site, host_tsc: int, stand: Stand) -> exits.Exit | Jump | int | None:
         """What an instruction asks the machine.
 
         Args:
-            site: the instruction the CPU stands at; the registers are the CPU's.
+            site: the instruction the CPU stands at.
             host_tsc: now.
+            stand: the CPU's registers.
 
         Returns:
-            The exit; or, where the CPU answers by itself, what :meth:`finish` is to be called with.
+            The exit; or, where the CPU answers by itself, what :meth:`finish` is to be called with, or where
+            it goes.
 
         Raises:
             Fault: it faults without asking.
         """
-        cpl = cs & 3
+        cpl = stand.hflags & HF_CPL
         if cpl and (
-            site.kind in _PRIVILEGED or (site.kind in _PORT_ACCESSES and cpl > (rflags & _IOPL) >> 12)
+            site.kind in _PRIVILEGED or (site.kind in _PORT_ACCESSES and cpl > (stand.eflags & _IOPL) >> 12)
         ):
             raise Fault(GP)
-        return self._asks[site.kind](site, host_tsc, rax, rcx, rdx)
+        return self._asks[site.kind](site, host_tsc, stand)
 
-    def finish(self, site: Site, answer: exits.Answer) -> int:
-        """Write what an instruction read to its registers; RIP afterwards."""
+    def finish(self, site: Site, answer: exits.Answer) -> bool:
+        """Write what an instruction read to its registers; whether RIP goes on (REP may have more to do)."""
         kind = site.kind
         if kind in _STRINGS:
             return self._finish_string(site, answer)
         if answer is not None:
+            state = self._state
             if kind == Kind.RDMSR:
                 value = _number(answer)
-                self._pair.write(value & U32, value >> 32 & U32)
+                state.set_pair(value & U32, value >> 32 & U32)
             elif kind == Kind.CPUID:
                 assert isinstance(answer, tuple)
-                self._four.write(*(register & U32 for register in answer))
+                for register, value in zip((_AX, _BX, _CX, _DX), answer, strict=True):
+                    state.set_register(register, value & U32)
             elif kind == Kind.IN:
                 mask = (1 << 8 * site.size) - 1
-                kept = self._one[0].read()[0] & ~mask if site.size < 4 else 0
-                self._one[0].write(kept | _number(answer) & mask)
+                kept = state.register(_AX) & ~mask if site.size < 4 else 0
+                state.set_register(_AX, kept | _number(answer) & mask)
             elif kind == Kind.READ_CR8:
-                self._one[site.register].write(_number(answer) & 15)
-        return site.address + site.length
+                state.set_register(site.register, _number(answer) & 15)
+            elif kind == Kind.HYPERCALL:
+                state.set_register(_AX, _number(answer) & (U64 if site.bits == 64 else U32))
+        return True
 
-    # -- what each asks: (the instruction, host TSC, RAX, RCX, RDX) --
+    # -- what each asks: (the instruction, host TSC, registers) --
 
-    def _wrmsr(self, site: Site, host_tsc: int, rax: int, rcx: int, rdx: int) -> exits.Exit | None:
-        msr, value = rcx & U32, (rdx & U32) << 32 | rax & U32
-        if msr in NATIVE_MSRS:
-            self._write_native(msr, value)
-            return None
-        return exits.WriteMsr(host_tsc, msr, value)
+    def _wrmsr(self, site: Site, host_tsc: int, stand: Stand) -> exits.Exit | None:
+        msr, value = stand.rcx & U32, (stand.rdx & U32) << 32 | stand.rax & U32
+        if msr not in NATIVE_MSRS:
+            return exits.WriteMsr(host_tsc, msr, value)
+        if not self._msrs.write(msr, value):
+            raise Fault(GP)
+        return None
 
-    def _rdmsr(self, site: Site, host_tsc: int, rax: int, rcx: int, rdx: int) -> exits.Exit | int:
-        msr = rcx & U32
-        return self._cpu.read_msr(msr) if msr in NATIVE_MSRS else exits.ReadMsr(host_tsc, msr)
+    def _rdmsr(self, site: Site, host_tsc: int, stand: Stand) -> exits.Exit | int:
+        msr = stand.rcx & U32
+        return self._msrs.read(msr) if msr in NATIVE_MSRS else exits.ReadMsr(host_tsc, msr)
 
-    def _cpuid(self, site: Site, host_tsc: int, rax: int, rcx: int, rdx: int) -> exits.Exit:
-        return exits.Cpuid(host_tsc, rax & U32, rcx & U32)
+    def _cpuid(self, site: Site, host_tsc: int, stand: Stand) -> exits.Exit:
+        return exits.Cpuid(host_tsc, stand.rax & U32, stand.rcx & U32)
 
-    def _in(self, site: Site, host_tsc: int, rax: int, rcx: int, rdx: int) -> exits.Exit:
-        return exits.ReadPort(host_tsc, _port(site, rdx), site.size)
+    def _in(self, site: Site, host_tsc: int, stand: Stand) -> exits.Exit:
+        return exits.ReadPort(host_tsc, _port(site, stand), site.size)
 
-    def _out(self, site: Site, host_tsc: int, rax: int, rcx: int, rdx: int) -> exits.Exit:
-        return exits.WritePort(host_tsc, _port(site, rdx), site.size, rax & (1 << 8 * site.size) - 1)
+    def _out(self, site: Site, host_tsc: int, stand: Stand) -> exits.Exit:
+        return exits.WritePort(host_tsc, _port(site, stand), site.size, stand.rax & (1 << 8 * site.size) - 1)
 
-    def _read_cr8(self, site: Site, host_tsc: int, rax: int, rcx: int, rdx: int) -> exits.Exit:
+    def _read_cr8(self, site: Site, host_tsc: int, stand: Stand) -> exits.Exit:
         return exits.ReadCr8(host_tsc)
 
-    def _write_cr8(self, site: Site, host_tsc: int, rax: int, rcx: int, rdx: int) -> exits.Exit:
-        value = self._one[site.register].read()[0]
+    def _write_cr8(self, site: Site, host_tsc: int, stand: Stand) -> exits.Exit:
+        value = self._state.register(site.register)
         if value > 15:
             raise Fault(GP)
         return exits.WriteCr8(host_tsc, value)
 
-    def _write_native(self, msr: int, value: int) -> None:
-        """WRMSR of a register of the CPU's own, with the checks Unicorn leaves out."""
-        if msr in _ADDRESS_MSRS and not is_canonical(value):
+    def _write_cr0(self, site: Site, host_tsc: int, stand: Stand) -> None:
+        if not self._control.write_cr0(self._operand(site)):
             raise Fault(GP)
-        if msr == MSR_TSC_AUX and value >> 32:
+
+    def _write_cr4(self, site: Site, host_tsc: int, stand: Stand) -> None:
+        if not self._control.write_cr4(self._operand(site)):
             raise Fault(GP)
-        if msr == MSR_PAT and not _PAT_TYPES.issuperset(value.to_bytes(8, "little")):
-            raise Fault(GP)
-        if msr == MSR_EFER:
-            now = self._cpu.read_msr(MSR_EFER)
-            unknown = value & ~(_EFER_SCE | _EFER_LME | _EFER_LMA | _EFER_NXE)
-            if unknown or (value ^ now) & _EFER_LME:  # paging is on in 64-bit mode
-                raise Fault(GP)
-        self._cpu.write_msr(msr, value)
+
+    def _smsw(self, site: Site, host_tsc: int, stand: Stand) -> None:
+        self._state.set_register(site.register, self._state.cr(0) & U32)
+
+    def _operand(self, site: Site) -> int:
+        return self._state.register(site.register) & (U64 if site.bits == 64 else U32)
+
+    def _hypercall(self, site: Site, host_tsc: int, stand: Stand) -> exits.Exit | int:
+        if stand.hflags & HF_CPL:
+            return _NOT_PERMITTED
+        mask = U64 if site.bits == 64 else U32
+        first, fourth = (self._state.register(number) & mask for number in (_BX, _SI))
+        arguments = first, stand.rcx & mask, stand.rdx & mask, fourth
+        return exits.Hypercall(host_tsc, stand.rax & mask, arguments)
+
+    def _syscall(self, site: Site, host_tsc: int, stand: Stand) -> Jump:
+        return _jump(self._calls.syscall(stand, stand.rip + site.length))
+
+    def _sysenter(self, site: Site, host_tsc: int, stand: Stand) -> Jump:
+        return _jump(self._calls.sysenter(stand))
 
     # -- INS and OUTS: an exit for each element --
 
-    def _outs(self, site: Site, host_tsc: int, rax: int, rcx: int, rdx: int) -> exits.Exit | None:
-        count, rsi, *_ = self._string_registers(site)
-        if site.repeated and count == 0:
+    def _outs(self, site: Site, host_tsc: int, stand: Stand) -> exits.Exit | None:
+        mask = (1 << site.address_bits) - 1
+        if site.repeated and not stand.rcx & mask:
             return None
+        address = self._address(site, site.segment, self._state.register(_SI) & mask, stand)
         try:
-            data = self._paging.read(_canonical(rsi), site.size)
+            data = self._paging.read(address, site.size, bool(stand.hflags & HF_CPL))
         except PageFault as fault:
             raise Fault(PF, fault.error_code, fault.address) from None
-        return exits.WritePort(host_tsc, rdx & 0xFFFF, site.size, int.from_bytes(data, "little"))
+        return exits.WritePort(host_tsc, stand.rdx & 0xFFFF, site.size, int.from_bytes(data, "little"))
 
-    def _ins(self, site: Site, host_tsc: int, rax: int, rcx: int, rdx: int) -> exits.Exit | None:
-        count, _, rdi, *_ = self._string_registers(site)
-        if site.repeated and count == 0:
+    def _ins(self, site: Site, host_tsc: int, stand: Stand) -> exits.Exit | None:
+        mask = (1 << site.address_bits) - 1
+        if site.repeated and not stand.rcx & mask:
             return None
+        address = self._address(site, "es", self._state.register(_DI) & mask, stand)
+        user = bool(stand.hflags & HF_CPL)
         try:
             # Found writable now, so that nothing can go wrong once the device has been read.
-            self._paging.translate(_canonical(rdi), write=True)
-            self._paging.translate(_canonical(rdi + site.size - 1), write=True)
+            self._paging.translate(address, True, user)
+            self._paging.translate(address + site.size - 1, True, user)
         except PageFault as fault:
             raise Fault(PF, fault.error_code, fault.address) from None
-        return exits.ReadPort(host_tsc, rdx & 0xFFFF, site.size)
+        return exits.ReadPort(host_tsc, stand.rdx & 0xFFFF, site.size)
 
-    def _string_registers(self, site: Site) -> list[int]:
-        if not site.plain:
-            raise Fault(UD, None)
-        registers = self._string.read()
-        self._paging.use(registers[4], self._paging.write_protect)
-        return registers
+    def _address(self, site: Site, segment: str, offset: int, stand: Stand) -> int:
+        """The linear address of a string's element; paging is as the CPU has it now."""
+        state = self._state
+        self._paging.use(state.cr(0), state.cr(3), state.cr(4), state.efer())
+        if site.bits == 64:
+            base = state.segment(segment).base if segment in ("fs", "gs") else 0
+            address = base + offset & U64
+            if not is_canonical(address):
+                raise Fault(GP)
+            return address
+        cached = state.segment(segment)
+        if stand.hflags & HF_PE and offset + site.size - 1 > cached.limit:
+            raise Fault(SS if segment == "ss" else GP)
+        return cached.base + offset & U32
 
-    def _finish_string(self, site: Site, answer: exits.Answer) -> int:
-        after = site.address + site.length
-        rcx, rsi, rdi, rflags, _ = self._string_registers(site)
-        if site.repeated and rcx == 0:
-            return after
-        step = -site.size if rflags & _DF else site.size
+    def _finish_string(self, site: Site, answer: exits.Answer) -> bool:
+        state = self._state
+        stand = state.stand()
+        mask = (1 << site.address_bits) - 1
+        count = stand.rcx & mask
+        if site.repeated and not count:
+            return True
+        step = -site.size if state.rflags() & FLAG_DF else site.size
+        index = _DI if site.kind is Kind.INS else _SI
+        offset = state.register(index)
         if site.kind is Kind.INS:
-            mask = (1 << 8 * site.size) - 1
-            self._paging.write(rdi, struct.pack("<I", _number(answer) & mask)[: site.size])
-            rdi += step
-        else:
-            rsi += step
-        rcx -= site.repeated
-        self._one[1].write(rcx)
-        self._one[6].write(rsi & 2**64 - 1)
-        self._one[7].write(rdi & 2**64 - 1)
-        return site.address if site.repeated and rcx else after
+            address = self._address(site, "es", offset & mask, stand)
+            data = struct.pack("<I", _number(answer) & (1 << 8 * site.size) - 1)[: site.size]
+            self._paging.write(address, data, bool(stand.hflags & HF_CPL))
+        state.set_register(index, _part(offset, offset + step, mask))
+        if not site.repeated:
+            return True
+        state.set_register(_CX, _part(stand.rcx, count - 1, mask))
+        return count == 1
 
 
-def _port(site: Site, rdx: int) -> int:
-    return rdx & 0xFFFF if site.port is None else site.port
+def _jump(rip: int) -> Jump:
+    if rip < 0:
+        raise Fault(-rip, None if rip == -UD else 0)
+    return Jump(rip)
+
+
+def _part(before: int, value: int, mask: int) -> int:
+    """A register after a write to the part of it that has this mask; 32 bits clear the others."""
+    return value & mask if mask >= U32 else before & ~mask | value & mask
+
+
+def _port(site: Site, stand: Stand) -> int:
+    return stand.rdx & 0xFFFF if site.port is None else site.port
 
 
 def _number(answer: exits.Answer) -> int:
     assert isinstance(answer, int), f"this exit is completed with a number, not {answer!r}"
     return answer
-
-
-def _canonical(address: int) -> int:
-    if not is_canonical(address):
-        raise Fault(GP)
-    return address

@@ -1,6 +1,6 @@
 """The CPU between two runs: where it stands, what it starts with, and how it enters a handler.
 
-Keeps RIP and RFLAGS as they are for the guest; Unicorn's own RIP is only right while it runs.
+Keeps RIP as it is for the guest; Unicorn's own RIP is only right while it runs.
 """
 
 from __future__ import annotations
@@ -9,95 +9,194 @@ from mmap import mmap
 
 from unicorn import x86_const as x86
 
-from vlapic.machine.engine import FirstState
-from vlapic.machine.loader import CODE_SELECTOR, DATA_SELECTOR
-from vlapic.machine.unicorn import layout as hidden
+from vlapic.machine.engine import CpuMode, FirstState
 from vlapic.machine.unicorn.binding import Cpu, Registers
-from vlapic.machine.unicorn.exceptions import FLAG_IF, Entry, Event, State, deliver
-from vlapic.machine.unicorn.instructions import MSR_EFER
-from vlapic.machine.unicorn.paging import PAGE, PageFault, Paging
+from vlapic.machine.unicorn.control import CR0_ET, CR0_PE
+from vlapic.machine.unicorn.events import FLAG_IF, FLAG_RF, Event
+from vlapic.machine.unicorn.fast_entry import FastEntry
+from vlapic.machine.unicorn.gates import deliver
+from vlapic.machine.unicorn.layout import HF2_NMI, HF_CS32, HF_CS64, HF_INHIBIT_IRQ
+from vlapic.machine.unicorn.paging import CR0_PG, EFER_LMA, PAGE, PageFault, Paging
+from vlapic.machine.unicorn.state import Segment
 
-_CR0 = 0x8001_0033  # PG, WP, NE, ET, MP, PE
-_CR0_WP = 1 << 16
-_CR4 = 0x620  # OSXMMEXCPT, OSFXSR, PAE
-_EFER = 0xD01  # NXE, LMA, LME, SCE
+# What a guest of 64-bit code starts with: PG, WP, NE, MP; OSXMMEXCPT, OSFXSR, PAE; NXE, LMA, LME, SCE.
+_LONG = CR0_PG | 1 << 16 | 0x33, 0x620, 0xD01
+_RESET_CR0 = 0x6000_0000 | CR0_ET
 _FLAT = 0xFFFF_FFFF
-_CODE_FLAGS, _DATA_FLAGS = 0x00AF_9B00, 0x00CF_9300  # bits 63 to 32 of a descriptor, without its address
-_LONG_MODE = hidden.HF_CS64 | hidden.HF_CS32 | hidden.HF_SS32
-
-
-class LeftLongMode(Exception):
-    """The guest switched 64-bit mode off."""
+_CODE_SELECTOR, _DATA_SELECTOR = 0x08, 0x10
+# Bits 63 to 32 of descriptors, without the address: 64-bit code, 32-bit code, data; real mode's, LDT, TSS.
+_CODE_64, _CODE_32, _DATA = 0x00AF_9B00, 0x00CF_9B00, 0x00CF_9300
+_REAL_CODE, _REAL_DATA, _LDT, _TSS = 0x9B00, 0x9300, 0x8200, 0x8B00
+_DATA_SEGMENTS = ("ds", "es", "ss", "fs", "gs")
+_EDX_AT_RESET = 0x0005_0654
+_RSP = 4
+_DR6_BS = 1 << 14
+_DR6_AT_RESET, _DR7_AT_RESET = 0xFFFF_0FF0, 0x400
 
 
 class Processor:
     """One CPU with its memory.
 
     Attributes:
-        rip, rflags: the guest's, between runs.
-        operands: RFLAGS, RAX, RCX, RDX and CS where the CPU stopped.
+        rip: the guest's, between runs.
+        eflags: the guest's, between runs; without arithmetic flags and DF.
+        stand: the registers where the CPU stopped.
+        ram_address: of its memory, on the host.
         shadow_possible: whether STI or MOV SS may have been the instruction before.
+        waits: INIT has come, SIPI has not.
     """
 
     def __init__(self, memory: mmap, first: FirstState) -> None:
         self.cpu = Cpu()
-        self.cpu.map_ram(0, memory)
+        self.state = self.cpu.state
+        self.ram_address = self.cpu.map_ram(0, memory)
         self.paging = Paging(memory)
-        self.rip = first.rip
-        self.rflags = 2
-        self.operands: list[int] = []
         self.shadow_possible = False
-        self._stand = self._registers("RIP", "RFLAGS", "RAX", "RCX", "RDX", "CS")
-        self._state = self._registers("RSP", "RFLAGS", "CS", "SS", "CR0", "CR3", "IDTR", "GDTR", "TR")
-        self._stack = self._registers("RSP", "RFLAGS")
-        self._pages = self._registers("CR0", "CR3")
-        self._cr2 = self._registers("CR2")
+        self.waits = False
+        self._general = self._registers(
+            *("RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI"),
+            *(f"R{n}" for n in range(8, 16)),
+            "RFLAGS",
+        )
+        self._control = self._registers("CR0", "CR4", "CR3")
+        self._cr0 = self._registers("CR0")
         self._start_at(first)
+        self._fast = FastEntry(self.state, self.paging, memory)
+        self._look(first.rip)
+
+    def _look(self, rip: int | None = None) -> None:
+        """See where the CPU stands; at `rip`, if Unicorn does not know."""
+        stand = self.stand = self.state.stand()
+        self.eflags = stand.eflags
+        self.rip = stand.rip if rip is None else rip
 
     def _registers(self, *names: str) -> Registers:
         return Registers(self.cpu, [getattr(x86, f"UC_X86_REG_{name}") for name in names])
 
+    # -- states to start from --
+
     def _start_at(self, first: FirstState) -> None:
-        self._registers("CR4", "CR3").write(_CR4, first.cr3)
-        self.cpu.write_msr(MSR_EFER, _EFER)
-        gdtr, idtr = (0, first.gdt_base, first.gdt_limit), (0, 0, 0)
-        self._registers("CR0", "GDTR", "IDTR").write(_CR0, *gdtr, *idtr)
-        data = dict.fromkeys(("ds", "es", "ss", "fs", "gs"), (DATA_SELECTOR, 0, _FLAT, _DATA_FLAGS))
-        code = (CODE_SELECTOR, 0, _FLAT, _CODE_FLAGS)
-        self.cpu.load_segments({"cs": code, **data}, hidden.HF_CPL | hidden.HF_ADDSEG, _LONG_MODE)
-        self._registers("RSP", "RDI", "RSI").write(first.rsp, first.rdi, first.rsi)
+        self._set_general(rax=first.rax, rbx=first.rbx, rsp=first.rsp, rsi=first.rsi, rdi=first.rdi)
+        self.state.load_table("idt", 0, 0)
+        self.state.load_table("gdt", first.gdt_base, first.gdt_limit)
+        if first.mode is CpuMode.LONG:
+            cr0, cr4, efer = _LONG
+            self._set_mode(cr0, first.cr3, cr4, efer)
+            code = _CODE_64
+        else:
+            self._set_mode(CR0_PE | CR0_ET, 0, 0, 0)
+            code = _CODE_32
+        data = dict.fromkeys(_DATA_SEGMENTS, Segment(_DATA_SELECTOR, 0, _FLAT, _DATA))
+        self.state.load_segments({"cs": Segment(_CODE_SELECTOR, 0, _FLAT, code), **data})
+
+    def _set_general(
+        self, rax: int = 0, rdx: int = 0, rbx: int = 0, rsp: int = 0, rsi: int = 0, rdi: int = 0
+    ) -> None:
+        self._general.write(rax, 0, rdx, rbx, rsp, 0, rsi, rdi, *(0,) * 8, 2)
+
+    def _set_mode(self, cr0: int, cr3: int, cr4: int, efer: int) -> None:
+        """Put the CPU in a mode, from whichever it is in; segments are to be loaded next."""
+        self.state.set_efer(efer & ~EFER_LMA)
+        self.state.change_hflags(HF_CS64)
+        self._control.write(cr0 & ~CR0_PG, cr4, cr3)
+        self._cr0.write(cr0)
+        self.cpu.forget_pages()
+
+    def reset(self) -> None:
+        """INIT: the state of SDM vol. 3A "Processor State After Reset", without what INIT leaves alone."""
+        state = self.state
+        self._set_mode(_RESET_CR0, 0, 0, 0)
+        self._set_general(rdx=_EDX_AT_RESET)
+        data = dict.fromkeys(_DATA_SEGMENTS, Segment(0, 0, 0xFFFF, _REAL_DATA))
+        tables = {"ldt": Segment(0, 0, 0xFFFF, _LDT), "tr": Segment(0, 0, 0xFFFF, _TSS)}
+        state.load_segments({"cs": Segment(0xF000, 0xFFFF_0000, 0xFFFF, _REAL_CODE), **data, **tables})
+        for table in ("gdt", "idt"):
+            state.load_table(table, 0, 0xFFFF)
+        state.set_cr2(0)
+        for number in range(4):
+            state.set_dr(number, 0)
+        state.set_dr(6, _DR6_AT_RESET)
+        state.set_dr(7, _DR7_AT_RESET)
+        state.block_nmi(False)
+        state.change_hflags(HF_INHIBIT_IRQ)
+        self.shadow_possible = False
+        self.waits = True
+        self._look(0xFFF0)
+
+    def startup(self, page: int) -> None:
+        """SIPI: begin at a page of the first MiB."""
+        self.state.load_segments({"cs": Segment(page << 8, page << 12, 0xFFFF, _REAL_CODE)})
+        self.waits = False
+        self._look(0)
+
+    # -- running --
 
     def run(self) -> int:
         """Run from `rip` until something stops the CPU; Unicorn's error number, 0 for none."""
         try:
             return self.cpu.start(self.rip)
         finally:
-            self.rip, *self.operands = self._stand.read()
-            self.rflags = self.operands[0]
+            stand = self.stand = self.state.stand()
+            self.rip, self.eflags = stand.rip, stand.eflags
+
+    @property
+    def address(self) -> int:
+        """Where the CPU stands, as a linear address."""
+        return self.rip + self.stand.cs_base
+
+    def advance(self, length: int) -> None:
+        """Go on behind an instruction that was carried out by hand."""
+        rip = self.rip + length
+        if not self.stand.hflags & HF_CS64:
+            rip &= 0xFFFF_FFFF if self.stand.hflags & HF_CS32 else 0xFFFF
+        self.rip = rip
+
+    def jump(self, rip: int) -> None:
+        """Go on elsewhere, after registers were written by hand."""
+        self._look(rip)
 
     # -- interrupts --
 
+    @property
+    def interrupts_enabled(self) -> bool:
+        """RFLAGS.IF."""
+        return bool(self.eflags & FLAG_IF)
+
     def takes_interrupts(self) -> bool:
         """Whether IF is set and no shadow is open."""
-        return bool(self.rflags & FLAG_IF) and not self.in_shadow()
+        return bool(self.eflags & FLAG_IF) and not self.in_shadow()
+
+    def takes_nmi(self) -> bool:
+        """Whether no NMI is being handled and no shadow is open."""
+        return not self.stand.hflags2 & HF2_NMI and not self.in_shadow()
+
+    def block_nmi(self) -> None:
+        """An NMI is about to be delivered: no other one until an IRET has completed."""
+        self.state.block_nmi(True)
+
+    def note_single_step(self) -> None:
+        """Tell in DR6 that the #DB to come is a single step's."""
+        self.state.set_dr(6, self.state.dr(6) | _DR6_BS)
 
     def in_shadow(self) -> bool:
         """Whether STI or MOV SS, the instruction before, holds interrupts off."""
-        return self.shadow_possible and bool(self.cpu.hflags() & hidden.HF_INHIBIT_IRQ)
+        return self.shadow_possible and bool(self.state.hflags() & HF_INHIBIT_IRQ)
 
     def leave_shadow(self) -> None:
         """Something was completed by hand, or delivered: the shadow of what came before is over."""
         if self.shadow_possible:
-            self.cpu.change_hflags(clear=hidden.HF_INHIBIT_IRQ)
+            self.state.change_hflags(clear=HF_INHIBIT_IRQ)
             self.shadow_possible = False
 
     def open_shadow(self) -> None:
         """Make Unicorn run one instruction and look again, as it does in a shadow."""
-        self.cpu.change_hflags(0, hidden.HF_INHIBIT_IRQ)
+        self.state.change_hflags(0, HF_INHIBIT_IRQ)
+        self.shadow_possible = True
 
-    def cr2(self) -> int:
-        """The address of the last page fault."""
-        return self._cr2.read()[0]
+    def clear_resume(self) -> None:
+        """An instruction was completed by hand: RFLAGS.RF is over."""
+        self.eflags &= ~FLAG_RF
+        self.state.set_stack(self.state.register(_RSP), self.eflags)
 
     def enter(self, event: Event) -> None:
         """Go to the guest's handler for an event.
@@ -105,44 +204,47 @@ class Processor:
         Raises:
             TripleFault: there is no way; nothing has changed but the shadow.
         """
-        state = State(self.rip, *self._state.read())
-        self.paging.use(state.cr3, bool(state.cr0 & _CR0_WP))
+        state = self.state
         self.leave_shadow()
-        entry = deliver(state, self.paging, event)
-        self._stack.write(entry.rsp, entry.rflags)
+        system = state.system()
+        self.paging.use(system.cr0, system.cr3, system.cr4, system.efer)
+        entry = deliver(system, self.paging, event, self.rip, state.rflags())
+        state.set_stack(entry.rsp, system.eflags & ~entry.clear)
         if entry.cr2 is not None:
-            self._cr2.write(entry.cr2)
-        if entry.descriptor is not None:
-            self._load_code_segment(entry, entry.descriptor, state.ss)
-        self.rip, self.rflags = entry.rip, entry.rflags
+            state.set_cr2(entry.cr2)
+        if entry.cs is not None:
+            state.load_segments({"cs": entry.cs} if entry.ss is None else {"cs": entry.cs, "ss": entry.ss})
+        self._look(entry.rip)
+        if event.external:
+            self._fast.learn(event.vector, system, entry)
 
-    def _load_code_segment(self, entry: Entry, descriptor: int, ss_before: int) -> None:
-        """Enter another code segment, of another privilege level perhaps."""
-        cpl = entry.cs & 3
-        segments = {"cs": (entry.cs, 0, _FLAT, descriptor >> 32 & 0xFF_FF00)}
-        if entry.ss != ss_before:
-            segments["ss"] = (entry.ss, 0, _FLAT, _DATA_FLAGS | cpl << 13)
-        self.cpu.load_segments(segments, hidden.HF_CPL | hidden.HF_ADDSEG, _LONG_MODE | cpl)
+    def interrupt(self, vector: int) -> None:
+        """Go to the guest's handler for a vector from outside.
+
+        Raises:
+            TripleFault: as :meth:`enter`.
+        """
+        if self.shadow_possible:
+            self.leave_shadow()
+        entered = self._fast.enter(vector, self.rip)
+        if entered is None:
+            self.enter(Event(vector, external=True))
+        else:
+            self.rip, self.eflags = entered
 
     # -- code --
 
     def code_bits(self) -> int:
-        """The size of code the CPU is in: 64, 32 or 16.
-
-        Raises:
-            LeftLongMode: neither 64-bit mode nor its compatibility mode.
-        """
-        flags = self.cpu.hflags()
-        if not flags & hidden.HF_LMA:
-            raise LeftLongMode
-        if flags & hidden.HF_CS64:
+        """The size of code the CPU is in: 64, 32 or 16."""
+        flags = self.state.hflags()
+        if flags & HF_CS64:
             return 64
-        return 32 if flags & hidden.HF_CS32 else 16
+        return 32 if flags & HF_CS32 else 16
 
     def read_code(self, address: int, size: int) -> bytes:
-        """Guest bytes at a virtual address, up to the first page that is not there."""
-        cr0, cr3 = self._pages.read()
-        self.paging.use(cr3, bool(cr0 & _CR0_WP))
+        """Guest bytes at a linear address, up to the first page that is not there."""
+        state = self.state
+        self.paging.use(state.cr(0), state.cr(3), state.cr(4), state.efer())
         code = b""
         while len(code) < size:
             at = address + len(code)
@@ -151,3 +253,17 @@ class Processor:
             except PageFault:
                 break
         return code
+
+    def physical(self, address: int, size: int) -> list[tuple[int, int]]:
+        """Where the code at a linear address stands in physical memory: (address, size), a page each."""
+        state = self.state
+        self.paging.use(state.cr(0), state.cr(3), state.cr(4), state.efer())
+        parts = []
+        while size > 0:
+            length = min(size, PAGE - address % PAGE)
+            try:
+                parts.append((self.paging.translate(address), length))
+            except PageFault:
+                break
+            address, size = address + length, size - length
+        return parts

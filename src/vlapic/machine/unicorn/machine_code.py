@@ -1,0 +1,125 @@
+"""The machine code of `blocks.S`, and the table of blocks that it reads.
+
+It runs on x86-64 Linux alone. Elsewhere, and where a process may not make memory executable, `blocks.py`
+does the same in Python.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import platform
+import sys
+from collections.abc import Callable
+
+from vlapic.machine.unicorn.decode import WINDOW_FLAG, Block
+
+#: blocks.S, assembled.
+MACHINE_CODE = bytes.fromhex(
+    "488b01483b41080f83e8000000f6858a000000017566448b9db00000004181e3108000004181f310"
+    "80000049c1e32c4931f34989f149c1e90c4931f14181e1ffff00004d89ca49c1e2054c0351384d39"
+    "1a751f413952087519458b421c4c0b41187520458b420c4c01c04889014c895120c341ffc141837a"
+    "080075c048896950ff61404d8b5a104d85db74354939f3740b4c3b5918742e4531dbeb254c3b5918"
+    "751f4989c0488b410848ffc84c29c031d2458b4a1849f7f1490fafc14c01c0eb044c895918458b42"
+    "0c4c01c04889014c89512041f7421c0100000074174883792800741048c741300100000048c74108"
+    "00000000c34883791000751a48c74110010000004883793000740848c7411002000000ff6148c366"
+    "0f1f8400000000004883791000751348c741100500000048c7410800000000ff6148c30f1f440000"
+    "31c04839f073254c8b074c8b4f08488b4f10498b54c8f8493b54c9f8750e48ffc975ef4883c71848"
+    "ffc0ebd6c3"
+)
+#: Where the hook of exiting instructions begins in it.
+SITE_OFFSET = 0x120
+#: Where the comparison of code begins.
+COMPARE_OFFSET = 0x140
+
+#: What the size of code adds to an address in a block's key: bits in which addresses do not differ.
+_MODE = {64: 0, 32: 0x8000 << 44, 16: 0x8010 << 44}
+
+_ROWS = 1 << 16  # of the table; a power of two
+_FULL = _ROWS // 2  # blocks it holds before it is cleared
+_GONE = 0xFFFF_FFFF  # the size of a row that was taken out
+
+
+def key(address: int, bits: int) -> int:
+    """What tells a block from others: its linear address in code of 16, 32 or 64 bits."""
+    return address ^ _MODE[bits]
+
+
+def native_counting() -> bool:
+    """Whether the machine code runs here: x86-64 Linux that lets a process make memory executable."""
+    if sys.platform != "linux" or platform.machine() != "x86_64" or sys.maxsize < 1 << 32:
+        return False
+    try:
+        MachineCode().close()
+    except OSError:
+        return False
+    return True
+
+
+class MachineCode:
+    """The machine code in executable memory of its own.
+
+    Attributes:
+        address: of its first byte, the hook of blocks.
+        compare: (rows, their number) -> how many of them, from the first on, are the same as their copies.
+
+    Raises:
+        OSError: this process may not have such memory.
+    """
+
+    def __init__(self) -> None:
+        allowed = mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
+        self._memory = mmap.mmap(-1, mmap.PAGESIZE, mmap.MAP_PRIVATE, allowed)
+        self._memory.write(MACHINE_CODE)
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        compare = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64)
+        self.compare: Callable[[int, int], int] = compare(self.address + COMPARE_OFFSET)
+
+    def close(self) -> None:
+        """Free the memory; nothing may run it any more."""
+        self._memory.close()
+
+
+class Table:
+    """The known blocks as rows for the machine code: a hash table with linear probing, half empty."""
+
+    def __init__(self) -> None:
+        self._array = (ctypes.c_uint64 * (4 * _ROWS))()
+        self._rows = memoryview(self._array).cast("B").cast("Q")
+        self._used: list[int] = []
+        self.address = ctypes.addressof(self._array)
+
+    def insert(self, block: Block) -> int | None:
+        """Add a block that is not there; its row's address, or None where the table is full."""
+        if len(self._used) >= _FULL:
+            return None
+        name = key(block.address, block.bits)
+        index = name ^ name >> 12
+        while self._rows[(row := (index & _ROWS - 1) * 4) + 1] & 0xFFFF_FFFF:
+            index += 1
+        self._rows[row] = name
+        self._rows[row + 1] = block.size | block.count << 32
+        self._rows[row + 2] = block.head
+        self._rows[row + 3] = block.lap | self._kind(block) << 32
+        self._used.append(row)
+        return self.address + row * 8
+
+    @staticmethod
+    def _kind(block: Block) -> int:
+        """0 for a block that is charged and nothing more; bit 0: it may open the interrupt window."""
+        return block.flags & WINDOW_FLAG | (2 if block.head else 0)
+
+    def remove(self, name: int, size: int) -> None:
+        """Take a block out by its key; its row is passed over until the table is cleared."""
+        index = name ^ name >> 12
+        while found := self._rows[(row := (index & _ROWS - 1) * 4) + 1] & 0xFFFF_FFFF:
+            if found == size and self._rows[row] == name:
+                self._rows[row + 1] = _GONE
+                return
+            index += 1
+
+    def clear(self) -> None:
+        """Take every block out."""
+        for row in self._used:
+            self._rows[row] = self._rows[row + 1] = 0
+        self._used.clear()
