@@ -42,7 +42,9 @@ def test_an_image_is_its_source_built(name, tmp_path):
 
 
 def test_the_guest_written_in_the_documentation_runs(tmp_path):
-    (listing,) = re.findall(r"```asm\n(.*?)```", (ROOT / "docs" / "guests.md").read_text(), re.DOTALL)
+    (listing,) = re.findall(
+        r"```text\n( +\.include .*?)```", (ROOT / "docs" / "guests.md").read_text(), re.DOTALL
+    )
     (tmp_path / "three.S").write_text(listing)
     run = GuestRun(build(tmp_path / "three.S", tmp_path))
     assert (run.value, run.console, run.results.count) == (0, "three: 3 interrupts\n", 3)

@@ -212,7 +212,7 @@ class ScriptedEngine:
                 continue
             if isinstance(step, e.Hlt):
                 self._retire(1)
-            return step._replace(host_tsc=self._now)
+            return type(step)(self._now, *step[1:])
 
     def _compute(self, until: int | None, preemption: int | None, window: bool) -> None:
         """Retire instructions up to the nearest limit; one only while a shadow or a window needs a look."""
