@@ -247,7 +247,7 @@ def _run_to_end(
     vm: Vm, collector: _Collector, limits: _Limits, events: int, progress: Progress | None
 ) -> None:
     """Run a VM until its guest reports or fails, or a limit is reached."""
-    ports, vcpus, told = vm.ports, vm.vcpus, time.monotonic()
+    exit_port, vcpus, told = vm.ports.exit_port, vm.vcpus, time.monotonic()
     limited = limits != _Limits(None, None, None)
 
     def instructions_left() -> int | None:
@@ -264,7 +264,7 @@ def _run_to_end(
         )
 
     def finished() -> bool:
-        if ports.exit_value is not None:
+        if exit_port.value is not None:
             return True
         for vcpu in vcpus:
             if vcpu.failure is not None:

@@ -212,7 +212,8 @@ class InterruptController:
 
     def deliverable(self) -> int | None:
         """The vector that the processor would take now: the highest requested one above PPR's class."""
-        return self.interrupts.highest_request() if self.interrupts.irr and self.enabled else None
+        interrupts = self.interrupts
+        return interrupts.highest_request() if interrupts.irr and self.base & r.BASE_ENABLE else None
 
     def acknowledge(self) -> int:
         """The processor takes the deliverable vector, which there must be: from request to service."""

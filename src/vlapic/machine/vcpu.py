@@ -215,11 +215,11 @@ class Vcpu:
         """One `vcpu_enter_guest`: inject, wait, run, handle the exit."""
         window, nmi_window = self._inject()
         # Interrupts are off from here to the guest; what came in before cancels the entry.
-        if self.inbox or self._timer_requested():
+        if self.inbox or (self.timer.pending and self._timer_requested()):
             return
         if self.trace:
             self.trace(events.Entry(*self.stamp(), self.engine.rip))
-        waited, wait_cycles = self._wait()
+        waited, wait_cycles = self._wait() if self.timer.expired_deadline_tsc else (None, 0)
         preemption = self._load_preemption_timer()
         self.clock.elapse(next(self._entry_cycles))
         if self._injects_nmi:
@@ -279,8 +279,6 @@ class Vcpu:
 
     def _wait(self) -> tuple[Waited | None, int]:
         """The busy wait for an expired deadline, and its tuning: what it found, and host cycles waited."""
-        if not self.timer.expired_deadline_tsc:
-            return None, 0
         waited = self.timer.wait(self.lapic.timer_vector_in_service, self._wait_step_cycles)
         if waited is None:
             return None, 0
