@@ -10,9 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-#: Default of IA32_APIC_BASE's page, and the size of the window in it.
+#: Default of IA32_APIC_BASE's page.
 APIC_BASE_DEFAULT = 0xFEE0_0000
-APIC_WINDOW = 0x1000
 
 MSR_IA32_APIC_BASE = 0x1B
 MSR_IA32_TSC_DEADLINE = 0x6E0
