@@ -1,44 +1,89 @@
-"""Profiles: which rules of timer advancement are in force, as frozen data.
+"""Profiles: which rules of timer advancement are in force, as frozen data, one row a kernel.
 
-A rule is named here and found in a table of `apic/advance.py`; nothing asks for a version. `series` is the
-seven patches of "KVM: lapic: Fix a variety of timer adv issues" (April 2019) as their cover letter describes
-them, on the v5.0 base.
+A rule is one of `rules.py` and found in a table of the part that acts on it; nothing asks for a version.
+`series` is the seven patches of "KVM: lapic: Fix a variety of timer adv issues" (April 2019) as their cover
+letter describes them, on the v5.0 base; each of them is a switch (:meth:`Profile.without`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 
-from vlapic.errors import unknown_name
+from vlapic import rules as r
+from vlapic.errors import UsageError, unknown_name
 
-#: Advancement a vCPU starts to tune from, ns (`LAPIC_TIMER_ADVANCE_NS_INIT`; until v5.0 the parameter's
-# default).
+#: Advancement a vCPU starts to tune from, ns (`LAPIC_TIMER_ADVANCE_NS_INIT`).
 ADVANCE_START_NS = 1000
-#: The hard cap of the series' first patch, ns.
+#: The most that tuning may come to, ns (`LAPIC_TIMER_ADVANCE_NS_MAX`; the hard cap of the series).
 ADVANCE_CAP_NS = 5000
-#: Tuning is done at the first |delta| below this many guest cycles (`LAPIC_TIMER_ADVANCE_ADJUST_DONE`).
-ADJUST_DONE_CYCLES = 100
-#: A step of tuning is at most the advancement divided by this (`LAPIC_TIMER_ADVANCE_ADJUST_STEP`).
+#: Tuning is done at the first |delta| below this many guest cycles; later kernels leave such deltas out
+#: (`LAPIC_TIMER_ADVANCE_ADJUST_MIN`).
+ADJUST_MIN_CYCLES = 100
+#: Deltas above this many guest cycles are left out since v5.4 (`LAPIC_TIMER_ADVANCE_ADJUST_MAX`).
+ADJUST_MAX_CYCLES = 10_000
+#: A step of tuning is an eighth, of the advancement or of the delta (`LAPIC_TIMER_ADVANCE_ADJUST_STEP`).
 ADJUST_STEP = 8
 
 
-class Tuning(Enum):
-    """How a delta changes the advancement."""
+class Fix(NamedTuple):
+    """One patch of the series: its title as posted, and the rules that it put in the place of others.
 
-    EIGHTH_OF_ADVANCE = "at most an eighth of the advancement a step; done below 100 cycles"
+    Attributes:
+        number: 1 to 7.
+        title: of the first posting.
+        merged: release and hash under which it was merged, in its merged form.
+        before: the rules without it, by the profile's field.
+    """
+
+    number: int
+    title: str
+    merged: str
+    before: dict[str, r.RuleEnum]
 
 
-class Overflow(Enum):
-    """What becomes of an advancement above the cap."""
-
-    HOLD = "held at the cap, done unchanged"
-
-
-class Wait(Enum):
-    """How the busy wait passes the time to the deadline."""
-
-    GUEST_TSC_1NS = "re-reads the guest TSC every 1 ns, advance_ns times at most"
+FIXES = {
+    fix.number: fix
+    for fix in (
+        Fix(
+            1,
+            "Hard cap the auto-calculated timer advancement",
+            "v5.1, 57bf67e73ce9: a value above the cap ends advancement instead",
+            {"overflow": r.Overflow.KEEP},
+        ),
+        Fix(
+            2,
+            'Delay 1ns at a time when waiting for timer to "expire"',
+            "v5.1, b6aa57c69cb2: scaled guests wait with ndelay() instead",
+            {"wait": r.Wait.DELAY},
+        ),
+        Fix(3, "Track lapic timer advance per vCPU", "v5.1, 39497d7660d9", {"scope": r.Scope.GLOBAL}),
+        Fix(
+            4,
+            "Allow user to override auto-tuning of timer advancement",
+            "v5.1, c3941d9e0ccd: -1 is the word for auto",
+            {"parameter": r.Parameter.START},
+        ),
+        Fix(
+            5,
+            "Busy wait for timer to expire when using hv_timer",
+            "v5.2, ee66e453db13: without effect on the normal path until v5.13, d981dd15498b",
+            {"records": r.Records.TSC_DEADLINE},
+        ),
+        Fix(
+            6,
+            "Clean up the code for handling of a pre-expired hv_timer",
+            "v5.2, as three patches",
+            {"pre_expired": r.PreExpired.PRETEND_FAILURE},
+        ),
+        Fix(
+            7,
+            "Skip delta_tsc shift-and-divide if the dividend is zero",
+            "v5.2",
+            {"zero_delta": r.ZeroDelta.DIVIDE},
+        ),
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -47,26 +92,232 @@ class Profile:
 
     Attributes:
         name: what the command line calls it.
-        since: where its rules come from.
-        tuning, overflow, wait: rules, by name.
+        kernel: the tree or build that it stands for, with its point release.
+        since: the first release that behaves so.
+        base: the kernel before it, whose rules it changes; empty for the oldest.
         trace_kernel: the kernel whose tracepoint formats `--trace` writes.
+        fixes: the patches of the series in force, for `series` alone.
+
+    The others are rules, a question each; `rules.py` says what they mean.
     """
 
     name: str
+    kernel: str
     since: str
-    tuning: Tuning
-    overflow: Overflow
-    wait: Wait
+    base: str
     trace_kernel: str
+    scope: r.Scope
+    parameter: r.Parameter
+    ending: r.Ending
+    tuning: r.Tuning
+    overflow: r.Overflow
+    wait: r.Wait
+    order: r.Order
+    place: r.Place
+    wait_trace: r.WaitTrace
+    records: r.Records
+    hv_exit: r.HvExit
+    pre_expired: r.PreExpired
+    zero_delta: r.ZeroDelta
+    too_short: r.TooShort
+    mode_change: r.ModeChange
+    count_write: r.CountWrite
+    deadline_write: r.DeadlineWrite
+    divide: r.Divide
+    periodic_advance: r.PeriodicAdvance
+    after_block: r.AfterBlock
+    direct_injection: r.DirectInjection
+    posted_wait: r.PostedWait
+    saved_count: r.SavedCount
+    restore: r.Restore
+    fixes: frozenset[int] = frozenset()
+
+    @property
+    def rules(self) -> dict[str, r.RuleEnum]:
+        """Its rules by the question they answer, in the order of their declaration."""
+        return {
+            field.name: value
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), r.RuleEnum)
+        }
+
+    def without(self, *numbers: int) -> Profile:
+        """The series without some of its fixes, 1 to 7; its name says which.
+
+        Raises:
+            UsageError: this is not the series, or there is no such fix.
+        """
+        if not self.fixes and numbers:
+            raise UsageError(
+                f"profile {self.name} has no fixes to leave out; expected profile series, which has 1 to 7"
+            )
+        changed: dict[str, r.RuleEnum] = {}
+        for number in numbers:
+            if number not in FIXES:
+                raise UsageError(f"no fix {number} in the series; expected one or more of 1 to {len(FIXES)}")
+            changed |= FIXES[number].before
+        left = self.fixes - set(numbers)
+        absent = sorted(FIXES.keys() - left)
+        name = SERIES.name + "".join(f"-{number}" for number in absent)
+        return replace(self, **changed, name=name, fixes=left)  # type: ignore[arg-type]
 
 
-SERIES = Profile(
-    name="series",
-    since="KVM: lapic: Fix a variety of timer adv issues (April 2019), on v5.0",
-    tuning=Tuning.EIGHTH_OF_ADVANCE,
-    overflow=Overflow.HOLD,
-    wait=Wait.GUEST_TSC_1NS,
+V5_0 = Profile(
+    name="v5.0",
+    kernel="5.0.0",
+    since="v4.20",
+    base="",
+    trace_kernel="v5.0",
+    scope=r.Scope.GLOBAL,
+    parameter=r.Parameter.START,
+    ending=r.Ending.DONE,
+    tuning=r.Tuning.EIGHTH_OF_ADVANCE,
+    overflow=r.Overflow.KEEP,
+    wait=r.Wait.DELAY,
+    order=r.Order.WAIT_THEN_TUNE,
+    place=r.Place.BEFORE_COUNTER,
+    wait_trace=r.WaitTrace.IN_WAIT,
+    records=r.Records.TSC_DEADLINE,
+    hv_exit=r.HvExit.CANCEL_FIRST,
+    pre_expired=r.PreExpired.PRETEND_FAILURE,
+    zero_delta=r.ZeroDelta.DIVIDE,
+    too_short=r.TooShort.ARM,
+    mode_change=r.ModeChange.HRTIMER,
+    count_write=r.CountWrite.HRTIMER,
+    deadline_write=r.DeadlineWrite.NOT_COUNTING,
+    divide=r.Divide.RAW,
+    periodic_advance=r.PeriodicAdvance.OLD_TARGET,
+    after_block=r.AfterBlock.ALWAYS_RESTART,
+    direct_injection=r.DirectInjection.NONE,
+    posted_wait=r.PostedWait.BODY,
+    saved_count=r.SavedCount.INITIAL,
+    restore=r.Restore.HRTIMER,
+)
+
+V5_1 = replace(
+    V5_0,
+    name="v5.1",
+    kernel="5.1.0",
+    since="v5.1",
+    base="v5.0",
+    trace_kernel="v5.1",
+    scope=r.Scope.VCPU,
+    parameter=r.Parameter.SIGNED,
+    overflow=r.Overflow.KILL,
+    wait=r.Wait.NDELAY_IF_SCALED,
+    too_short=r.TooShort.EXPIRE,
+)
+
+V5_2 = replace(
+    V5_1,
+    name="v5.2",
+    kernel="5.2.1",
+    since="v5.2",
+    base="v5.1",
     trace_kernel="v5.2",
+    records=r.Records.HV_TIMER,
+    pre_expired=r.PreExpired.CANCEL,
+    zero_delta=r.ZeroDelta.SKIP,
+)
+
+V5_3 = replace(
+    V5_2,
+    name="v5.3",
+    kernel="5.3.1",
+    since="v5.3",
+    base="v5.2",
+    trace_kernel="v5.3",
+    overflow=r.Overflow.RESTART,
+    place=r.Place.LAST,
+    wait_trace=r.WaitTrace.AFTER_EXIT,
+    direct_injection=r.DirectInjection.POSTED,
+)
+
+V5_4 = replace(
+    V5_3,
+    name="v5.4",
+    kernel="5.4.18",
+    since="v5.4",
+    base="v5.3",
+    trace_kernel="v5.4",
+    ending=r.Ending.MODULE_FLAG,
+    tuning=r.Tuning.EIGHTH_OF_DELTA,
+)
+
+V5_14 = replace(
+    V5_4,
+    name="v5.14",
+    kernel="5.14.2",
+    since="v5.14",
+    base="v5.4",
+    trace_kernel="v5.14",
+    order=r.Order.TUNE_THEN_WAIT_IF_TUNING,
+    hv_exit=r.HvExit.EXPIRE_FIRST,
+    mode_change=r.ModeChange.BOTH,
+    count_write=r.CountWrite.BOTH,
+    deadline_write=r.DeadlineWrite.TSC_DEADLINE,
+    divide=r.Divide.MASKED,
+    direct_injection=r.DirectInjection.APICV,
+    saved_count=r.SavedCount.CURRENT,
+    restore=r.Restore.HRTIMER_AND_EXPIRED,
+)
+
+V6_1 = replace(
+    V5_14,
+    name="v6.1",
+    kernel="Debian 6.1.192, with the periodic mends of v6.19",
+    since="v5.19",
+    base="v5.14",
+    trace_kernel="v6.1",
+    wait_trace=r.WaitTrace.IN_WAIT,
+    mode_change=r.ModeChange.BOTH_AND_PENDING,
+    count_write=r.CountWrite.BOTH_AND_PENDING,
+    periodic_advance=r.PeriodicAdvance.NOT_BEFORE_NOW,
+    after_block=r.AfterBlock.RESTART_IF_MOVED,
+    direct_injection=r.DirectInjection.APICV_IDLE_IN_GUEST,
+    restore=r.Restore.ALL,
+)
+
+V6_12 = replace(
+    V6_1,
+    name="v6.12",
+    kernel="Debian 6.12.117, with the periodic mends of v6.19",
+    since="v6.11",
+    base="v6.1",
+    trace_kernel="v6.12",
+    parameter=r.Parameter.SWITCH,
+    ending=r.Ending.NEVER,
+    order=r.Order.TUNE_THEN_WAIT,
+    saved_count=r.SavedCount.CURRENT_OR_NOW,
+)
+
+V6_19 = replace(V6_12, name="v6.19", kernel="6.19", since="v6.19", base="v6.12", trace_kernel="v6.19")
+
+#: The seven patches on the advancement of v5.0; the timer's state machine is that of v6.19.
+SERIES = replace(
+    V5_0,
+    name="series",
+    kernel="KVM: lapic: Fix a variety of timer adv issues (April 2019), on v5.0",
+    since="v5.0",
+    base="v5.0",
+    trace_kernel="v5.2",
+    scope=r.Scope.VCPU,
+    parameter=r.Parameter.OVERRIDE,
+    overflow=r.Overflow.HOLD,
+    wait=r.Wait.GUEST_TSC_1NS,
+    records=r.Records.HV_TIMER,
+    hv_exit=r.HvExit.EXPIRE_FIRST,
+    pre_expired=r.PreExpired.CANCEL,
+    zero_delta=r.ZeroDelta.SKIP,
+    mode_change=r.ModeChange.BOTH_AND_PENDING,
+    count_write=r.CountWrite.BOTH_AND_PENDING,
+    deadline_write=r.DeadlineWrite.TSC_DEADLINE,
+    divide=r.Divide.MASKED,
+    periodic_advance=r.PeriodicAdvance.NOT_BEFORE_NOW,
+    after_block=r.AfterBlock.RESTART_IF_MOVED,
+    saved_count=r.SavedCount.CURRENT_OR_NOW,
+    restore=r.Restore.ALL,
+    fixes=frozenset(FIXES),
 )
 
 PROFILES = {profile.name: profile for profile in (SERIES,)}

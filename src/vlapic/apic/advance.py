@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vlapic.profiles import (
-    ADJUST_DONE_CYCLES,
+    ADJUST_MIN_CYCLES,
     ADJUST_STEP,
     ADVANCE_CAP_NS,
     ADVANCE_START_NS,
-    Overflow,
     Profile,
-    Tuning,
 )
+from vlapic.rules import Overflow, Tuning
 from vlapic.tsc import S64_SIGN, U32, U64, GuestTsc, cycles_to_ns
 
 
@@ -44,7 +43,7 @@ def tune_by_eighth(
     step_ns = min(distance_ns, advance_ns // ADJUST_STEP)
     advance_ns = advance_ns - step_ns if early else advance_ns + step_ns
     magnitude = min(distance_cycles, (1 << 64) - distance_cycles)
-    return advance_ns, done or magnitude < ADJUST_DONE_CYCLES or magnitude == S64_SIGN
+    return advance_ns, done or magnitude < ADJUST_MIN_CYCLES or magnitude == S64_SIGN
 
 
 def hold_at_cap(advance_ns: int, done: bool) -> tuple[int, bool]:
