@@ -6,6 +6,7 @@
         ├── ImageError          a guest image that cannot be run
         ├── OutputError         a file that cannot be written
         ├── EngineError         the CPU under the machine broke its promise
+        ├── TraceError          a trace that cannot be read
         └── StateError          saved state that cannot be restored, or not in this order
 
 What a *guest* does wrong is no exception of this tree: the architecture answers it (a #GP, an ignored
@@ -57,6 +58,10 @@ class EngineError(WorldError):
 
 class StateError(WorldError):
     """Saved state that does not fit, or whose restoring in this order would lose a timer."""
+
+
+class TraceError(WorldError):
+    """A trace that is missing, unreadable or of no known form; what is damaged inside is an event instead."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,11 @@ columns for many.
 
 Events are the one language between machine, traces, analysis and reports. The kernel's tracepoints keep the
 kernel's names and fields; `TimerInterrupt` is vlapic's own and holds all that statistics need to know of one
-timer interrupt. `host_tsc` (the kernel's x86-tsc trace clock), `vm` and `vcpu` lead every event.
+timer interrupt.
+
+`host_tsc`, `vm` and `vcpu` lead every event. `host_tsc` is the kernel's x86-tsc trace clock; in a trace that
+was recorded with another clock it is that clock's ns (the reader's `clock` says which). `vm` and `vcpu` are
+`NO_VCPU` where no vCPU's thread did it.
 
 A field's annotation is its width in memory. :class:`Table` turns a list of events of one class into columns.
 """
@@ -20,9 +24,16 @@ import numpy.typing as npt
 U8 = Annotated[int, "u1"]
 U32 = Annotated[int, "<u4"]
 U64 = Annotated[int, "<u8"]
+S32 = Annotated[int, "<i4"]
 S64 = Annotated[int, "<i8"]
 Flag = Annotated[bool, "?"]
-Name = Annotated[str, "U24"]
+#: ASCII, a byte a character; longer ones are cut.
+Name = Annotated[str, "S28"]
+#: A task's name (`TASK_COMM_LEN`, without the end).
+Comm = Annotated[str, "S15"]
+
+#: `vm` and `vcpu` of an event that no vCPU's thread made.
+NO_VCPU = (1 << 32) - 1
 
 
 class TimerInterrupt(NamedTuple):
@@ -81,17 +92,99 @@ class AdvanceSample(NamedTuple):
     advance_ns: U32
 
 
+class Sample(NamedTuple):
+    """A vCPU's debugfs files as somebody who recorded a trace wrote them into it; the truth to check against.
+
+    Attributes:
+        interrupts: how many the guest had taken.
+        advance_ns: lapic_timer_advance_ns.
+        tsc_offset: tsc-offset, modulo 2^64.
+    """
+
+    host_tsc: U64
+    vm: U32
+    vcpu: U32
+    interrupts: U64
+    advance_ns: U32
+    tsc_offset: U64
+
+
+class Lost(NamedTuple):
+    """Something was lost here: the trace says so, or its file is damaged.
+
+    Attributes:
+        host_tsc: of the last event before it that is known, 0 if there is none.
+        cpu: whose buffer it was, `NO_VCPU` if that is not known.
+        events: how many (lines, where the file is damaged), 0 if that is not known.
+        cause: `overrun` (the buffer was full, or its oldest events were overwritten), `unfinished` (the file
+            ends in the middle), `damaged` (what stands there cannot be read).
+        place: where in the file, for `damaged` and `unfinished`: the line's number or the byte's offset.
+    """
+
+    host_tsc: U64
+    vm: U32
+    vcpu: U32
+    cpu: U32
+    events: U64
+    cause: Name
+    place: U64
+
+
+class TscOffset(NamedTuple):
+    """kvm_write_tsc_offset: a vCPU's TSC offset changes, modulo 2^64; `previous` is 0 for a new vCPU."""
+
+    host_tsc: U64
+    vm: U32
+    vcpu: U32
+    previous: U64
+    next: U64
+
+
+class TrackTsc(NamedTuple):
+    """kvm_track_tsc: a vCPU's TSC was written, and compared with the others' of its VM.
+
+    Attributes:
+        masterclock: whether the VM uses the master clock.
+        matched: how many vCPUs' offsets match.
+        online: how many vCPUs there are.
+        host_clock: the host's clock source: `tsc`, `none`, `hpet`...
+    """
+
+    host_tsc: U64
+    vm: U32
+    vcpu: U32
+    masterclock: Flag
+    matched: U32
+    online: U32
+    host_clock: Name
+
+
 class Entry(NamedTuple):
-    """kvm_entry: the guest is about to be entered."""
+    """kvm_entry: the guest is about to be entered.
+
+    What a kernel does not print is 0: `rip` up to v5.9, the others up to v6.8 and v6.12.
+
+    Attributes:
+        immediate_exit: it is entered only to be left at once, before its first instruction.
+        intr_info, error_code: the event that the entry injects, as the VMCS or VMCB has it.
+    """
 
     host_tsc: U64
     vm: U32
     vcpu: U32
     rip: U64
+    immediate_exit: Flag = False
+    intr_info: U32 = 0
+    error_code: U32 = 0
 
 
 class Exit(NamedTuple):
-    """kvm_exit: the guest was left. `reason` is the VMX name without EXIT_REASON_."""
+    """kvm_exit: the guest was left.
+
+    Attributes:
+        reason: as the kernel prints it: the VMX name without EXIT_REASON_, or SVM's (`npf`, `interrupt`).
+        intr_info, error_code: the exit's event; 0 up to v5.9, which do not print them.
+    """
 
     host_tsc: U64
     vm: U32
@@ -100,6 +193,8 @@ class Exit(NamedTuple):
     rip: U64
     info1: U64
     info2: U64
+    intr_info: U32 = 0
+    error_code: U32 = 0
 
 
 class Msr(NamedTuple):
@@ -171,12 +266,19 @@ class AcceptIrq(NamedTuple):
 
 
 class InjectVirq(NamedTuple):
-    """kvm_inj_virq: a vector goes into the guest at the next entry."""
+    """kvm_inj_virq: a vector goes into the guest at the next entry.
+
+    Attributes:
+        soft: it is a software interrupt's; told from v6.0 on.
+        reinjected: an entry that was cancelled had it already; told from v6.0 on.
+    """
 
     host_tsc: U64
     vm: U32
     vcpu: U32
     vector: U8
+    soft: Flag = False
+    reinjected: Flag = False
 
 
 class WaitLapicExpire(NamedTuple):
@@ -195,6 +297,93 @@ class Eoi(NamedTuple):
     vm: U32
     vcpu: U32
     vector: S64
+
+
+class PvEoi(NamedTuple):
+    """kvm_pv_eoi: the guest ended the interrupt in service by a bit in memory, without an exit."""
+
+    host_tsc: U64
+    vm: U32
+    vcpu: U32
+    vector: S64
+
+
+class VcpuWakeup(NamedTuple):
+    """kvm_vcpu_wakeup: the host's halt polling or sleep on behalf of a halted vCPU has ended.
+
+    Attributes:
+        duration_ns: how long it took.
+        waited: the thread slept; else polling was enough.
+        valid: the poll counts for the tuning of its length.
+    """
+
+    host_tsc: U64
+    vm: U32
+    vcpu: U32
+    duration_ns: U64
+    waited: Flag
+    valid: Flag
+
+
+class HrtimerStart(NamedTuple):
+    """hrtimer_start: a timer of the host's kernel was armed; the local APIC's has `apic_timer_fn`.
+
+    Attributes:
+        timer: its address, as far as the kernel shows it.
+        expires_ns, soft_expires_ns: by the timer's own clock.
+        mode: absolute or relative, and where it may run; told from v4.16 on.
+    """
+
+    host_tsc: U64
+    vm: U32
+    vcpu: U32
+    timer: U64
+    function: Name
+    expires_ns: S64
+    soft_expires_ns: S64
+    mode: Name = ""
+
+
+class HrtimerExpire(NamedTuple):
+    """hrtimer_expire_entry: a timer's function is about to be called; `now_ns` is by the timer's clock."""
+
+    host_tsc: U64
+    vm: U32
+    vcpu: U32
+    timer: U64
+    function: Name
+    now_ns: S64
+
+
+class SchedSwitch(NamedTuple):
+    """sched_switch: a CPU goes from one task to another; `vm` and `vcpu` are those of the task it leaves.
+
+    Attributes:
+        previous_state: as the kernel prints it: `S` sleeps, `R` would go on, `R+` was preempted.
+    """
+
+    host_tsc: U64
+    vm: U32
+    vcpu: U32
+    previous_comm: Comm
+    previous_tid: U32
+    previous_prio: S32
+    previous_state: Comm
+    next_comm: Comm
+    next_tid: U32
+    next_prio: S32
+
+
+class SchedWaking(NamedTuple):
+    """sched_waking: a task is woken, to run on `target_cpu`; `vm` and `vcpu` are those of the waker."""
+
+    host_tsc: U64
+    vm: U32
+    vcpu: U32
+    comm: Comm
+    tid: U32
+    prio: S32
+    target_cpu: U32
 
 
 class ApicIpi(NamedTuple):
@@ -228,6 +417,10 @@ Event = (
     TimerInterrupt
     | VcpuStart
     | AdvanceSample
+    | Sample
+    | Lost
+    | TscOffset
+    | TrackTsc
     | Entry
     | Exit
     | Msr
@@ -239,6 +432,12 @@ Event = (
     | InjectVirq
     | WaitLapicExpire
     | Eoi
+    | PvEoi
+    | VcpuWakeup
+    | HrtimerStart
+    | HrtimerExpire
+    | SchedSwitch
+    | SchedWaking
     | ApicIpi
     | RemoteEoi
     | SmiIgnored
@@ -255,6 +454,9 @@ def _dtype(event_type: type[Any]) -> np.dtype[Any]:
     hints = get_type_hints(event_type, include_extras=True)
     return np.dtype([(name, hint.__metadata__[0]) for name, hint in hints.items()])
 
+
+#: Each class's number: its place in `EVENT_TYPES`.
+EVENT_CODES = {event_type: code for code, event_type in enumerate(EVENT_TYPES)}
 
 #: The structured dtype of each class of event: a field each, in order.
 DTYPES = {event_type: _dtype(event_type) for event_type in EVENT_TYPES}
@@ -287,4 +489,18 @@ class Table(Generic[E]):
 
     def __iter__(self) -> Iterator[E]:
         """The events again, as they went in."""
-        return itertools.starmap(self.event_type, self.rows.tolist())
+        names = _names(self.rows.dtype)
+        if not names:
+            return itertools.starmap(self.event_type, self.rows.tolist())
+        columns = [
+            np.char.decode(self.rows[field], "ascii", "replace").tolist()
+            if field in names
+            else self.rows[field].tolist()
+            for field in self.rows.dtype.names or ()
+        ]
+        return itertools.starmap(self.event_type, zip(*columns, strict=True))
+
+
+def _names(dtype: np.dtype[Any]) -> list[str]:
+    """The fields that hold text."""
+    return [name for name in dtype.names or () if dtype[name].kind == "S"]

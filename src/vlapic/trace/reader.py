@@ -1,0 +1,257 @@
+"""What every reader of traces gives: events in the order of time, and what is known beside them.
+
+A reader yields `Batch` by `Batch`, each the trace's next stretch, so that a file larger than memory can be
+read. Everything else is made of that: single events, tables of one class, whole columns. A format's reader
+implements `batches()` and keeps `threads`, `passed_over` and `lost`; it need not sort (`in_time_order` does).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from vlapic.events import DTYPES, EVENT_CODES, EVENT_TYPES, Event, Lost, Table
+from vlapic.trace.threads import Threads
+
+E = TypeVar("E")
+Array = npt.NDArray[Any]
+
+
+class Clock(Enum):
+    """What an event's `host_tsc` counts."""
+
+    TSC = "the host's TSC, in cycles"
+    NS = "nanoseconds"
+    UNKNOWN = "an unknown clock"
+
+
+class HeaderSample(NamedTuple):
+    """`# sample EVENTS ADVANCE LABEL`: the advancement as it was after so many interrupts."""
+
+    interrupts: int
+    advance_ns: int
+    label: str
+
+
+class TscConversion(NamedTuple):
+    """How a clock's ns were made of TSC cycles: `ns = (cycles * mult >> shift) + offset_ns`."""
+
+    mult: int
+    shift: int
+    offset_ns: int
+
+
+@dataclass
+class TraceFacts:
+    """What a trace says beside its events; None or empty is not said.
+
+    Attributes:
+        header: lines above or between the events that begin with `#`, without it.
+        kernel: the release of the kernel that recorded it.
+        tsc_khz: the guest's TSC frequency, kHz.
+        parameters: of the kvm modules, by name without the module's.
+        samples: the advancement over time, where the header says it.
+        conversion: how the trace's ns were made of TSC cycles.
+        disordered: events that stood later than their time by more than a batch, and so are out of order.
+    """
+
+    header: list[str] = field(default_factory=list)
+    kernel: str | None = None
+    tsc_khz: int | None = None
+    parameters: dict[str, str] = field(default_factory=dict)
+    samples: list[HeaderSample] = field(default_factory=list)
+    conversion: TscConversion | None = None
+    disordered: int = 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A stretch of a trace: its events in order, kept as a table for each class.
+
+    Attributes:
+        codes: for each event in order, the number of its class (`EVENT_CODES`); u1.
+        cpus: the CPU it was made on; u2.
+        tids: the thread; u4.
+        tables: the events of each class there is, in the same order.
+    """
+
+    codes: Array
+    cpus: Array
+    tids: Array
+    tables: dict[type[Any], Table[Any]]
+
+    @classmethod
+    def of(cls, tables: Iterable[tuple[Table[Any], Array, Array, Array]]) -> Batch:
+        """A batch of tables; with each come the places of its rows in the batch, their CPUs and threads.
+
+        The places are any numbers that rise with the order wanted, over all tables.
+        """
+        parts = [part for part in tables if len(part[0])]
+        if not parts:
+            nothing = np.zeros(0, np.intp)
+            return cls(nothing.astype("u1"), nothing.astype("<u2"), nothing.astype("<u4"), {})
+        places = np.concatenate([part[1] for part in parts])
+        order = np.argsort(places, kind="stable")
+        codes = np.concatenate([np.full(len(t), EVENT_CODES[t.event_type], "u1") for t, *_ in parts])
+        return cls(
+            codes[order],
+            np.concatenate([part[2] for part in parts]).astype("<u2")[order],
+            np.concatenate([part[3] for part in parts]).astype("<u4")[order],
+            {part[0].event_type: part[0] for part in parts},
+        )
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __iter__(self) -> Iterator[Event]:
+        """The events, in order."""
+        rows = {EVENT_CODES[event_type]: iter(table) for event_type, table in self.tables.items()}
+        return (next(rows[code]) for code in self.codes.tolist())
+
+    def rows_of(self, event_type: type[Any]) -> Array:
+        """The places in this batch of the events of one class."""
+        return np.flatnonzero(self.codes == EVENT_CODES[event_type])
+
+    @property
+    def times(self) -> Array:
+        """`host_tsc` of every event, in order; u8."""
+        times = np.zeros(len(self), "<u8")
+        for event_type, table in self.tables.items():
+            times[self.rows_of(event_type)] = table["host_tsc"]
+        return times
+
+    def take(self, places: Array) -> Batch:
+        """The events at these places, in this order; each at most once."""
+        codes = self.codes[places]
+        row_numbers = np.empty(len(self), np.intp)
+        tables: dict[type[Any], Table[Any]] = {}
+        for event_type, table in self.tables.items():
+            row_numbers[self.rows_of(event_type)] = np.arange(len(table))
+            rows = row_numbers[places[codes == EVENT_CODES[event_type]]]
+            if len(rows):
+                tables[event_type] = Table(event_type, table.rows[rows])
+        return Batch(codes, self.cpus[places], self.tids[places], tables)
+
+    def followed_by(self, other: Batch) -> Batch:
+        """This batch and then the other one."""
+        tables = dict(self.tables)
+        for event_type, table in other.tables.items():
+            mine = tables.get(event_type)
+            rows = table.rows if mine is None else np.concatenate([mine.rows, table.rows])
+            tables[event_type] = Table(event_type, rows)
+        return Batch(
+            np.concatenate([self.codes, other.codes]),
+            np.concatenate([self.cpus, other.cpus]),
+            np.concatenate([self.tids, other.tids]),
+            tables,
+        )
+
+
+class TraceReader(ABC):
+    """A trace that can be read, from its beginning, as often as wanted.
+
+    `threads`, `passed_over`, `lost` and what `facts` says are complete once the trace has been read to its
+    end; reading it again begins them anew.
+
+    Attributes:
+        path: the file, as it was named.
+        form: what kind of file it is, for people: `ftrace text`, `perf script text`, `trace.dat 7`.
+        clock: what `host_tsc` counts.
+        facts: what the file says beside its events.
+        threads: who made them; which are vCPUs, and of which VM.
+        passed_over: how many events of each name were none of ours.
+        lost: every `Lost` among the events.
+    """
+
+    def __init__(self, path: str, form: str) -> None:
+        self.path = path
+        self.form = form
+        self.clock = Clock.UNKNOWN
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what was learnt from the events: `batches()` calls this first."""
+        self.facts = TraceFacts()
+        self.threads = Threads()
+        self.passed_over: Counter[str] = Counter()
+        self.lost: list[Lost] = []
+
+    @abstractmethod
+    def batches(self) -> Iterator[Batch]:
+        """The trace from its beginning, in the order of time.
+
+        Raises:
+            TraceError: the file cannot be read at all. Damage inside it is a `Lost`.
+        """
+
+    def events(self) -> Iterator[Event]:
+        """Every event, in the order of time; of equal time, in the order of the file."""
+        for batch in self.batches():
+            yield from batch
+
+    __iter__ = events
+
+    def tables(self) -> Iterator[Table[Any]]:
+        """Every event, as tables of one class; the tables of one class are in the order of time."""
+        for batch in self.batches():
+            yield from batch.tables.values()
+
+    def columns(self, event_type: type[E]) -> Table[E]:
+        """All events of one class."""
+        return self.read(event_type)[event_type]
+
+    def read(self, *event_types: type[Any]) -> dict[type[Any], Table[Any]]:
+        """All events of some classes (none named: of all) by class, an empty table where there are none."""
+        wanted = event_types or EVENT_TYPES
+        found: dict[type[Any], list[Array]] = {event_type: [] for event_type in wanted}
+        for batch in self.batches():
+            for event_type, table in batch.tables.items():
+                if event_type in found:
+                    found[event_type].append(table.rows)
+        return {
+            event_type: Table(event_type, np.concatenate(rows) if rows else np.zeros(0, DTYPES[event_type]))
+            for event_type, rows in found.items()
+        }
+
+
+def in_time_order(batches: Iterable[Batch], facts: TraceFacts) -> Iterator[Batch]:
+    """Sort by time, stably, what is out of order by no more than a batch; the rest is counted.
+
+    CPUs' buffers are merged by whoever prints a trace, but clocks of CPUs differ (`local`), and vlapic writes
+    its vCPUs' events as the scheduler has them.
+    """
+    held: Batch | None = None
+    reached = 0
+    for batch in batches:
+        if not len(batch):
+            continue
+        fresh = _sorted(batch)
+        if held is None:
+            held = fresh
+            continue
+        if int(fresh.times[0]) >= int(held.times[-1]):
+            out, held = held, fresh
+        else:
+            both = _sorted(held.followed_by(fresh))
+            places = np.arange(len(both))
+            out, held = both.take(places[: len(held)]), both.take(places[len(held) :])
+        facts.disordered += int(np.count_nonzero(out.times < reached))
+        reached = max(reached, int(out.times[-1]))
+        yield out
+    if held is not None:
+        facts.disordered += int(np.count_nonzero(held.times < reached))
+        yield held
+
+
+def _sorted(batch: Batch) -> Batch:
+    times = batch.times
+    if np.all(times[1:] >= times[:-1]):
+        return batch
+    return batch.take(np.argsort(times, kind="stable"))
