@@ -55,7 +55,8 @@ def run_command(command, folder):
         encoding="utf-8",
     )
     status = [f"[exit status {done.returncode}]"] if done.returncode else []
-    return [line.rstrip() for line in done.stdout.rstrip("\n").split("\n")] + status
+    printed = done.stdout.rstrip("\n")
+    return [line.rstrip() for line in printed.split("\n")] * bool(printed) + status
 
 
 def run_program(program, folder):

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 STATUS_OK = 0
 STATUS_WORLD = 1
 STATUS_USAGE = 2
+STATUS_BUDGET = 3
 STATUS_GUEST = 4
 STATUS_INTERRUPTED = 130
 

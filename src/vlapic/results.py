@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from vlapic.errors import STATUS_GUEST, STATUS_INTERRUPTED, STATUS_OK, GuestFailure
+from vlapic.errors import STATUS_GUEST, STATUS_INTERRUPTED, STATUS_OK, STATUS_WORLD, GuestFailure
 from vlapic.statistics import Bin, Distribution, VcpuStatistics
 
 SCHEMA = "vlapic.run/1"
@@ -194,6 +194,7 @@ class RunResult:
         vcpus: one result a vCPU.
         failure: why the guest could not go on, None if it could.
         interrupted: whether a person stopped the run.
+        trace_failure: why the trace is not whole, in a line; None if it is, or none was asked for.
         wall_seconds: how long it took; None where time is virtual.
     """
 
@@ -208,6 +209,7 @@ class RunResult:
     vcpus: tuple[VcpuResult, ...]
     failure: GuestFailure | None = None
     interrupted: bool = False
+    trace_failure: str | None = None
     wall_seconds: float | None = None
 
     @property
@@ -217,7 +219,9 @@ class RunResult:
 
     @property
     def exit_status(self) -> int:
-        """What the command line ends with."""
+        """What the command line ends with: the first of these that is true."""
+        if self.trace_failure is not None:
+            return STATUS_WORLD
         if self.failure is not None or self.exit_code:
             return STATUS_GUEST
         return STATUS_INTERRUPTED if self.interrupted else STATUS_OK

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,8 @@ from vlapic.machine.loader import DEFAULT_MEMORY, MAX_MEMORY, MIN_MEMORY, load
 from vlapic.machine.programs import Program, find_program
 from vlapic.machine.unicorn.engine import UnicornEngine
 from vlapic.machine.vcpu import Vcpu
-from vlapic.profiles import ADVANCE_CAP_NS, SERIES
+from vlapic.observers import Observer, TraceFile, all_of
+from vlapic.profiles import ADVANCE_CAP_NS, find_profile
 from vlapic.results import RunResult, VcpuResult
 from vlapic.statistics import VcpuStatistics
 from vlapic.trace.ftrace_text import FtraceTextWriter
@@ -40,7 +42,24 @@ _CHUNK = 4096
 _ROUNDS = 512
 _PROGRESS_SECONDS = 0.2
 
-Progress = Callable[[int, int, int], None]
+
+class SoFar(NamedTuple):
+    """How far a run is.
+
+    Attributes:
+        interrupts: timer interrupts of the first vCPU.
+        asked_for: how many it is to take.
+        virtual_ns: how long the guest has run.
+        result: what the run has come to; computed when it is called.
+    """
+
+    interrupts: int
+    asked_for: int
+    virtual_ns: int
+    result: Callable[[], RunResult]
+
+
+Progress = Callable[[SoFar], None]
 
 
 class _Collector:
@@ -78,6 +97,7 @@ class _Collector:
 def run(
     guest: str | os.PathLike[str] = "deadline",
     *,
+    profile: str = "series",
     timer: str = "auto",
     advance: str | int = "auto",
     events: int = DEFAULT_EVENTS,
@@ -98,6 +118,7 @@ def run(
 
     Args:
         guest: a built-in guest's name, or the path of an image: multiboot, ELF or flat.
+        profile: the name of the rules in force, of `vlapic.profiles`.
         timer: the host timer under the guest's: "preemption", "hrtimer", or "auto", which takes the first.
         advance: "auto" tunes the advancement from 1000 ns; a number of ns is used as it is, 0 is off.
         events: timer interrupts of the first vCPU to measure. A built-in guest ends by itself after them,
@@ -113,17 +134,18 @@ def run(
         trace: file to write the run's events to, as ftrace text.
         delta_cycles: distance of the guest's deadlines in guest TSC cycles, None for the guest's own.
         host: what the host's work costs.
-        progress: called a few times a second with the first vCPU's interrupts so far, interrupts to come in
-            all, and virtual ns.
+        progress: called a few times a second of wall time.
 
     Returns:
-        The result so far also when the guest failed (`failure`) or Ctrl-C ended the run (`interrupted`).
+        The result so far also when the guest failed (`failure`), Ctrl-C ended the run (`interrupted`), or the
+        trace could not be written to its end (`trace_failure`).
 
     Raises:
         UsageError: an argument is wrong by itself.
         ImageError: the guest's image cannot be run.
-        OutputError: `trace` cannot be written.
+        OutputError: `trace` cannot be begun.
     """
+    rules = find_profile(profile)
     parameters = ModuleParameters(_advance_parameter(advance), _on_preemption_timer(timer))
     _check("events", events, 1, U64)
     _check("seed", seed, 0, U64)
@@ -158,20 +180,21 @@ def run(
 
     collector = _Collector()
     with ExitStack() as stack:
-        writer = None
+        observers: list[Observer] = []
+        written = None
         if trace is not None:
             # Before anything runs, so that a place that cannot be written is found at once.
-            writer = stack.enter_context(
-                FtraceTextWriter.open(trace, SERIES.trace_kernel, host_khz=host_tsc_khz, cpus=vcpus)
-            )
+            writer = FtraceTextWriter.open(trace, rules.trace_kernel, host_khz=host_tsc_khz, cpus=vcpus)
+            written = stack.enter_context(TraceFile(writer))
+            observers.append(written.write)
         machine = Host(
             host_tsc_khz,
             host,
-            SERIES,
+            rules,
             parameters,
             seed,
             on_interrupt=collector,
-            on_event=None if writer is None else writer.write,
+            on_event=all_of(observers),
         )
         vm = machine.create_vm()
         start = Advancement(parameters.lapic_timer_advance_ns)
@@ -200,33 +223,47 @@ def run(
             None if seconds is None else machine.start_tsc + round(seconds * host_tsc_khz * 1000),
             instructions,
         )
+
+        def so_far() -> RunResult:
+            collector.flush()
+            return RunResult(
+                engine="emulated",
+                profile=machine.profile.name,
+                seed=seed,
+                guest=os.fspath(guest),
+                exit_code=vm.ports.exit_value,
+                console=vm.ports.console.decode(errors="replace"),
+                virtual_ns=cycles_as_ns(_now(vm) - machine.start_tsc, host_tsc_khz),
+                instructions=sum(vcpu.engine.instructions for vcpu in vm.vcpus),
+                vcpus=tuple(
+                    VcpuResult.of(
+                        statistics,
+                        vm=vm.index,
+                        id=vcpu.index,
+                        tsc_ratio=vcpu.tsc.ratio,
+                        timer="preemption" if parameters.preemption_timer else "hrtimer",
+                    )
+                    for vcpu, statistics in zip(vm.vcpus, collector.statistics, strict=True)
+                ),
+                failure=next((vcpu.failure for vcpu in vm.vcpus if vcpu.failure is not None), None),
+            )
+
+        def tell() -> None:
+            if progress is not None:
+                virtual_ns = cycles_as_ns(_now(vm) - machine.start_tsc, host_tsc_khz)
+                progress(SoFar(collector.interrupts(0), events, virtual_ns, so_far))
+
         interrupted = False
         try:
-            _run_to_end(vm, collector, limits, events, progress)
+            _run_to_end(vm, collector, limits, tell)
         except KeyboardInterrupt:
             interrupted = True
-        collector.flush()
-        return RunResult(
-            engine="emulated",
-            profile=machine.profile.name,
-            seed=seed,
-            guest=os.fspath(guest),
-            exit_code=vm.ports.exit_value,
-            console=vm.ports.console.decode(errors="replace"),
-            virtual_ns=cycles_as_ns(_now(vm) - machine.start_tsc, host_tsc_khz),
-            instructions=sum(vcpu.engine.instructions for vcpu in vm.vcpus),
-            vcpus=tuple(
-                VcpuResult.of(
-                    statistics,
-                    vm=vm.index,
-                    id=vcpu.index,
-                    tsc_ratio=vcpu.tsc.ratio,
-                    timer="preemption" if parameters.preemption_timer else "hrtimer",
-                )
-                for vcpu, statistics in zip(vm.vcpus, collector.statistics, strict=True)
-            ),
-            failure=next((vcpu.failure for vcpu in vm.vcpus if vcpu.failure is not None), None),
+        if written is not None:
+            written.close()
+        return replace(
+            so_far(),
             interrupted=interrupted,
+            trace_failure=None if written is None else written.failure,
         )
 
 
@@ -243,10 +280,8 @@ def _now(vm: Vm) -> int:
     return max(vcpu.clock.now for vcpu in vm.vcpus)
 
 
-def _run_to_end(
-    vm: Vm, collector: _Collector, limits: _Limits, events: int, progress: Progress | None
-) -> None:
-    """Run a VM until its guest reports or fails, or a limit is reached."""
+def _run_to_end(vm: Vm, collector: _Collector, limits: _Limits, tell: Callable[[], None]) -> None:
+    """Run a VM until its guest reports or fails, or a limit is reached; `tell` how far it is now and then."""
     exit_port, vcpus, told = vm.ports.exit_port, vm.vcpus, time.monotonic()
     limited = limits != _Limits(None, None, None)
 
@@ -279,10 +314,9 @@ def _run_to_end(
         return until if limits.host_tsc is None else min(until, limits.host_tsc)
 
     while scheduler.run(vcpus, finished, _ROUNDS, horizon if limited else None):
-        if progress is not None and (now := time.monotonic()) - told >= _PROGRESS_SECONDS:
+        if (now := time.monotonic()) - told >= _PROGRESS_SECONDS:
             told = now
-            virtual_ns = cycles_as_ns(_now(vm) - vm.host.start_tsc, vm.host.tsc_khz)
-            progress(collector.interrupts(0), events, virtual_ns)
+            tell()
 
 
 def _frequencies(tsc_khz: int | Sequence[int] | None, vcpus: int, host_tsc_khz: int) -> list[int]:

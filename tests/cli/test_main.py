@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -31,6 +32,11 @@ def test_help_imports_neither_rich_nor_numpy_nor_unicorn():
         assert done.stdout.startswith("Usage: vlapic")
 
 
+def test_the_version_is_the_packages(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr() == (f"vlapic {version('vlapic')}\n", "")
+
+
 def test_without_a_command_the_help_is_printed(capsys):
     assert main([]) == 0
     without = capsys.readouterr()
@@ -44,7 +50,8 @@ def test_without_a_command_the_help_is_printed(capsys):
     [
         (["rnu"], "unknown command 'rnu'; did you mean 'run'?"),
         (["simulate"], "unknown command 'simulate'; known: regs, run"),
-        (["--version"], "unknown option '--version'; known: --help"),
+        (["--versoin"], "unknown option '--versoin'; did you mean '--version'?"),
+        (["run", "--profile", "serie"], "unknown profile 'serie'; did you mean 'series'?"),
         (["run", "--evnts", "5"], "unknown option '--evnts'; did you mean '--events'?"),
         (["run", "--timer", "hrtimr"], "unknown timer 'hrtimr'; did you mean 'hrtimer'?"),
         (["run", "--timer", "x"], "unknown timer 'x'; known: auto, hrtimer, preemption"),

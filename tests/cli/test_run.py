@@ -14,6 +14,7 @@ from tests.made_up import run_result
 from vlapic.cli import main
 from vlapic.machine.loader import HEADER, MAGIC
 from vlapic.machine.programs import PROGRAMS
+from vlapic.session import SoFar
 
 VLAPIC = [sys.executable, "-m", "vlapic"]
 
@@ -28,7 +29,7 @@ def canned(monkeypatch):
         def run(guest, **arguments):
             seen.update(arguments, guest=guest)
             if arguments["progress"] is not None:
-                arguments["progress"](50, 100, 250_000_000)
+                arguments["progress"](SoFar(50, 100, 250_000_000, lambda: run_result(**fields)))
             return run_result(**fields)
 
         monkeypatch.setattr(vlapic, "run", run, raising=False)
@@ -49,7 +50,7 @@ def test_a_run_prints_its_report(capsys):
     out, err = capsys.readouterr()
     assert err == ""
     assert re.search(r"^vCPU 0 +300 interrupts, TSC 2500\.000 MHz, VMX preemption timer$", out, re.MULTILINE)
-    assert re.match(r"settled at \d+ ns after \d+ interrupts; 99 % within \d+ ns; ", out.splitlines()[-1])
+    assert re.match(r"settled at \d+ ns after \d+ interrupts; 99\.9 % within \d+ ns; ", out.splitlines()[-1])
 
 
 def test_json_is_the_library_s_result(capsys):
@@ -90,8 +91,9 @@ def test_options_left_out_are_the_library_s_defaults(canned, capsys):
     seen = canned()
     assert main(["run"]) == 0
     assert seen == {
-        "guest": "deadline", "timer": "auto", "advance": "auto", "events": 10_000, "seconds": None,
-        "instructions": None, "vcpus": None, "tsc_khz": None, "host_tsc_khz": 2_500_000, "memory_mib": 128,
+        "guest": "deadline", "profile": "series", "timer": "auto", "advance": "auto", "events": 10_000,
+        "seconds": None, "instructions": None, "vcpus": None, "tsc_khz": None,
+        "host_tsc_khz": 2_500_000, "memory_mib": 128,
         "append": "", "seed": 0, "trace": None, "progress": None,
     }  # fmt: skip
 
@@ -217,17 +219,83 @@ def test_ctrl_c_prints_the_results_so_far(tmp_path):
     assert printed["vcpus"][0]["interrupts"] >= 1
 
 
-def test_progress_is_shown_on_a_terminal_only(canned, monkeypatch, capsys):
+@pytest.fixture
+def on_terminal(monkeypatch, capsys):
+    """Run the command line with a terminal for stderr; gives what is drawn there, no control sequences."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setenv("COLUMNS", "80")
+        assert main(list(arguments)) == 0
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
+
+    return run
+
+
+def test_progress_is_shown_on_a_terminal(canned, on_terminal):
+    canned()
+    assert re.search(r"50/100 interrupts, [0-9]+/s, 0\.250 s of virtual time", on_terminal("run"))
+
+
+@pytest.mark.parametrize("options", [[], ["--live"]])
+def test_progress_is_not_shown_in_a_pipe(canned, capsys, options):
     seen = canned()
-    assert main(["run"]) == 0
+    assert main(["run", *options]) == 0
     assert (seen["progress"], capsys.readouterr().err) == (None, "")
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setenv("TERM", "xterm")
-    assert main(["run"]) == 0
-    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
-    assert re.search(r"50/100 +interrupts, 0\.250 s of virtual time", shown)
-    assert main(["run", "--json"]) == 0
-    assert (seen["progress"], capsys.readouterr().err) == (None, "")
+
+
+@pytest.mark.parametrize("option", ["--json", "--quiet"])
+def test_progress_is_not_shown_where_it_is_not_wanted(canned, on_terminal, option):
+    seen = canned()
+    shown = on_terminal("run", option)
+    assert (seen["progress"], shown) == (None, "")
+
+
+def test_live_shows_a_row_of_figures_for_each_vcpu(on_terminal):
+    # Long enough for the run to report before it is over.
+    shown = on_terminal("run", "scaled", "--live", "--events", "8000")
+    assert re.search(r"\d+ of 8000 interrupts, \d+/s, 0\.\d{3} s of virtual time", shown)
+    assert re.search(r"^ +0 +\d+ +\d+ .* (tuning|settled)", shown, re.MULTILINE)
+    assert re.search(r"^ +1 +\d+ +\d+ .* (tuning|settled)", shown, re.MULTILINE)
+    assert max(map(len, shown.replace("\r", "\n").splitlines())) <= 80
+
+
+def test_quiet_prints_nothing_where_nothing_went_wrong(capsys):
+    assert main(["run", "--quiet", "--events", "20"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_quiet_prints_what_went_wrong(canned, capsys):
+    canned(exit_code=3)
+    assert main(["run", "--quiet"]) == 4
+    assert capsys.readouterr() == ("", "vlapic: the guest reported 3; 0 is success\n")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("--quiet", "--live"), ("--quiet", "--json"), ("--json", "--live")]
+)
+def test_options_that_contradict_each_other_are_refused_in_a_line(capsys, one, other):
+    for options in ([one, other], [other, one]):
+        assert main(["run", *options]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith(f"vlapic: {one} and {other} contradict each other: ")
+        assert err.count("\n") == 1
+
+
+def test_a_full_disk_under_the_trace_leaves_the_results_and_is_status_1(capsys):
+    assert main(["run", "--events", "3000", "--trace", "/dev/full"]) == 1
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-1].startswith("settled at ")
+    assert err == "vlapic: cannot write the trace '/dev/full': No space left on device; try another place\n"
+
+
+def test_a_trace_that_was_lost_changes_no_result(capsys):
+    assert main(["run", "--events", "3000", "--json"]) == 0
+    whole = capsys.readouterr().out
+    assert main(["run", "--events", "3000", "--json", "--trace", "/dev/full"]) == 1
+    assert capsys.readouterr().out == whole
 
 
 def test_the_report_has_no_colour_in_a_pipe():

@@ -121,7 +121,7 @@ def test_colour_is_only_on_a_terminal_and_not_with_no_color(monkeypatch):
 
 def test_the_last_line_is_the_result_in_words():
     assert report(run_result()).splitlines()[-1] == (
-        "settled at 1400 ns after 1 interrupt; 99 % within 495 ns; none early"
+        "settled at 1400 ns after 1 interrupt; 99.9 % within 495 ns; none early"
     )
 
 
@@ -145,7 +145,7 @@ def test_each_of_several_vcpus_has_its_own_words():
 )
 def test_a_regime_has_its_words(advances, more, words):
     vcpu = vcpu_result(interrupts([1200] * len(advances), advance_ns=advances), **more)
-    assert in_words(vcpu) == f"{words}; 99 % within 480 ns; none early"
+    assert in_words(vcpu) == f"{words}; 99.9 % within 480 ns; none early"
 
 
 def test_frozen_has_its_words():

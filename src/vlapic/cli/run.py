@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
 from vlapic.cli.arguments import number, number_or_auto, numbers, seconds
 from vlapic.cli.output import complain, emit
-from vlapic.errors import STATUS_OK
+from vlapic.cli.progress import progress
+from vlapic.errors import STATUS_OK, UsageError
 
 if TYPE_CHECKING:
     from vlapic.results import RunResult
 
-#: Told of the interrupts so far, how many were asked for, and the virtual time in ns.
-Progress = Callable[[int, int, int], None]
-
 
 @click.command("run")
 @click.argument("guest", default="deadline")
+@click.option(
+    "--profile",
+    default="series",
+    show_default=True,
+    metavar="NAME",
+    help="The rules of timer advancement in force.",
+)
 @click.option(
     "--timer",
     default="auto",
@@ -96,10 +98,13 @@ Progress = Callable[[int, int, int], None]
     help="Of the host model's random numbers.",
 )
 @click.option("--trace", type=click.Path(), metavar="FILE", help="Write what happens as ftrace text.")
+@click.option("--live", is_flag=True, help="Show a table of the vCPUs while they run, on a terminal.")
+@click.option("--quiet", is_flag=True, help="Print nothing but what went wrong.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--list", "list_guests", is_flag=True, help="List the built-in guests.")
 def command(
     guest: str,
+    profile: str,
     timer: str,
     advance: int | str,
     events: int,
@@ -112,6 +117,8 @@ def command(
     append: str,
     seed: int,
     trace: str | None,
+    live: bool,
+    quiet: bool,
     as_json: bool,
     list_guests: bool,
 ) -> int:
@@ -123,11 +130,13 @@ def command(
         emit(lambda: _print_guests(as_json))
         return STATUS_OK
 
+    _refuse_contradictions({"--quiet": quiet, "--live": live, "--json": as_json})
     import vlapic
 
-    with _progress(wanted=not as_json and sys.stderr is not None and sys.stderr.isatty()) as progress:
+    with progress(quiet=as_json or quiet, live=live) as show:
         result = vlapic.run(
             guest,
+            profile=profile,
             timer=timer,
             advance=advance,
             events=events,
@@ -140,14 +149,31 @@ def command(
             append=append,
             seed=seed,
             trace=trace,
-            progress=progress,
+            progress=show,
         )
-    emit(lambda: _print_result(result, as_json))
-    if result.failure_text is not None:
-        complain(result.failure_text, result.exit_status)
-    elif result.interrupted:
+    if not quiet:
+        emit(lambda: _print_result(result, as_json))
+    for failure in (result.trace_failure, result.failure_text):
+        if failure is not None:
+            complain(failure, result.exit_status)
+    if result.interrupted and result.failure_text is None:
         complain("interrupted; the results are those so far", result.exit_status)
     return result.exit_status
+
+
+#: Options that ask for opposite things.
+CONTRADICTIONS = (
+    ("--quiet", "--live", "one shows less than a report, the other more"),
+    ("--quiet", "--json", "one prints nothing, the other the result"),
+    ("--json", "--live", "one is for programs, the other for people"),
+)
+
+
+def _refuse_contradictions(given: dict[str, bool]) -> None:
+    """Raise UsageError if two options were given that ask for opposite things."""
+    for one, other, why in CONTRADICTIONS:
+        if given[one] and given[other]:
+            raise UsageError(f"{one} and {other} contradict each other: {why}; leave one out")
 
 
 def _print_result(result: RunResult, as_json: bool) -> None:
@@ -176,30 +202,3 @@ def _print_guests(as_json: bool) -> None:
     width = max(map(len, PROGRAMS))
     for each in PROGRAMS.values():
         print(f"{each.name:<{width}}  {each.summary}")
-
-
-@contextmanager
-def _progress(*, wanted: bool) -> Iterator[Progress | None]:
-    """A line on stderr that shows how far a run is and goes with its end; None where nobody would see it."""
-    if not wanted:
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    # No thread of its own: it is drawn when the run reports.
-    bar = Progress(
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("interrupts, {task.fields[seconds]:.3f} s of virtual time"),
-        console=Console(stderr=True),
-        transient=True,
-        auto_refresh=False,
-    )
-    with bar:
-        task = bar.add_task("", total=None, seconds=0.0)
-
-        def show(interrupts: int, asked_for: int, virtual_ns: int) -> None:
-            bar.update(task, completed=interrupts, total=asked_for, seconds=virtual_ns / 1e9, refresh=True)
-
-        yield show

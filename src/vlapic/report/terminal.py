@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.table import Table
 from rich.text import Text
 
 from vlapic.regime import Regime
@@ -66,15 +67,42 @@ def print_run(result: RunResult, console: Console) -> None:
         )
 
 
+def live_table(result: RunResult, interrupts: int, asked_for: int, rate: float) -> Group:
+    """A run so far: a line, and a table with a row a vCPU, to be drawn again and again.
+
+    Args:
+        result: what it has come to.
+        interrupts: timer interrupts of the first vCPU.
+        asked_for: how many it is to take.
+        rate: how many it takes a second of wall time.
+    """
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
+    for heading in ("vCPU", "interrupts", "p50 ns", "p99 ns", "p99.9", "max", "early", "advance"):
+        table.add_column(heading, justify="right", no_wrap=True, min_width=7 if heading != "vCPU" else 4)
+    table.add_column("regime", no_wrap=True)
+    for vcpu in result.vcpus:
+        late = vcpu.lateness_ns
+        figures = (vcpu.interrupts, late.p50, late.p99, late.p99_9, late.max, late.early)
+        regime = Regime(vcpu.regime)
+        table.add_row(
+            f"{vcpu.vm}.{vcpu.id}" if vcpu.vm else str(vcpu.id),
+            *map(_number, figures),
+            str(vcpu.advance_ns.final),
+            Text(regime, STYLES[regime]),
+        )
+    virtual = f"{result.virtual_seconds:.3f} s of virtual time"
+    return Group(Text(f"{interrupts} of {asked_for} interrupts, {rate:.0f}/s, {virtual}"), table)
+
+
 def in_words(vcpu: VcpuResult) -> str:
-    """One vCPU in a line: what the advancement did, what 99 % of the interrupts got, how many were early."""
+    """One vCPU in a line: what the advancement did, how late 99.9 % arrive at most, how many were early."""
     if not vcpu.interrupts:
         return "no timer interrupt reached a handler"
     early = "none early"
     if vcpu.lateness_ns.early:
         assert vcpu.lateness_ns.min is not None
         early = f"{vcpu.lateness_ns.early} early, by {-vcpu.lateness_ns.min} ns at most"
-    return f"{_advancement_in_words(vcpu)}; 99 % within {vcpu.lateness_ns.p99} ns; {early}"
+    return f"{_advancement_in_words(vcpu)}; 99.9 % within {vcpu.lateness_ns.p99_9} ns; {early}"
 
 
 def _advancement_in_words(vcpu: VcpuResult) -> str:

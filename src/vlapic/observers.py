@@ -1,0 +1,63 @@
+"""Who is told of a run's events while it runs. One that fails is dropped, and the run goes on without it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+
+from vlapic.errors import OutputError
+from vlapic.events import Event
+from vlapic.trace.ftrace_text import FtraceTextWriter
+
+Observer = Callable[[Event], None]
+
+
+def all_of(observers: Sequence[Observer]) -> Observer | None:
+    """One observer that tells all of these; None for none, so that no event need be made."""
+    if len(observers) < 2:
+        return observers[0] if observers else None
+
+    def tell(event: Event) -> None:
+        for observer in observers:
+            observer(event)
+
+    return tell
+
+
+class TraceFile:
+    """A trace that is written as long as its file can be; a context manager that completes it.
+
+    Attributes:
+        failure: why the file is not whole, in a line; None while it is.
+    """
+
+    def __init__(self, writer: FtraceTextWriter) -> None:
+        self._writer = writer
+        self._open = True
+        self.failure: str | None = None
+
+    def write(self, event: Event) -> None:
+        """Append one event."""
+        if self.failure is None:
+            try:
+                self._writer.write(event)
+            except OutputError as error:
+                self.failure = str(error)
+
+    def close(self) -> None:
+        """Complete the file. A second call does nothing."""
+        if self._open:
+            self._open = False
+            try:
+                self._writer.close()
+            except OutputError as error:
+                # The first failure is the one to tell.
+                self.failure = self.failure or str(error)
+
+    def __enter__(self) -> TraceFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.close()
