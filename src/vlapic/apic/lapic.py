@@ -60,6 +60,8 @@ class LocalApic(InterruptController):
                 else:
                     writer = getattr(self, row.write)
                 writable = row.writable_in(x2apic)
+                if offset == r.TDCR and not x2apic:
+                    writable |= self.timer.rules.tdcr_bits
                 self._writers[offset] = writer, writable, ~(writable | row.status)
 
     # -- the modes of IA32_APIC_BASE --

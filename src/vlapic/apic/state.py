@@ -2,7 +2,8 @@
 
 :func:`save` and :func:`restore` keep everything: from there on the future is the same. :func:`to_kvm_page`
 and :func:`from_kvm_page` speak the format of KVM_GET_LAPIC and KVM_SET_LAPIC, which does not hold everything;
-the rules are those of `kvm/lapic.c: kvm_apic_set_state` in v6.19, and docs/device.md lists what they change.
+the rules are those of `kvm/lapic.c: kvm_apic_set_state`, those of a count by the profile, and docs/device.md
+lists what they change.
 The guest's TSC is the vCPU's, and its own to keep.
 """
 
@@ -151,7 +152,8 @@ def to_kvm_page(lapic: LocalApic) -> bytes:
 
     An expiry that can be delivered is delivered first, as `vcpu_run` does before it goes back to user space.
     The TSC deadline is not in the page: read IA32_TSC_DEADLINE with it. TMCCT of a count that runs is 1 or
-    more there: 0 stands for one that is over, and a periodic one would skip an interrupt.
+    more there: 0 stands for one that is over, and a periodic one would skip an interrupt. Up to v5.7 it is 0
+    always.
     """
     lapic.deliver_timer()
     page = bytearray(KVM_PAGE_BYTES)
@@ -168,7 +170,7 @@ def _registers_of(lapic: LocalApic) -> dict[int, int]:
     values[r.ID] = (lapic.apic_id if lapic.x2apic else lapic.xapic_id) << 24
     values[r.TPR], values[r.PPR] = interrupts.tpr, interrupts.ppr
     values[r.LDR] = lapic.read_ldr()
-    left = timer.current_count() or int(timer.counting)
+    left = timer.saved_count()
     values[r.TMICT], values[r.TMCCT], values[r.TDCR] = timer.initial_count, left, timer.tdcr
     if lapic.x2apic:
         values[r.ICR2] = values[r.ICR] >> 32
@@ -176,7 +178,7 @@ def _registers_of(lapic: LocalApic) -> dict[int, int]:
 
 
 def from_kvm_page(lapic: LocalApic, page: bytes) -> None:
-    """KVM_SET_LAPIC: registers from the page, a count that goes on from TMCCT, nothing left to wait for.
+    """KVM_SET_LAPIC: registers from the page, a count that goes on or begins anew, by the profile.
 
     IA32_APIC_BASE comes before the page, IA32_TSC_DEADLINE after it.
 
@@ -193,7 +195,7 @@ def from_kvm_page(lapic: LocalApic, page: bytes) -> None:
     _restore_registers(lapic, word)
     timer = lapic.timer
     timer.set_mode(mode)
-    timer.tdcr = word[r.TDCR] & 0xB
+    timer.tdcr = word[r.TDCR] & timer.rules.tdcr_bits
     timer.initial_count = word[r.TMICT] if mode is not TimerMode.TSC_DEADLINE else 0
     timer.restore_count(word[r.TMCCT])
 

@@ -1,0 +1,238 @@
+"""The host timers of an APIC timer: which of them runs, when a deadline counts as come, what comes after it.
+
+Follows `kvm/lapic.c` (`restart_apic_timer`, `start_hv_timer`, `start_sw_timer`, `apic_timer_expired`,
+`advance_periodic_target_expiration`), with the rules in which kernels differ by name (`timer_rules.py`). What
+the guest writes and reads is `timer.py`'s. The advancement is the profile's (`apic/advance.py`).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from vlapic.apic.advance import Advancement, hrtimer_expiry_ns
+from vlapic.apic.backends import Hrtimer, PreemptionTimer
+from vlapic.apic.timer_rules import Cancels, TimerMode, TimerRules
+from vlapic.clock import Clock
+from vlapic.profiles import Profile
+from vlapic.tsc import U64, GuestTsc, cycles_to_ns, ns_to_cycles
+
+
+class TimerClient(Protocol):
+    """What the timer asks of its surroundings."""
+
+    def trace_hv_timer_state(self, in_use: bool) -> None:
+        """kvm_hv_timer_state."""
+
+
+class HostTimers:
+    """An APIC timer from the write that arms it to its expiry.
+
+    Attributes:
+        mode: LVTT's.
+        period_ns: of the running one-shot or periodic count, 0 if none.
+        target_ns: host monotonic time at which that count runs out.
+        deadline_tsc: guest TSC the timer is armed for, 0 if it is not (`tscdeadline`).
+        expired_deadline_tsc: the deadline that the next entry delivering the vector waits for; 0 is none.
+            `expire` writes it, `wait` clears it (`expired_tscdeadline`).
+        pending: an expiry that has not been delivered yet.
+        hv_timer_in_use: the preemption timer runs, not the hrtimer. At most one of the two does.
+        fired_deadline_tsc: deadline of the pending or last delivered expiry; for measurement only.
+        missed: expiries that found one pending, and periods skipped; for measurement only.
+        rules: the profile's.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        tsc: GuestTsc,
+        hrtimer: Hrtimer,
+        preemption: PreemptionTimer | None,
+        advancement: Advancement,
+        profile: Profile,
+        client: TimerClient,
+    ) -> None:
+        self._clock = clock
+        self._tsc = tsc
+        self.hrtimer = hrtimer
+        self.preemption = preemption
+        self.advancement = advancement
+        self._profile = profile
+        self._client = client
+        self.rules = TimerRules.of(profile)
+        self.mode = TimerMode.ONE_SHOT
+        self.period_ns = 0
+        self.target_ns = 0
+        self.deadline_tsc = 0
+        self.expired_deadline_tsc = 0
+        self.pending = False
+        self.hv_timer_in_use = False
+        self.fired_deadline_tsc = 0
+        self.missed = 0
+
+    @property
+    def running(self) -> bool:
+        """Whether a host timer is armed for it."""
+        return self.hv_timer_in_use or self.hrtimer.active
+
+    # -- arming --
+
+    def _cancel(self, what: Cancels) -> None:
+        """The hrtimer, and what else the profile's `cancel_apic_timer` cancels here."""
+        self.hrtimer.cancel()
+        if what.hv_timer:
+            self._cancel_hv_timer()
+        if what.pending:
+            self.pending = False
+
+    def _restart(self) -> None:
+        """Arm the preemption timer where that can be, else the hrtimer (`restart_apic_timer`)."""
+        if self.mode is not TimerMode.PERIODIC and self.pending:
+            # Up to v5.1 it was `start_hv_timer` that saw the pending expiry, and said that it had failed.
+            if self.rules.pretends_failure:
+                self._start_sw_timer()
+            return
+        if not self._start_hv_timer():
+            self._start_sw_timer()
+
+    def _start_hv_timer(self) -> bool:
+        """`start_hv_timer`: False where there is none, nothing to arm, or too far a deadline.
+
+        Up to v5.1 also where the deadline is past: it has expired then, and the hrtimer's path, which finds
+        it pending, cancels the preemption timer without a word.
+        """
+        if self.preemption is None or not self.deadline_tsc:
+            return False
+        program = self.preemption.set(self.deadline_tsc, self.advancement.advance_ns)
+        if program is None:
+            return False
+        self.hv_timer_in_use = True
+        self.hrtimer.cancel()
+        # A periodic timer that is already past stays armed with a zero delta: the entry exits at once and
+        # re-bases it.
+        if self.mode is not TimerMode.PERIODIC and program.expired:
+            self.expire()
+            if self.rules.pretends_failure:
+                return False
+            self._cancel_hv_timer()
+        self._client.trace_hv_timer_state(self.hv_timer_in_use)
+        return True
+
+    def _cancel_hv_timer(self) -> None:
+        if self.hv_timer_in_use and self.preemption is not None:
+            self.preemption.cancel()
+        self.hv_timer_in_use = False
+
+    def _start_sw_timer(self) -> None:
+        """`start_sw_timer`: the hrtimer. Traced even where there is nothing to arm."""
+        self._cancel_hv_timer()
+        if self.mode is not TimerMode.PERIODIC and self.pending:
+            return
+        if self.mode is TimerMode.TSC_DEADLINE:
+            self._start_sw_tscdeadline()
+        else:
+            self._start_sw_period()
+        self._client.trace_hv_timer_state(False)
+
+    def _start_sw_tscdeadline(self) -> None:
+        """`start_sw_tscdeadline`: armed early by the advancement, without a look at whether that is past."""
+        if not self.deadline_tsc:
+            return
+        guest_tsc = self._tsc.at(self._clock.now)
+        if self.deadline_tsc <= guest_tsc:
+            self.expire()
+            return
+        remaining_ns = cycles_to_ns(self.deadline_tsc - guest_tsc, self._tsc.khz)
+        self.hrtimer.start(
+            hrtimer_expiry_ns(self.hrtimer.now_ns(), remaining_ns, self.advancement.advance_ns)
+        )
+
+    def _start_sw_period(self) -> None:
+        """`start_sw_period`: not advanced."""
+        if not self.period_ns:
+            return
+        if self.hrtimer.now_ns() > self.target_ns:
+            self.expire()
+            if self.mode is not TimerMode.PERIODIC:
+                return
+            self._advance_periodic_target()
+        self.hrtimer.start(self.target_ns)
+
+    def _advance_periodic_target(self) -> None:
+        """Target and deadline of the next period (`advance_periodic_target_expiration`).
+
+        Late periods collapse to one that ends now (as of v6.19), or are made up for one by one. In the second
+        case a target that is past makes a deadline of the guest's that is anywhere: nanoseconds below 0 are
+        converted as the u64 they are not.
+        """
+        now_ns = self.hrtimer.now_ns()
+        target_ns = self.target_ns + self.period_ns
+        if self.rules.collapses_periods and target_ns < now_ns:
+            self.missed += (now_ns - target_ns) // self.period_ns
+            target_ns = now_ns
+        self.target_ns = target_ns
+        self.deadline_tsc = self._deadline_in(target_ns - now_ns & U64)
+
+    def _deadline_in(self, ns: int) -> int:
+        return (self._tsc.at(self._clock.now) + ns_to_cycles(ns, self._tsc.khz)) & U64
+
+    # -- expiring --
+
+    def expire(self) -> bool:
+        """The deadline has come, as far as the host is concerned (`apic_timer_expired`).
+
+        Returns:
+            Whether the vCPU has to be kicked: there is an expiry to deliver that was not there before.
+        """
+        if self.pending:
+            self.missed += 1
+            return False
+        # The series' fifth patch: what expired on the preemption timer is waited for in every mode.
+        if self.mode is TimerMode.TSC_DEADLINE or (self.hv_timer_in_use and self.rules.records_hv_timer):
+            self.expired_deadline_tsc = self.deadline_tsc
+        self.fired_deadline_tsc = self._came_at()
+        self.pending = True
+        return True
+
+    def _came_at(self) -> int:
+        """The guest TSC that an expiry now was to come at, for measurement only."""
+        if self.mode is TimerMode.PERIODIC and not self.rules.collapses_periods:
+            # The deadline of a period that was past when it began is no time; its target is.
+            late_ns = self.hrtimer.now_ns() - self.target_ns
+            if late_ns > 0:
+                return (self._tsc.at(self._clock.now) - ns_to_cycles(late_ns, self._tsc.khz)) & U64
+        # A count that a new TDCR made expire again has no deadline, and neither has one left armed.
+        return self.deadline_tsc or self._tsc.at(self._clock.now)
+
+    def hrtimer_fired(self) -> bool:
+        """The hrtimer's callback (`apic_timer_fn`); returns as `expire`."""
+        kick = self.expire()
+        if self.mode is TimerMode.PERIODIC and self.period_ns:
+            self._advance_periodic_target()
+            self.hrtimer.start(self.target_ns)
+        return kick
+
+    def preemption_timer_ran_out(self) -> None:
+        """A VM exit by the preemption timer (`kvm_lapic_expired_hv_timer`): expire and cancel."""
+        if not self.hv_timer_in_use:
+            return
+        if self.rules.cancels_first:
+            self._cancel_hv_timer()
+        self.expire()
+        self._cancel_hv_timer()
+        if self.mode is TimerMode.PERIODIC and self.period_ns:
+            self._advance_periodic_target()
+            self._restart()
+
+    # -- HLT --
+
+    def before_block(self) -> bool:
+        """The vCPU is about to sleep: the preemption timer would not count. Returns whether it was in use."""
+        if not self.hv_timer_in_use:
+            return False
+        self._start_sw_timer()
+        return True
+
+    def after_block(self, hv_timer_was_in_use: bool) -> None:
+        """The vCPU is awake again: back to the preemption timer, by the profile's rule."""
+        if hv_timer_was_in_use or (self.rules.restarts_always and self.preemption is not None):
+            self._restart()
