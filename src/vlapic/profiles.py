@@ -115,6 +115,7 @@ class Profile:
     order: r.Order
     place: r.Place
     wait_trace: r.WaitTrace
+    exit_trace: r.ExitTrace
     records: r.Records
     hv_exit: r.HvExit
     pre_expired: r.PreExpired
@@ -177,6 +178,7 @@ V5_0 = Profile(
     order=r.Order.WAIT_THEN_TUNE,
     place=r.Place.BEFORE_COUNTER,
     wait_trace=r.WaitTrace.IN_WAIT,
+    exit_trace=r.ExitTrace.IN_HANDLER,
     records=r.Records.TSC_DEADLINE,
     hv_exit=r.HvExit.CANCEL_FIRST,
     pre_expired=r.PreExpired.PRETEND_FAILURE,
@@ -252,6 +254,7 @@ V5_14 = replace(
     base="v5.4",
     trace_kernel="v5.14",
     order=r.Order.TUNE_THEN_WAIT_IF_TUNING,
+    exit_trace=r.ExitTrace.AT_ONCE,
     hv_exit=r.HvExit.EXPIRE_FIRST,
     mode_change=r.ModeChange.BOTH,
     count_write=r.CountWrite.BOTH,

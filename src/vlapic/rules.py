@@ -218,6 +218,23 @@ class WaitTrace(RuleEnum):
     )
 
 
+class ExitTrace(RuleEnum):
+    """When kvm_exit is traced."""
+
+    IN_HANDLER = Rule(
+        "when the exit is handled, after interrupts were on for a moment",
+        "v4.0",
+        "",
+        "what is traced after an exit comes before kvm_exit",
+    )
+    AT_ONCE = Rule(
+        "before anything else that follows the exit",
+        "v5.8 to v5.14",
+        "",
+        "what is traced after an exit comes after kvm_exit",
+    )
+
+
 class Records(RuleEnum):
     """For which expiries the next entry waits."""
 

@@ -32,6 +32,7 @@ class Bench:
         now=1_000_000,
         frac_bits=48,
         clock=None,
+        profile=SERIES,
     ):
         self.clock = clock or SimClock(now)
         self.tsc = GuestTsc(khz, host_khz, frac_bits)
@@ -41,7 +42,7 @@ class Bench:
         self.preemption = PreemptionTimer(self.clock, self.tsc) if preemption else None
         self.advancement = Advancement(advance)
         self.timer = Timer(
-            self.clock, self.tsc, self.hrtimer, self.preemption, self.advancement, SERIES, client=self
+            self.clock, self.tsc, self.hrtimer, self.preemption, self.advancement, profile, client=self
         )
 
     def trace_hv_timer_state(self, in_use):

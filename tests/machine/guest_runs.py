@@ -9,6 +9,7 @@ from vlapic.machine.host import Host, ModuleParameters
 from vlapic.machine.hostmodel import constant_model
 from vlapic.machine.loader import MIB, RESULTS, Results, load
 from vlapic.machine.unicorn.engine import UnicornEngine
+from vlapic.profiles import SERIES
 
 GUESTS = Path(str(files("vlapic.machine").joinpath("guests")))
 #: Where common.S keeps a second CPU's results, from the first's.
@@ -44,6 +45,7 @@ class GuestRun:
         model=None,
         events=False,
         rounds=200_000,
+        profile=SERIES,
         may_go_on=False,
     ):
         self.interrupts, self.events = [], []
@@ -52,6 +54,7 @@ class GuestRun:
         host = Host(
             2_500_000,
             model or constant_model(),
+            profile,
             parameters=ModuleParameters(advance, preemption),
             on_interrupt=self.interrupts.append,
             on_event=self.events.append if events else None,

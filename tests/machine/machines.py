@@ -4,6 +4,7 @@ from vlapic.machine import scheduler
 from vlapic.machine.host import Host, ModuleParameters
 from vlapic.machine.hostmodel import constant_model
 from vlapic.machine.scripted import ScriptedEngine
+from vlapic.profiles import SERIES
 
 VECTOR = 0xE0
 TSC_DEADLINE, MASKED = 0x40000, 0x10000
@@ -76,11 +77,13 @@ class Run:
         model=None,
         seed=0,
         rounds=100_000,
+        profile=SERIES,
     ):
         self.interrupts, self.events = [], []
         self.host = Host(
             tsc_khz,
             model or constant_model(),
+            profile,
             parameters=ModuleParameters(advance, preemption),
             seed=seed,
             on_interrupt=self.interrupts.append,

@@ -1,11 +1,9 @@
 """One vCPU: the loop around its guest, in the order of docs/timing.md.
 
-Follows `kvm/x86.c` (`vcpu_run`, `vcpu_enter_guest`, `vcpu_block`) as of v5.2, whose order of an entry the
-series
-has: inject, trace, wait, tune, then load the preemption timer. The loop carries out what the device asks for,
-spends
-what the host model says, and tells observers what happened. The device is touched by this loop and its exits
-only.
+Follows `kvm/x86.c` (`vcpu_run`, `vcpu_enter_guest`, `vcpu_block`). Up to v5.2, and in the series, an entry
+goes: inject, trace, wait, tune, then load the preemption timer; the profile says where a kernel does it in
+another order. The loop carries out what the device asks for, spends what the host model says, and tells
+observers what happened. The device is touched by this loop and its exits only.
 """
 
 from __future__ import annotations
@@ -27,10 +25,16 @@ from vlapic.machine.engine import CpuEngine, ExternalInterrupt
 from vlapic.machine.exits import HANDLERS
 from vlapic.machine.hostmodel import Draws
 from vlapic.machine.measure import Measure
+from vlapic.machine.wait_trace import WaitTracer
+from vlapic.rules import Place
 from vlapic.tsc import U64, VMX_FRAC_BITS, GuestTsc
 
 if TYPE_CHECKING:
     from vlapic.machine.host import Vm
+
+
+#: Whether the busy wait comes after the preemption timer's counter is computed.
+WAITS_LAST = {Place.BEFORE_COUNTER: False, Place.LAST: True}
 
 
 class Vcpu:
@@ -60,6 +64,8 @@ class Vcpu:
         self.index = index
         self.trace = host.on_event
         self._on_interrupt = host.on_interrupt
+        self._waits_last = WAITS_LAST[host.profile.place]
+        self._waits = None if self.trace is None else WaitTracer(host.profile, self.trace)
         self._wait_step_cycles = host.model.wait_step(host.tsc_khz)
         draws = Draws(host.seed, vm.index << 16 | index)
         self._hrtimer_cycles = draws.of("hrtimer", host.model.hrtimer)
@@ -219,8 +225,11 @@ class Vcpu:
             return
         if self.trace:
             self.trace(events.Entry(*self.stamp(), self.engine.rip))
+        counter = self._preemption_counter() if self._waits_last else None
         waited, wait_cycles = self._wait() if self.timer.expired_deadline_tsc else (None, 0)
-        preemption = self._load_preemption_timer()
+        if not self._waits_last:
+            counter = self._preemption_counter()
+        preemption = self._runs_out_at(counter)
         self.clock.elapse(next(self._entry_cycles))
         if self._injects_nmi:
             self.engine.inject_nmi()
@@ -282,21 +291,23 @@ class Vcpu:
         waited = self.timer.wait(self.lapic.timer_vector_in_service, self._wait_step_cycles)
         if waited is None:
             return None, 0
-        if self.trace:
-            self.trace(events.WaitLapicExpire(*self.stamp(), waited.delta_cycles))
+        if self._waits:
+            self._waits.waited(self.stamp(), waited.delta_cycles)
         cycles = waited.steps * self._wait_step_cycles
         self.clock.elapse(cycles)
-        if self.trace:
-            self.trace(events.AdvanceSample(*self.stamp(), self.advancement.advance_ns))
+        if self._waits:
+            self._waits.tuned(self.stamp(), self.advancement.advance_ns)
         return waited, cycles
 
-    def _load_preemption_timer(self) -> int | None:
-        """When the counter that this entry loads runs out, in host TSC; None if it is off."""
+    def _preemption_counter(self) -> int | None:
+        """The preemption timer's counter as computed now; None if it is off."""
         preemption = self.timer.preemption
-        if preemption is None:
-            return None
-        value = preemption.entry_value()
-        return None if value is None else preemption.runs_out_at(value)
+        return None if preemption is None else preemption.entry_value()
+
+    def _runs_out_at(self, counter: int | None) -> int | None:
+        """When a counter that the entry loads now runs out, in host TSC."""
+        preemption = self.timer.preemption
+        return None if preemption is None or counter is None else preemption.runs_out_at(counter)
 
     def _reach_handler(self, vector: int, waited: Waited | None, wait_cycles: int) -> None:
         """The entry delivers `vector`: its handler's first instruction is the guest's next."""
@@ -321,8 +332,8 @@ class Vcpu:
         Args:
             retired_bytes: length of the instruction that exited, if the guest stands behind it already.
         """
-        if self.trace:
-            self.trace(events.Exit(*self.stamp(), reason, self.engine.rip - retired_bytes, 0, 0))
+        if self._waits:
+            self._waits.exit(events.Exit(*self.stamp(), reason, self.engine.rip - retired_bytes, 0, 0))
         self.clock.work(next(self._exit_cycles[reason]))
 
     def stamp(self) -> tuple[int, int, int]:
