@@ -96,6 +96,8 @@ class Profile:
         since: the first release that behaves so.
         base: the kernel before it, whose rules it changes; empty for the oldest.
         trace_kernel: the kernel whose tracepoint formats `--trace` writes.
+        hz: ticks a second it is built with; what `ndelay` takes depends on it. 250 in Debian's kernels; else
+            what `x86_64_defconfig` says.
         fixes: the patches of the series in force, for `series` alone.
 
     The others are rules, a question each; `rules.py` says what they mean.
@@ -106,8 +108,10 @@ class Profile:
     since: str
     base: str
     trace_kernel: str
+    hz: int
     scope: r.Scope
     parameter: r.Parameter
+    early: r.Early
     ending: r.Ending
     tuning: r.Tuning
     overflow: r.Overflow
@@ -169,8 +173,10 @@ V5_0 = Profile(
     since="v4.20",
     base="",
     trace_kernel="v5.0",
+    hz=1000,
     scope=r.Scope.GLOBAL,
     parameter=r.Parameter.START,
+    early=r.Early.COMPARE,
     ending=r.Ending.DONE,
     tuning=r.Tuning.EIGHTH_OF_ADVANCE,
     overflow=r.Overflow.KEEP,
@@ -229,6 +235,7 @@ V5_3 = replace(
     since="v5.3",
     base="v5.2",
     trace_kernel="v5.3",
+    early=r.Early.SIGN,
     overflow=r.Overflow.RESTART,
     place=r.Place.LAST,
     wait_trace=r.WaitTrace.AFTER_EXIT,
@@ -272,6 +279,7 @@ V6_1 = replace(
     since="v5.19",
     base="v5.14",
     trace_kernel="v6.1",
+    hz=250,
     wait_trace=r.WaitTrace.IN_WAIT,
     mode_change=r.ModeChange.BOTH_AND_PENDING,
     count_write=r.CountWrite.BOTH_AND_PENDING,
@@ -294,7 +302,9 @@ V6_12 = replace(
     saved_count=r.SavedCount.CURRENT_OR_NOW,
 )
 
-V6_19 = replace(V6_12, name="v6.19", kernel="6.19", since="v6.19", base="v6.12", trace_kernel="v6.19")
+V6_19 = replace(
+    V6_12, name="v6.19", kernel="6.19", since="v6.19", base="v6.12", trace_kernel="v6.19", hz=1000
+)
 
 #: The seven patches on the advancement of v5.0; the timer's state machine is that of v6.19.
 SERIES = replace(

@@ -84,6 +84,23 @@ class Parameter(RuleEnum):
     )
 
 
+class Early(RuleEnum):
+    """When the tuning takes an expiry for an early one."""
+
+    COMPARE = Rule(
+        "if the guest TSC is below the deadline, both unsigned",
+        "v4.20",
+        "3b8a5df6c4dc",
+        "a deadline more than 2^63 cycles away counts on the side it is on",
+    )
+    SIGN = Rule(
+        "if guest TSC minus deadline, as an s64, is negative",
+        "v5.3",
+        "",
+        "the same below 2^63 cycles",
+    )
+
+
 class Ending(RuleEnum):
     """What ends tuning."""
 
@@ -117,7 +134,7 @@ class Tuning(RuleEnum):
         "one long delay moves the value by an eighth; below 8 ns it never moves again",
     )
     EIGHTH_OF_DELTA = Rule(
-        "by an eighth of the delta; deltas below 100 or above 10000 cycles are left out; wraps at 32 bits",
+        "by an eighth of the delta; wraps at 32 bits; deltas below 100 or above 10000 cycles change nothing",
         "v5.4",
         "",
         "outliers no longer count; a lateness above 10000 cycles is never tuned to",

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from vlapic.apic.advance import Advancement
+from vlapic.apic.parameter import PARAMETERS
 from vlapic.errors import UsageError, nearest
 from vlapic.events import Table, TimerInterrupt
 from vlapic.machine import scheduler
@@ -22,8 +22,9 @@ from vlapic.machine.programs import Program, find_program
 from vlapic.machine.unicorn.engine import UnicornEngine
 from vlapic.machine.vcpu import Vcpu
 from vlapic.observers import Observer, TraceFile, all_of
-from vlapic.profiles import ADVANCE_CAP_NS, find_profile
+from vlapic.profiles import ADVANCE_CAP_NS, Profile, find_profile
 from vlapic.results import RunResult, VcpuResult
+from vlapic.rules import Overflow
 from vlapic.statistics import VcpuStatistics
 from vlapic.trace.ftrace_text import FtraceTextWriter
 from vlapic.tsc import U32, U64, cycles_as_ns, scaling_ratio
@@ -120,7 +121,8 @@ def run(
         guest: a built-in guest's name, or the path of an image: multiboot, ELF or flat.
         profile: the name of the rules in force, of `vlapic.profiles`.
         timer: the host timer under the guest's: "preemption", "hrtimer", or "auto", which takes the first.
-        advance: "auto" tunes the advancement from 1000 ns; a number of ns is used as it is, 0 is off.
+        advance: "auto" tunes the advancement from 1000 ns; a number of ns is used as it is, 0 is off. A
+            profile's kernel may mean something else by a number, or take none but 0.
         events: timer interrupts of the first vCPU to measure. A built-in guest ends by itself after them,
             another one is stopped.
         seconds: virtual seconds after which the guest is stopped, None for no limit.
@@ -146,7 +148,7 @@ def run(
         OutputError: `trace` cannot be begun.
     """
     rules = find_profile(profile)
-    parameters = ModuleParameters(_advance_parameter(advance), _on_preemption_timer(timer))
+    parameters = ModuleParameters(_advance_setting(rules, advance), _on_preemption_timer(timer))
     _check("events", events, 1, U64)
     _check("seed", seed, 0, U64)
     _check("memory", memory_mib, MIN_MEMORY >> 20, MAX_MEMORY >> 20, "MiB")
@@ -197,7 +199,7 @@ def run(
             on_event=all_of(observers),
         )
         vm = machine.create_vm()
-        start = Advancement(parameters.lapic_timer_advance_ns)
+        start = machine.module.start()
         for index, khz in enumerate(frequencies):
             vm.create_vcpu(
                 lambda tsc: stack.enter_context(
@@ -212,7 +214,7 @@ def run(
                     host_khz=host_tsc_khz,
                     auto=not start.done,
                     advance_ns=start.advance_ns,
-                    cap_ns=ADVANCE_CAP_NS,
+                    cap_ns=ADVANCE_CAP_NS if rules.overflow is Overflow.HOLD else None,
                 )
             )
         if loaded.first.mode is CpuMode.PROTECTED:
@@ -340,12 +342,13 @@ def _same_file(first: Path, second: str | os.PathLike[str]) -> bool:
         return False
 
 
-def _advance_parameter(advance: str | int) -> int | None:
+def _advance_setting(rules: Profile, advance: str | int) -> int | None:
+    """What the module parameter is to say, if the profile's kernel can be told so."""
     if advance == "auto":
         return None
     if isinstance(advance, str):
         raise UsageError(f"advance {advance!r} is neither 'auto' nor a number of ns; 0 is off")
-    _check("advance", advance, 0, U32, "ns")
+    PARAMETERS[rules.parameter].of_setting(rules, advance)
     return advance
 
 

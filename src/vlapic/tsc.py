@@ -22,6 +22,47 @@ SVM_FRAC_BITS = 32
 #: The largest ratio either format may hold is one below this (`kvm_caps.max_tsc_scaling_ratio`).
 MAX_RATIO = {VMX_FRAC_BITS: U64, SVM_FRAC_BITS: 0xFF_FFFF_FFFF}
 TSC_TOLERANCE_PPM = 250
+U32_BITS = 32
+U64_BITS = 64
+#: A TSC of `khz` counts `khz` cycles in this many ns.
+NS_PER_MS = 1_000_000
+
+
+def multiply_wide(first: int, second: int) -> tuple[int, int]:
+    """The 128-bit product of two u64, as its upper and its lower 64 bits."""
+    product = first * second
+    return product >> U64_BITS, product & U64
+
+
+def multiply_wide_limbs(first: int, second: int) -> tuple[int, int]:
+    """The same where integers have 64 bits and wrap: from four products of 32-bit halves."""
+    first_high, first_low = first >> U32_BITS, first & U32
+    second_high, second_low = second >> U32_BITS, second & U32
+    low = first_low * second_low
+    middle = first_high * second_low + (low >> U32_BITS)
+    other = first_low * second_high + (middle & U32)
+    high = first_high * second_high + (middle >> U32_BITS) + (other >> U32_BITS)
+    return high, (other & U32) << U32_BITS | low & U32
+
+
+def divide_wide(high: int, low: int, divisor: int) -> int:
+    """A 128-bit number divided by a u64, rounded down; `high` is below `divisor`, so that 64 bits hold it."""
+    return (high << U64_BITS | low) // divisor
+
+
+def divide_wide_limbs(high: int, low: int, divisor: int) -> int:
+    """The same where integers have 64 bits: a long division, bit by bit."""
+    quotient = low
+    remainder = high
+    for _ in range(U64_BITS):
+        # The remainder is below the divisor; twice it may need a 65th bit, which then is the overflow.
+        overflow = remainder >= S64_SIGN
+        remainder = (remainder << 1 | quotient >> U64_BITS - 1) & U64
+        quotient = (quotient << 1) & U64
+        if overflow or remainder >= divisor:
+            remainder = (remainder - divisor) & U64
+            quotient = quotient | 1
+    return quotient
 
 
 def to_s64(value: int) -> int:
@@ -68,17 +109,21 @@ def scale(tsc: int, ratio: int, frac_bits: int) -> int:
     """Scale a TSC value: floor(tsc * ratio / 2^frac_bits), low 64 bits (`kvm_scale_tsc`)."""
     if ratio == 1 << frac_bits:
         return tsc
-    return (tsc * ratio >> frac_bits) & U64
+    high, low = multiply_wide(tsc, ratio)
+    return (high << U64_BITS - frac_bits | low >> frac_bits) & U64
 
 
-def unscale_cycles(cycles: int, ratio: int, frac_bits: int) -> int | None:
-    """Guest cycles as host cycles, rounded down; None where the kernel's 128-by-64 divide would overflow.
+def unscale_cycles(cycles: int, ratio: int, frac_bits: int) -> tuple[bool, int]:
+    """Guest cycles as host cycles, rounded down: the shift-and-divide of `vmx_set_hv_timer`.
 
-    The shift-and-divide of `vmx_set_hv_timer` (`u64_shl_div_u64`): None stands for its -ERANGE.
+    Returns:
+        Whether the 128-by-64 divide fits (`u64_shl_div_u64`; else the kernel gives up with -ERANGE), and what
+        it comes to, 0 if it does not fit.
     """
-    if cycles >> (64 - frac_bits) >= ratio:
-        return None
-    return (cycles << frac_bits) // ratio
+    high = cycles >> U64_BITS - frac_bits
+    if high >= ratio:
+        return False, 0
+    return True, divide_wide(high, (cycles << frac_bits) & U64, ratio)
 
 
 class PvclockScale(NamedTuple):
@@ -114,8 +159,14 @@ def ns_to_cycles(ns: int, khz: int) -> int:
         khz: frequency of the guest's TSC, 1 to 2^32-1.
     """
     shift, mult = pvclock_scale(khz)
-    ns = ns >> -shift if shift < 0 else (ns << shift) & U64
-    return (ns * mult >> 32) & U64
+    return scale_ns(ns, max(shift, 0), max(-shift, 0), mult)
+
+
+def scale_ns(ns: int, left: int, right: int, mult: int) -> int:
+    """Nanoseconds as cycles: shifted, of `left` and `right` one is 0, times 2^-32 `mult`, rounded down
+    (`pvclock_scale_delta`)."""
+    high, low = multiply_wide((ns >> right << left) & U64, mult)
+    return (high << U32_BITS | low >> U32_BITS) & U64
 
 
 def cycles_to_ns(cycles: int, khz: int) -> int:
@@ -123,7 +174,7 @@ def cycles_to_ns(cycles: int, khz: int) -> int:
 
     The product wraps from 18 446 744 073 710 cycles on (2 h 33 min at 2 GHz).
     """
-    return (cycles * 1_000_000 & U64) // khz
+    return (cycles * NS_PER_MS & U64) // khz
 
 
 def cycles_as_ns(cycles: int, khz: int) -> int:

@@ -3,7 +3,7 @@
 import pytest
 
 from vlapic.apic import registers as r
-from vlapic.apic.advance import Advancement
+from vlapic.apic.advancement import Advancement, ModuleState
 from vlapic.apic.backends import Hrtimer, PreemptionTimer
 from vlapic.apic.lapic import LocalApic
 from vlapic.apic.timer import Timer, TimerMode
@@ -40,7 +40,7 @@ class Bench:
         self.kicks = []
         self.hrtimer = Hrtimer(self.clock, host_khz, lambda: self.kicks.append(self.timer.hrtimer_fired()))
         self.preemption = PreemptionTimer(self.clock, self.tsc) if preemption else None
-        self.advancement = Advancement(advance)
+        self.advancement = Advancement(ModuleState(SERIES, advance, host_khz))
         self.timer = Timer(
             self.clock, self.tsc, self.hrtimer, self.preemption, self.advancement, profile, client=self
         )

@@ -1,148 +1,187 @@
-"""The advancement's rules: waiting is exact in any time domain, tuning is the kernel's."""
+"""The advancement's rules are those of the compiled kernels, to the bit."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.apic.deltas import ahead_of
 from vlapic.apic import advance as a
-from vlapic.profiles import SERIES
-from vlapic.tsc import U64, GuestTsc
+from vlapic.profiles import ADVANCE_CAP_NS, SERIES, V5_0, V5_1, V5_3, V5_4, V5_14, V6_1, V6_12
+from vlapic.rules import Early, TooShort
+from vlapic.tsc import S64_SIGN, U32, U64
 
 KHZ = 2_000_000
+u32 = st.integers(0, U32)
+u64 = st.integers(0, U64)
+khz = st.integers(1, U32)
 
 
-def literal_wait(host_tsc, deadline_tsc, advance_ns, step_cycles, tsc):
-    """The series' second patch as a loop: pass one step, read the guest TSC again."""
-    steps = 0
-    while tsc.at(host_tsc) < deadline_tsc and steps < advance_ns:
-        host_tsc += step_cycles
-        steps += 1
-    return steps
+def tuned(profile, advance_ns, delta_cycles, done=False, tsc_khz=KHZ):
+    """Advancement and done flag after one delta."""
+    early, distance = a.EARLY[profile.early](*ahead_of(delta_cycles))
+    return a.tune(profile, advance_ns, done, early, distance, tsc_khz)
 
 
-@st.composite
-def waits(draw):
-    tsc = GuestTsc(
-        draw(st.integers(1000, 10_000_000)),
-        draw(st.integers(1000, 10_000_000)),
-        offset=draw(st.integers(0, U64)),
-    )
-    host_tsc = draw(st.integers(0, 1 << 62))
-    away = draw(st.integers(-1000, 20_000))
-    return (
-        host_tsc,
-        (tsc.at(host_tsc) + away) % (1 << 64),
-        draw(st.integers(0, 1500)),
-        draw(st.integers(1, 60)),
-        tsc,
-    )
+def climb(profile, delta_cycles, events, advance_ns=1000):
+    """The advancement after each of so many equal deltas."""
+    values, done = [], False
+    for _ in range(events):
+        advance_ns, done = tuned(profile, advance_ns, delta_cycles, done)
+        values.append(advance_ns)
+    return values
 
 
-@settings(max_examples=400)
-@given(waits())
-def test_the_wait_in_closed_form_takes_the_literal_loops_steps(wait):
-    assert a.wait_steps(*wait) == literal_wait(*wait)
+COMPILED_KERNELS = pytest.mark.parametrize(
+    ("name", "profile"),
+    [("tune-v5.0", V5_0), ("tune-v5.1", V5_1), ("tune-v5.3", V5_3), ("tune-v6.1", V6_1)],
+    ids=["v5.0", "v5.1", "v5.3", "v6.1"],
+)
 
 
-@pytest.mark.parametrize("step_cycles", [1, 3, 40])
-@pytest.mark.parametrize("ahead", [1, 39, 40, 41, 500])
-def test_a_step_that_jumps_over_the_end_of_the_tsc_waits_as_long_as_the_loop(ahead, step_cycles):
-    # The deadline is the last value of the counter: a step over it reads a small value again.
-    tsc = GuestTsc(KHZ, KHZ, offset=U64 - ahead)
-    wait = (0, U64, 600, step_cycles, tsc)
-    assert a.wait_steps(*wait) == literal_wait(*wait)
-
-
-@pytest.mark.parametrize("guest_khz", [1_000_000, 2_000_000, 4_000_000])
-def test_the_wait_ends_within_a_step_after_the_deadline_at_any_guest_frequency(guest_khz):
-    tsc = GuestTsc(guest_khz, KHZ)
-    host_tsc, step = 1_000_000, 2
-    deadline = tsc.at(host_tsc) + guest_khz // 1000 * 1  # 1000 ns ahead
-    end = host_tsc + a.wait_steps(host_tsc, deadline, 5000, step, tsc) * step
-    assert tsc.at(end - step) < deadline <= tsc.at(end)
-
-
-def test_the_wait_never_outlasts_the_advancement():
-    tsc = GuestTsc(KHZ, KHZ)
-    assert a.wait_steps(0, 1_000_000, 700, 2, tsc) == 700
-
-
-def test_a_deadline_that_has_come_is_not_waited_for():
-    tsc = GuestTsc(KHZ, KHZ)
-    assert a.wait_steps(500, 500, 1000, 1, tsc) == 0
-    assert a.wait_steps(501, 500, 1000, 1, tsc) == 0
-
-
-def test_tuning_by_an_eighth_equals_every_row_of_the_compiled_v5_0(golden):
-    rows = [row for row in golden("tune-v5.0") if not row["done"]]
-    assert len(rows) > 100
-    for row in rows:
-        guest, deadline = row["delta_cycles"] % (1 << 64), 0
-        if row["delta_cycles"] < 0:
-            guest, deadline = 0, -row["delta_cycles"]
-        early, distance = a.split_delta(guest, deadline)
-        got = a.tune_by_eighth(row["advance_ns"], False, early, distance, row["tsc_khz"])
+@COMPILED_KERNELS
+def test_tuning_equals_every_row_of_the_compiled_kernel(golden, name, profile):
+    for row in golden(name):
+        got = tuned(profile, row["advance_ns"], row["delta_cycles"], bool(row["done"]), row["tsc_khz"])
         assert got == (row["advance_after_ns"], bool(row["done_after"])), row
 
 
-# From 1000 ns at 2 GHz: delta, advancement, done. The step is an eighth at most; below 100 cycles is done.
+# At 2 GHz: advancement, delta; then advancement and done of v5.0, v5.1, v5.3; advancement of v5.4.
+T, F = True, False
 STEPS = [
-    (0, 1000, True),
-    (50, 1025, True),
-    (99, 1049, True),
-    (100, 1050, False),
-    (-50, 975, True),
-    (-99, 951, True),
-    (-100, 950, False),
-    (250, 1125, False),
-    (-1600, 875, False),
-    (400_000, 1125, False),
-    (-400_000, 875, False),
+    (1000, 0, (1000, T), (1000, T), (1000, T), 1000),
+    (1000, 50, (1025, T), (1025, T), (1025, T), 1000),
+    (1000, 99, (1049, T), (1049, T), (1049, T), 1000),
+    (1000, 100, (1050, F), (1050, F), (1050, F), 1006),
+    (1000, -50, (975, T), (975, T), (975, T), 1000),
+    (1000, -99, (951, T), (951, T), (951, T), 1000),
+    (1000, -100, (950, F), (950, F), (950, F), 994),
+    (1000, 250, (1125, F), (1125, F), (1125, F), 1015),
+    (1000, -250, (875, F), (875, F), (875, F), 985),
+    (1000, 1600, (1125, F), (1125, F), (1125, F), 1100),
+    (1000, -1600, (875, F), (875, F), (875, F), 900),
+    (1000, 9999, (1125, F), (1125, F), (1125, F), 1624),
+    (1000, 10_000, (1125, F), (1125, F), (1125, F), 1625),
+    (1000, 10_001, (1125, F), (1125, F), (1125, F), 1000),
+    (1000, -10_000, (875, F), (875, F), (875, F), 375),
+    (1000, -10_001, (875, F), (875, F), (875, F), 1000),
+    (1000, 400_000, (1125, F), (1125, F), (1125, F), 1000),
+    (1000, -400_000, (875, F), (875, F), (875, F), 1000),
+    (4000, 4000, (4500, F), (4500, F), (4500, F), 4250),
+    (4000, -4000, (3500, F), (3500, F), (3500, F), 3750),
+    (4000, 10_000, (4500, F), (4500, F), (4500, F), 4625),
+    (4990, 50, (5015, T), (0, T), (1000, F), 4990),
+    (4990, 99, (5039, T), (0, T), (1000, F), 4990),
+    (4990, 100, (5040, F), (0, T), (1000, F), 4996),
+    (4990, 250, (5115, F), (0, T), (1000, F), 1000),
+    (4990, -250, (4865, F), (4865, F), (4865, F), 4975),
+    (4990, 4000, (5613, F), (0, T), (1000, F), 1000),
+    (4990, 10_001, (5613, F), (0, T), (1000, F), 4990),
 ]
 
 
-@pytest.mark.parametrize(("delta", "advance_ns", "done"), STEPS)
-def test_one_step_of_the_series(delta, advance_ns, done):
-    assert a.tune(SERIES, 1000, False, delta < 0, abs(delta), KHZ) == (advance_ns, done)
+@pytest.mark.parametrize(("advance_ns", "delta", "v5_0", "v5_1", "v5_3", "v5_4"), STEPS)
+def test_one_step_of_each_era(advance_ns, delta, v5_0, v5_1, v5_3, v5_4):
+    assert tuned(V5_0, advance_ns, delta) == v5_0
+    assert tuned(V5_1, advance_ns, delta) == v5_1
+    assert tuned(V5_3, advance_ns, delta) == v5_3
+    for profile in (V5_4, V5_14, V6_1, V6_12):
+        assert tuned(profile, advance_ns, delta) == (v5_4, False)
+    assert tuned(SERIES, advance_ns, delta) == (min(v5_0[0], ADVANCE_CAP_NS), v5_0[1])
 
 
-def test_late_forever_climbs_to_the_cap_and_stays_there_untuned_no_longer():
-    values, advance_ns, done = [], 1000, False
-    for _ in range(20):
-        advance_ns, done = a.tune(SERIES, advance_ns, done, False, 400_000_000, KHZ)
-        values.append(advance_ns)
-    assert values[:13] == [1125, 1265, 1423, 1600, 1800, 2025, 2278, 2562, 2882, 3242, 3647, 4102, 4614]
+@pytest.mark.parametrize(
+    ("advance_ns", "delta", "after_ns"),
+    [(50, -2000, 1000), (124, -2000, 1000), (125, -2000, 0), (4900, 1600, 5000), (4900, 2000, 1000)],
+)
+def test_an_eighth_of_the_delta_wraps_below_zero_and_restarts_above_the_cap(advance_ns, delta, after_ns):
+    assert tuned(V5_4, advance_ns, delta) == (after_ns, False)
+
+
+def test_v5_0_climbs_by_eighths_without_end():
+    values = climb(V5_0, 400_000_000, 98)
+    expected = [1125, 1265, 1423, 1600, 1800, 2025, 2278, 2562, 2882, 3242, 3647, 4102, 4614, 5190]
+    assert values[:14] == expected
+    assert values[58] == 1_039_104
+    assert values[97] == 102_708_519
+
+
+def test_the_series_climbs_to_the_cap_and_goes_on_tuning_there():
+    values = climb(SERIES, 400_000_000, 20)
+    assert values[:13] == climb(V5_0, 400_000_000, 13)
     assert values[13:] == [5000] * 7
-    assert not done
-    assert a.tune(SERIES, 5000, False, True, 4000, KHZ) == (4375, False)
+    assert tuned(SERIES, 5000, -4000) == (4375, False)
 
 
-def test_early_forever_stops_at_seven():
-    advance_ns, done = 1000, False
-    for _ in range(60):
-        advance_ns, done = a.tune(SERIES, advance_ns, done, True, 400_000_000, KHZ)
-    assert (advance_ns, done) == (7, False)
+def test_v5_1_ends_advancement_where_v5_0_first_exceeds_the_cap():
+    assert climb(V5_1, 400_000_000, 20)[12:] == [4614, *[0] * 7]
 
 
-@given(st.integers(0, (1 << 32) - 1), st.booleans(), st.integers(0, U64), st.integers(1, (1 << 32) - 1))
+def test_v5_3_starts_again_where_v5_0_first_exceeds_the_cap():
+    assert climb(V5_3, 400_000_000, 28)[12:15] == [4614, 1000, 1125]
+    assert climb(V5_3, 400_000_000, 28)[27] == 1000
+
+
+@pytest.mark.parametrize("profile", [V5_0, V5_1, V5_3, SERIES], ids=lambda it: it.name)
+def test_early_forever_comes_to_7_after_41_steps_and_stays(profile):
+    values = climb(profile, -400_000_000, 60)
+    assert values.index(7) == 40
+    assert values[40:] == [7] * 20
+
+
+def test_two_vcpus_that_differ_pull_a_global_to_and_fro():
+    values, advance_ns = [], 1000
+    for event in range(8):
+        advance_ns, _ = tuned(V5_0, advance_ns, -1500 if event % 2 else 1500)
+        values.append(advance_ns)
+    assert values == [1125, 985, 1108, 970, 1091, 955, 1074, 940]
+
+
+def test_the_distance_is_cut_to_32_bits_of_ns_before_it_is_compared():
+    # 2^33 cycles at 2 GHz are 2^32 ns: nothing is left of them.
+    assert tuned(V5_0, 1000, 1 << 33) == (1000, False)
+
+
+def test_a_global_of_32_bits_wraps():
+    assert tuned(V5_0, U32, 400_000_000) == (200_000_000 - 1, False)
+
+
+def test_an_absolute_value_of_2_to_the_63_is_negative_and_so_ends_tuning():
+    assert a.tune(V5_0, 1000, False, False, S64_SIGN, KHZ)[1]
+    assert a.tune(V5_3, 1000, False, True, S64_SIGN, KHZ)[1]
+    assert not a.tune(V5_0, 1000, False, False, S64_SIGN + 1, KHZ)[1]
+
+
+@given(u64, u64)
+def test_both_ways_to_tell_early_agree_below_2_to_the_63(guest_tsc, deadline_tsc):
+    compared = a.EARLY[Early.COMPARE](guest_tsc, deadline_tsc)
+    by_sign = a.EARLY[Early.SIGN](guest_tsc, deadline_tsc)
+    assert (compared == by_sign) == (abs(guest_tsc - deadline_tsc) < S64_SIGN or by_sign[1] == S64_SIGN)
+    assert by_sign[1] <= S64_SIGN
+
+
+@given(u32, st.booleans(), u64, khz)
 def test_done_ends_tuning_whatever_comes(advance_ns, early, distance, khz):
-    assert a.tune(SERIES, advance_ns, True, early, distance, khz) == (advance_ns, True)
+    for profile in (V5_0, V5_1, V5_3, V5_4, SERIES):
+        assert a.tune(profile, advance_ns, True, early, distance, khz) == (advance_ns, True)
 
 
-@given(st.integers(0, 5000), st.booleans(), st.integers(0, U64), st.integers(1, (1 << 32) - 1))
-def test_tuning_never_leaves_zero_to_the_cap(advance_ns, early, distance, khz):
-    tuned, _ = a.tune(SERIES, advance_ns, False, early, distance, khz)
-    assert 0 <= tuned <= 5000
+@given(st.integers(0, ADVANCE_CAP_NS), st.booleans(), u64, khz)
+def test_every_limit_keeps_a_tuned_advancement_in_zero_to_the_cap(advance_ns, early, distance, khz):
+    for profile in (V5_1, V5_3, V5_4, SERIES):
+        assert 0 <= a.tune(profile, advance_ns, False, early, distance, khz)[0] <= ADVANCE_CAP_NS
 
 
-def test_a_number_is_used_as_it_is_even_above_the_cap_and_never_tuned():
-    fixed = a.Advancement(9000)
-    assert (fixed.advance_ns, fixed.done) == (9000, True)
-    off = a.Advancement(0)
-    assert (off.advance_ns, off.done) == (0, True)
-    auto = a.Advancement(None)
-    assert (auto.advance_ns, auto.done) == (1000, False)
+@given(st.integers(1, ADVANCE_CAP_NS), st.booleans(), st.integers(0, U32), khz)
+def test_no_step_by_an_eighth_of_the_advancement_exceeds_it(advance_ns, early, distance, khz):
+    after = a.step_by_eighth_of_advance(advance_ns, early, distance, khz)
+    assert abs(after - advance_ns) <= advance_ns // 8
 
 
-def test_an_hrtimer_may_be_armed_for_the_past():
-    assert a.hrtimer_expiry_ns(1000, 200, 700) == 500
+@given(u32, u32, u32)
+def test_a_deadline_nearer_than_the_advancement_is_armed_in_the_past_or_expires(now, left, advance):
+    arms, expires_ns = a.ARM[TooShort.ARM](now, left, advance)
+    assert arms
+    assert expires_ns == max(now + left - advance, 0)
+    arms, expires_ns = a.ARM[TooShort.EXPIRE](now, left, advance)
+    assert arms == (left > advance)
+    assert expires_ns == (now + left - advance if arms else now)

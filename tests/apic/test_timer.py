@@ -3,7 +3,8 @@
 import pytest
 
 from tests.apic.bench import Bench
-from vlapic.apic.timer import TimerMode, Waited, divide_count
+from vlapic.apic.advancement import Waited
+from vlapic.apic.timer import TimerMode, divide_count
 
 DEADLINE, ONE_SHOT, PERIODIC = TimerMode.TSC_DEADLINE, TimerMode.ONE_SHOT, TimerMode.PERIODIC
 

@@ -146,7 +146,7 @@ class World:
             apic.lapic.acknowledge()
         waited = apic.timer.wait(apic.lapic.timer_vector_in_service, 1)
         if waited:
-            self.clock.elapse(waited.steps)
+            self.clock.elapse(waited.cycles)
         return delivered, waited
 
     def do_pass(self, number, cycles):

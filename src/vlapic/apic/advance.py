@@ -1,23 +1,47 @@
-"""Timer advancement: how early to fire, how long to wait, how to tune. Plain functions of plain integers.
+"""The rules of timer advancement: how early to fire, how to tune. Plain functions of plain integers.
 
-Follows `kvm/lapic.c` (`start_sw_tscdeadline`, `wait_lapic_expire`), with the rules that a
-:class:`~vlapic.profiles.Profile` names. Numbers are non-negative; where a difference has a sign, the sign is
-a bool of its own. Machine, replay and fleet all call these functions.
+Follows `kvm/lapic.c` (`start_sw_tscdeadline`, `adjust_lapic_timer_advance`, earlier a part of
+`wait_lapic_expire`). A :class:`~vlapic.profiles.Profile` names its rules; the tables below lead from a name
+to its function. Numbers are non-negative and at most 64 bits wide; where a difference has a sign, the sign is
+a bool of its own: so machine, replay and fleet can call the same functions, interpreted or compiled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 from vlapic.profiles import (
+    ADJUST_MAX_CYCLES,
     ADJUST_MIN_CYCLES,
     ADJUST_STEP,
     ADVANCE_CAP_NS,
     ADVANCE_START_NS,
     Profile,
 )
-from vlapic.rules import Overflow, Tuning
-from vlapic.tsc import S64_SIGN, U32, U64, GuestTsc, cycles_to_ns
+from vlapic.rules import Early, Ending, Overflow, TooShort, Tuning
+from vlapic.tsc import S64_SIGN, U32, U64, cycles_to_ns
+
+#: A u64 difference from here on is a negative s64 of less than `ADJUST_MIN_CYCLES`.
+_NEARLY_ZERO = (1 << 64) - ADJUST_MIN_CYCLES + 1
+
+#: Whether a guest TSC is before a deadline, and the distance in guest cycles, of both.
+Split = Callable[[int, int], tuple[bool, int]]
+#: Whether a distance (u64 cycles) is tuned with at all.
+Counts = Callable[[int], bool]
+#: The advancement after a step: of advancement (u32 ns), early, distance (u64 cycles), the guest's kHz.
+Step = Callable[[int, bool, int, int], int]
+#: Whether tuning has ended: of whether it had before, and of the distance.
+Ends = Callable[[bool, int], bool]
+#: Advancement and done flag when the one has been held against its limit.
+Limit = Callable[[int, bool], tuple[int, bool]]
+#: One tuning: of advancement, done flag, early, distance and kHz; the first two anew.
+Tune = Callable[[int, bool, bool, int, int], tuple[int, bool]]
+#: Whether to arm the hrtimer and for when, ns: of now, ns to the deadline, advancement.
+Arm = Callable[[int, int, int], tuple[bool, int]]
+
+
+# -- early or late --
 
 
 def split_delta(guest_tsc: int, deadline_tsc: int) -> tuple[bool, int]:
@@ -27,23 +51,81 @@ def split_delta(guest_tsc: int, deadline_tsc: int) -> tuple[bool, int]:
     return False, guest_tsc - deadline_tsc
 
 
-def tune_by_eighth(
-    advance_ns: int, done: bool, early: bool, distance_cycles: int, tsc_khz: int
-) -> tuple[int, bool]:
-    """One tuning step of v4.20 to v5.3: towards the delta by at most an eighth of the advancement.
+def split_signed_delta(guest_tsc: int, deadline_tsc: int) -> tuple[bool, int]:
+    """The same by the sign of the difference as an s64, as the kernel has it since v5.3."""
+    late = (guest_tsc - deadline_tsc) & U64
+    if late < S64_SIGN:
+        return False, late
+    return True, (deadline_tsc - guest_tsc) & U64
+
+
+# -- which deltas count --
+
+
+def counts_always(distance_cycles: int) -> bool:
+    """Any delta does."""
+    return True
+
+
+def counts_between_limits(distance_cycles: int) -> bool:
+    """Tiny fluctuations, below 100 cycles, and spikes, above 10 000, change nothing at all (v5.4 on)."""
+    return ADJUST_MIN_CYCLES <= distance_cycles <= ADJUST_MAX_CYCLES
+
+
+# -- the step --
+
+
+def step_by_eighth_of_advance(advance_ns: int, early: bool, distance_cycles: int, tsc_khz: int) -> int:
+    """Towards the delta by at most an eighth of the advancement (v4.20 to v5.3).
 
     Since Linux commit 3b8a5df6c4dc ("KVM: LAPIC: Tune lapic_timer_advance_ns automatically") (in v4.20). The
-    distance in ns is cut to 32 bits before it is compared, and a distance of 2^63 counts as below the limit:
-    |s64| of it is negative.
-
-    Returns:
-        The new advancement in ns (no bound yet), and whether tuning is done.
+    distance in ns is cut to 32 bits before it is compared.
     """
-    distance_ns = cycles_to_ns(distance_cycles, tsc_khz) & U32
-    step_ns = min(distance_ns, advance_ns // ADJUST_STEP)
-    advance_ns = advance_ns - step_ns if early else advance_ns + step_ns
-    magnitude = min(distance_cycles, (1 << 64) - distance_cycles)
-    return advance_ns, done or magnitude < ADJUST_MIN_CYCLES or magnitude == S64_SIGN
+    step_ns = min(cycles_to_ns(distance_cycles, tsc_khz) & U32, advance_ns // ADJUST_STEP)
+    if early:
+        return advance_ns - step_ns
+    return (advance_ns + step_ns) & U32
+
+
+def step_by_eighth_of_delta(advance_ns: int, early: bool, distance_cycles: int, tsc_khz: int) -> int:
+    """By an eighth of the delta (v5.4 on).
+
+    Nothing keeps a step early below the advancement: the difference wraps at 32 bits.
+    """
+    step_ns = cycles_to_ns(distance_cycles, tsc_khz) // ADJUST_STEP
+    if early:
+        return (advance_ns - step_ns) & U32
+    return (advance_ns + step_ns) & U32
+
+
+# -- the end of tuning --
+
+
+def ends_when_near(done: bool, distance_cycles: int) -> bool:
+    """At the first |delta| below 100 cycles, for good.
+
+    The kernel takes the absolute value of an s64: a distance near 2^64 is near, and so is 2^63, whose
+    absolute value is negative.
+    """
+    return (
+        done
+        or distance_cycles < ADJUST_MIN_CYCLES
+        or distance_cycles >= _NEARLY_ZERO
+        or distance_cycles == S64_SIGN
+    )
+
+
+def ends_never(done: bool, distance_cycles: int) -> bool:
+    """By no delta."""
+    return done
+
+
+# -- the limit --
+
+
+def keep(advance_ns: int, done: bool) -> tuple[int, bool]:
+    """No limit."""
+    return advance_ns, done
 
 
 def hold_at_cap(advance_ns: int, done: bool) -> tuple[int, bool]:
@@ -51,69 +133,104 @@ def hold_at_cap(advance_ns: int, done: bool) -> tuple[int, bool]:
     return min(advance_ns, ADVANCE_CAP_NS), done
 
 
-TUNING: dict[Tuning, Callable[[int, bool, bool, int, int], tuple[int, bool]]] = {
-    Tuning.EIGHTH_OF_ADVANCE: tune_by_eighth,
+def kill_above_cap(advance_ns: int, done: bool) -> tuple[int, bool]:
+    """A value above 5000 ns ends tuning and advancement both.
+
+    Since Linux commit 57bf67e73ce9 ("KVM: lapic: Disable timer advancement if adaptive tuning goes haywire")
+    (in v5.1).
+    """
+    if advance_ns > ADVANCE_CAP_NS:
+        return 0, True
+    return advance_ns, done
+
+
+def restart_above_cap(advance_ns: int, done: bool) -> tuple[int, bool]:
+    """A value above 5000 ns becomes 1000 and is tuned on, even if this very delta had ended it (v5.3 on)."""
+    if advance_ns > ADVANCE_CAP_NS:
+        return ADVANCE_START_NS, False
+    return advance_ns, done
+
+
+EARLY: dict[Early, Split] = {Early.COMPARE: split_delta, Early.SIGN: split_signed_delta}
+COUNTS: dict[Tuning, Counts] = {
+    Tuning.EIGHTH_OF_ADVANCE: counts_always,
+    Tuning.EIGHTH_OF_DELTA: counts_between_limits,
 }
-OVERFLOW: dict[Overflow, Callable[[int, bool], tuple[int, bool]]] = {
+STEP: dict[Tuning, Step] = {
+    Tuning.EIGHTH_OF_ADVANCE: step_by_eighth_of_advance,
+    Tuning.EIGHTH_OF_DELTA: step_by_eighth_of_delta,
+}
+ENDS: dict[Ending, Ends] = {
+    Ending.DONE: ends_when_near,
+    Ending.MODULE_FLAG: ends_never,
+    Ending.NEVER: ends_never,
+}
+LIMIT: dict[Overflow, Limit] = {
+    Overflow.KEEP: keep,
     Overflow.HOLD: hold_at_cap,
+    Overflow.KILL: kill_above_cap,
+    Overflow.RESTART: restart_above_cap,
 }
+
+
+def tuning(counts: Counts, step: Step, ends: Ends, limit: Limit) -> Tune:
+    """The tuning that consists of these rules, in the kernel's order; once done nothing changes."""
+
+    def tune_once(
+        advance_ns: int, done: bool, early: bool, distance_cycles: int, tsc_khz: int
+    ) -> tuple[int, bool]:
+        if done or not counts(distance_cycles):
+            return advance_ns, done
+        return limit(step(advance_ns, early, distance_cycles, tsc_khz), ends(done, distance_cycles))
+
+    return tune_once
+
+
+def rules_of(tuned: Tuning, ending: Ending, overflow: Overflow) -> tuple[Counts, Step, Ends, Limit]:
+    """The functions that named rules stand for."""
+    return COUNTS[tuned], STEP[tuned], ENDS[ending], LIMIT[overflow]
+
+
+@cache
+def tuning_of(tuned: Tuning, ending: Ending, overflow: Overflow) -> Tune:
+    """The tuning by named rules."""
+    return tuning(*rules_of(tuned, ending, overflow))
 
 
 def tune(
     profile: Profile, advance_ns: int, done: bool, early: bool, distance_cycles: int, tsc_khz: int
 ) -> tuple[int, bool]:
-    """The advancement and done flag after one expiry, by the profile's rules; unchanged once done."""
-    if done:
-        return advance_ns, done
-    advance_ns, done = TUNING[profile.tuning](advance_ns, done, early, distance_cycles, tsc_khz)
-    return OVERFLOW[profile.overflow](advance_ns, done)
-
-
-class Advancement:
-    """The advancement of one vCPU: its value and whether tuning has ended. Only the busy wait's tuning writes
-    it.
-
-    Attributes:
-        advance_ns: how early the timer is armed, and the most that an entry waits, in ns (u32). 0 is off.
-        done: True once tuning has ended for good, or never began because the user gave a number.
-    """
-
-    __slots__ = ("advance_ns", "done")
-
-    def __init__(self, parameter: int | None) -> None:
-        """Snapshot the module parameter: None (`auto`) tunes from 1000 ns, a number is used as it is."""
-        self.advance_ns = ADVANCE_START_NS if parameter is None else parameter
-        self.done = parameter is not None
-
-
-def hrtimer_expiry_ns(now_ns: int, remaining_ns: int, advance_ns: int) -> int:
-    """When to arm the hrtimer of a TSC deadline; may lie before `now_ns`, and then fires at once."""
-    return now_ns + remaining_ns - advance_ns
-
-
-def wait_steps(host_tsc: int, deadline_tsc: int, advance_ns: int, step_cycles: int, tsc: GuestTsc) -> int:
-    """Steps that the 1 ns busy wait takes from `host_tsc` on, in closed form.
-
-    The loop it stands for: while the guest TSC is below the deadline and fewer than `advance_ns` steps were
-    taken, pass `step_cycles` host cycles. It ends at the first step that reaches the deadline whatever the
-    guest's ratio and offset are, which is what makes it right in any time domain.
+    """The advancement and done flag after one expiry, by the profile's rules.
 
     Args:
-        host_tsc: when the wait begins.
-        step_cycles: host cycles of one step, at least 1.
-
-    Returns:
-        0 (the deadline is not ahead) to `advance_ns`.
+        advance_ns: u32.
+        early, distance_cycles: what the profile's split of the guest TSC and the deadline gives (`EARLY`).
     """
-    guest_tsc = tsc.at(host_tsc)
-    if guest_tsc >= deadline_tsc:
-        return 0
-    # The scaled host TSC that the deadline stands for, not reduced mod 2^64: that keeps it comparable.
-    scaled_now = host_tsc * tsc.ratio >> tsc.frac_bits
-    scaled_goal = scaled_now + deadline_tsc - guest_tsc
-    host_goal = -(-(scaled_goal << tsc.frac_bits) // tsc.ratio)
-    steps = -(-(host_goal - host_tsc) // step_cycles)
-    # A step that jumps over the deadline *and* over 2^64 reads a small guest TSC again: the loop runs to its
-    # limit.
-    overshoot = ((host_tsc + steps * step_cycles) * tsc.ratio >> tsc.frac_bits) - scaled_now + guest_tsc
-    return advance_ns if overshoot > U64 else min(steps, advance_ns)
+    one = tuning_of(profile.tuning, profile.ending, profile.overflow)
+    return one(advance_ns, done, early, distance_cycles, tsc_khz)
+
+
+# -- arming the hrtimer --
+
+
+def arm_whatever(now_ns: int, remaining_ns: int, advance_ns: int) -> tuple[bool, int]:
+    """Arm it early by the advancement; that may be before now, and then it fires at once.
+
+    A time before the clock's beginning, which the kernel has as a negative one, is the beginning here.
+    """
+    at_ns = now_ns + remaining_ns
+    return True, at_ns - min(advance_ns, at_ns)
+
+
+def arm_if_ahead(now_ns: int, remaining_ns: int, advance_ns: int) -> tuple[bool, int]:
+    """Arm it early by the advancement if that is still to come; else the deadline expires now.
+
+    Since Linux commit c09d65d9eab6 ("KVM: x86: Consider LAPIC TSC-Deadline timer expired if deadline too
+    short") (in v5.1).
+    """
+    if remaining_ns <= advance_ns:
+        return False, now_ns
+    return True, now_ns + remaining_ns - advance_ns
+
+
+ARM: dict[TooShort, Arm] = {TooShort.ARM: arm_whatever, TooShort.EXPIRE: arm_if_ahead}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from vlapic.apic.advance import Advancement, hrtimer_expiry_ns
+from vlapic.apic.advancement import Advancement
 from vlapic.apic.backends import Hrtimer, PreemptionTimer
 from vlapic.apic.timer_rules import Cancels, TimerMode, TimerRules
 from vlapic.clock import Clock
@@ -134,7 +134,7 @@ class HostTimers:
         self._client.trace_hv_timer_state(False)
 
     def _start_sw_tscdeadline(self) -> None:
-        """`start_sw_tscdeadline`: armed early by the advancement, without a look at whether that is past."""
+        """`start_sw_tscdeadline`: armed early by the advancement, or expired, as the profile says."""
         if not self.deadline_tsc:
             return
         guest_tsc = self._tsc.at(self._clock.now)
@@ -142,9 +142,12 @@ class HostTimers:
             self.expire()
             return
         remaining_ns = cycles_to_ns(self.deadline_tsc - guest_tsc, self._tsc.khz)
-        self.hrtimer.start(
-            hrtimer_expiry_ns(self.hrtimer.now_ns(), remaining_ns, self.advancement.advance_ns)
-        )
+        advancement = self.advancement
+        arms, expires_ns = advancement.arm(self.hrtimer.now_ns(), remaining_ns, advancement.advance_ns)
+        if arms:
+            self.hrtimer.start(expires_ns)
+        else:
+            self.expire()
 
     def _start_sw_period(self) -> None:
         """`start_sw_period`: not advanced."""

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from vlapic.clock import Alarm, Clock
-from vlapic.tsc import U32, GuestTsc, ktime_ns, ns_to_cycles, tsc_at_ktime, unscale_cycles
+from vlapic.tsc import U32, U32_BITS, U64, GuestTsc, ktime_ns, ns_to_cycles, tsc_at_ktime, unscale_cycles
 
 #: `hv_deadline_tsc` of a preemption timer that is not set (the kernel's u64 -1).
-NOT_SET = (1 << 64) - 1
+NOT_SET = U64
 
 
 class Hrtimer:
@@ -57,6 +57,37 @@ class HvProgram(NamedTuple):
     expired: bool
 
 
+def hv_timer_cycles(
+    deadline_tsc: int,
+    guest_tsc: int,
+    advance_cycles: int,
+    ratio: int,
+    frac_bits: int,
+    rate: int,
+    divides_zero: bool,
+) -> tuple[bool, int, bool]:
+    """Host cycles from now on that a preemption timer stands for a guest's deadline (`vmx_set_hv_timer`).
+
+    Args:
+        deadline_tsc, guest_tsc: the guest's deadline, and its TSC now.
+        advance_cycles: the advancement in guest cycles (`ns_to_cycles`).
+        ratio, frac_bits: the guest's TSC scaling.
+        rate: IA32_VMX_MISC bits 4:0; the timer counts down once every 2^rate host cycles.
+        divides_zero: whether a distance of 0 is shifted and divided too (`ZeroDelta.DIVIDE`).
+
+    Returns:
+        Whether it can be (else the kernel returns -ERANGE: the distance overflows the scaling, or the 32-bit
+        counter), the cycles, and whether there was a shift-and-divide.
+    """
+    delta = max(deadline_tsc, guest_tsc) - guest_tsc
+    delta = delta - min(delta, advance_cycles)
+    divided = ratio != 1 << frac_bits and (delta > 0 or divides_zero)
+    fits = True
+    if divided:
+        fits, delta = unscale_cycles(delta, ratio, frac_bits)
+    return fits and not delta >> rate + U32_BITS, delta, divided
+
+
 def program_hv_timer(
     deadline_tsc: int,
     host_tsc: int,
@@ -65,55 +96,52 @@ def program_hv_timer(
     ratio: int,
     frac_bits: int,
     rate: int,
+    divides_zero: bool = False,
 ) -> HvProgram | None:
-    """The host TSC at which the preemption timer stands for a guest's deadline (`vmx_set_hv_timer`).
+    """The host TSC at which the preemption timer stands for a guest's deadline; None for -ERANGE.
 
-    Args:
-        deadline_tsc, guest_tsc: the guest's deadline, and its TSC at `host_tsc`.
-        advance_cycles: the advancement in guest cycles (`ns_to_cycles`).
-        ratio, frac_bits: the guest's TSC scaling.
-        rate: IA32_VMX_MISC bits 4:0; the timer counts down once every 2^rate host cycles.
-
-    Returns:
-        None where the kernel returns -ERANGE: the distance overflows the scaling, or the 32-bit counter.
+    The guest's TSC is that at `host_tsc`; the others are as in `hv_timer_cycles`.
     """
-    delta = max(deadline_tsc, guest_tsc) - guest_tsc
-    delta = delta - advance_cycles if delta > advance_cycles else 0
-    # The series' seventh patch: nothing to divide, nothing divided.
-    if delta and ratio != 1 << frac_bits:
-        host_cycles = unscale_cycles(delta, ratio, frac_bits)
-        if host_cycles is None:
-            return None
-        delta = host_cycles
-    if delta >> (rate + 32):
-        return None
-    return HvProgram((host_tsc + delta) & ((1 << 64) - 1), delta == 0)
+    fits, cycles, _ = hv_timer_cycles(
+        deadline_tsc, guest_tsc, advance_cycles, ratio, frac_bits, rate, divides_zero
+    )
+    return HvProgram((host_tsc + cycles) & U64, cycles == 0) if fits else None
 
 
 class PreemptionTimer:
-    """The VMX preemption timer of one vCPU: counts only in the guest, loses no time outside it."""
+    """The VMX preemption timer of one vCPU: counts only in the guest, loses no time outside it.
 
-    def __init__(self, clock: Clock, tsc: GuestTsc, rate: int = 5) -> None:
+    Attributes:
+        hv_deadline_tsc: the host TSC it is set for, `NOT_SET` if it is not.
+        divides: shift-and-divides that setting it took so far; for measurement only.
+    """
+
+    def __init__(self, clock: Clock, tsc: GuestTsc, rate: int = 5, divides_zero: bool = False) -> None:
+        """`rate` and `divides_zero` are those of `hv_timer_cycles`."""
         self._clock = clock
         self._tsc = tsc
         self.rate = rate
+        self._divides_zero = divides_zero
         self.hv_deadline_tsc = NOT_SET
+        self.divides = 0
 
     def set(self, deadline_tsc: int, advance_ns: int) -> HvProgram | None:
         """Set it for a guest's deadline; None if it cannot hold it, and then nothing is changed."""
         tsc, now = self._tsc, self._clock.now
-        program = program_hv_timer(
+        fits, cycles, divided = hv_timer_cycles(
             deadline_tsc,
-            now,
             tsc.at(now),
             ns_to_cycles(advance_ns, tsc.khz),
             tsc.ratio,
             tsc.frac_bits,
             self.rate,
+            self._divides_zero,
         )
-        if program is not None:
-            self.hv_deadline_tsc = program.hv_deadline_tsc
-        return program
+        self.divides += divided
+        if not fits:
+            return None
+        self.hv_deadline_tsc = (now + cycles) & U64
+        return HvProgram(self.hv_deadline_tsc, cycles == 0)
 
     def cancel(self) -> None:
         """Forget the deadline (`vmx_cancel_hv_timer`)."""

@@ -11,15 +11,13 @@ arguments, and what it wants done it returns.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from vlapic.apic.advance import Advancement, split_delta, tune, wait_steps
+from vlapic.apic.advancement import Advancement, Waited
 from vlapic.apic.arming import HostTimers, TimerClient
 from vlapic.apic.backends import Hrtimer, PreemptionTimer
 from vlapic.apic.timer_rules import TimerMode
 from vlapic.clock import Clock
 from vlapic.profiles import Profile
-from vlapic.tsc import U32, U64, GuestTsc, ns_to_cycles, to_s64
+from vlapic.tsc import U32, U64, GuestTsc, ns_to_cycles
 
 __all__ = [
     "APIC_BUS_CYCLE_NS",
@@ -35,13 +33,6 @@ __all__ = [
 APIC_BUS_CYCLE_NS = 1
 #: `min_timer_period_us`: a guest cannot have its periodic interrupt more often than this.
 MIN_TIMER_PERIOD_NS = 200_000
-
-
-class Waited(NamedTuple):
-    """What a busy wait found: guest TSC minus deadline (negative is early), and steps of 1 ns to wait."""
-
-    delta_cycles: int
-    steps: int
 
 
 def divide_count(tdcr: int) -> int:
@@ -268,11 +259,4 @@ class Timer(HostTimers):
         if not self.expired_deadline_tsc or not advancement.advance_ns or not vector_in_service:
             return None
         deadline_tsc, self.expired_deadline_tsc = self.expired_deadline_tsc, 0
-        now = self._clock.now
-        guest_tsc = self._tsc.at(now)
-        early, distance = split_delta(guest_tsc, deadline_tsc)
-        steps = wait_steps(now, deadline_tsc, advancement.advance_ns, step_cycles, self._tsc) if early else 0
-        advancement.advance_ns, advancement.done = tune(
-            self._profile, advancement.advance_ns, advancement.done, early, distance, self._tsc.khz
-        )
-        return Waited(to_s64(guest_tsc - deadline_tsc), steps)
+        return advancement.wait(self._clock.now, deadline_tsc, self._tsc, step_cycles)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from vlapic.apic.advancement import ModuleState
 from vlapic.apic.ipi import ICR_MODE_SHIFT, DeliveryMode, Message, receivers
 from vlapic.apic.registers import LVT_LINT0
 from vlapic.events import Event, TimerInterrupt
@@ -18,10 +19,11 @@ from vlapic.tsc import VMX_FRAC_BITS, GuestTsc, cycles_as_ns
 
 @dataclass(frozen=True)
 class ModuleParameters:
-    """Parameters of the kvm modules, read when a vCPU is created.
+    """Parameters of the kvm modules when they are loaded.
 
     Attributes:
-        lapic_timer_advance_ns: None tunes from 1000 ns; a number of ns is used as it is, 0 is off.
+        lapic_timer_advance_ns: None for auto, or a number of ns, 0 for off; what that means to a vCPU the
+            profile says. `Host.module` has it while the host runs.
         preemption_timer: whether timers may use the VMX preemption timer; else they use hrtimers.
     """
 
@@ -45,6 +47,10 @@ class Host:
         tsc_frac_bits: fraction bits of its TSC scaling: 48 is VMX; 32 is SVM, which has no preemption timer.
         on_interrupt: called for every timer interrupt that reached its handler.
         on_event: called for every event, the interrupts among them; None makes none.
+        module: what the kvm module holds for all vCPUs of all VMs, made of profile and parameters.
+
+    Raises:
+        UsageError: the profile's kernel has no such parameter.
     """
 
     tsc_khz: int = 2_500_000
@@ -57,6 +63,10 @@ class Host:
     on_interrupt: Callable[[TimerInterrupt], None] = _ignore
     on_event: Callable[[Event], None] | None = None
     vms: list[Vm] = field(default_factory=list)
+    module: ModuleState = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.module = ModuleState(self.profile, self.parameters.lapic_timer_advance_ns, self.tsc_khz)
 
     def create_vm(self) -> Vm:
         """A VM without vCPUs."""

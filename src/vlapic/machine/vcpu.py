@@ -14,11 +14,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from vlapic import events
-from vlapic.apic.advance import Advancement
+from vlapic.apic.advancement import Advancement, Waited
 from vlapic.apic.backends import Hrtimer, PreemptionTimer
 from vlapic.apic.ipi import Message, icr_of_message
 from vlapic.apic.lapic import LocalApic
-from vlapic.apic.timer import Timer, Waited
+from vlapic.apic.timer import Timer
 from vlapic.clock import SimClock
 from vlapic.errors import GuestFailure
 from vlapic.machine.engine import CpuEngine, ExternalInterrupt
@@ -26,7 +26,7 @@ from vlapic.machine.exits import HANDLERS
 from vlapic.machine.hostmodel import Draws
 from vlapic.machine.measure import Measure
 from vlapic.machine.wait_trace import WaitTracer
-from vlapic.rules import Place
+from vlapic.rules import Place, ZeroDelta
 from vlapic.tsc import U64, VMX_FRAC_BITS, GuestTsc
 
 if TYPE_CHECKING:
@@ -77,10 +77,15 @@ class Vcpu:
         self.tsc = GuestTsc(tsc_khz, host.tsc_khz, host.tsc_frac_bits)
         # A new guest's TSC starts at 0, whatever the host's has reached (`kvm_synchronize_tsc`).
         self.tsc.offset = -self.tsc.at(host.start_tsc) & U64
-        self.advancement = Advancement(host.parameters.lapic_timer_advance_ns)
+        self.advancement = Advancement(host.module)
         hrtimer = Hrtimer(self.clock, host.tsc_khz, self._hrtimer_fired)
         preemption = (
-            PreemptionTimer(self.clock, self.tsc, host.model.preemption_timer_rate)
+            PreemptionTimer(
+                self.clock,
+                self.tsc,
+                host.model.preemption_timer_rate,
+                divides_zero=host.profile.zero_delta is ZeroDelta.DIVIDE,
+            )
             if host.parameters.preemption_timer and host.tsc_frac_bits == VMX_FRAC_BITS
             else None
         )
@@ -293,11 +298,10 @@ class Vcpu:
             return None, 0
         if self._waits:
             self._waits.waited(self.stamp(), waited.delta_cycles)
-        cycles = waited.steps * self._wait_step_cycles
-        self.clock.elapse(cycles)
+        self.clock.elapse(waited.cycles)
         if self._waits:
             self._waits.tuned(self.stamp(), self.advancement.advance_ns)
-        return waited, cycles
+        return waited, waited.cycles
 
     def _preemption_counter(self) -> int | None:
         """The preemption timer's counter as computed now; None if it is off."""
