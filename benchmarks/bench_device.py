@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Generator
 
 from vlapic.apic import registers as r
-from vlapic.apic.advance import Advancement
+from vlapic.apic.advancement import Advancement, ModuleState
 from vlapic.apic.backends import Hrtimer, PreemptionTimer
 from vlapic.apic.lapic import LocalApic
 from vlapic.apic.timer import Timer
@@ -64,7 +64,9 @@ def device(preemption: bool = False) -> tuple[SimClock, GuestTsc, LocalApic]:
     client = Surroundings()
     hrtimer = Hrtimer(clock, HOST_KHZ, lambda: timer.hrtimer_fired())
     backend = PreemptionTimer(clock, tsc) if preemption else None
-    timer = Timer(clock, tsc, hrtimer, backend, Advancement(1000), SERIES, client)
+    timer = Timer(
+        clock, tsc, hrtimer, backend, Advancement(ModuleState(SERIES, 1000, HOST_KHZ)), SERIES, client
+    )
     lapic = LocalApic(0, timer, client)
     lapic.write(r.SVR, 0x1FF)
     lapic.write(r.LVTT, TSC_DEADLINE_MODE | VECTOR)

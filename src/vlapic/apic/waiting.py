@@ -100,22 +100,23 @@ def wait_steps(
         return 0
     # x host cycles are (fraction + x * ratio) >> frac_bits guest cycles: `fraction` is what scaling cuts off.
     below_one = (1 << frac_bits) - 1
-    fraction = multiply_wide(host_tsc, ratio)[1] & below_one
+    _, product = multiply_wide(host_tsc, ratio)
+    fraction = product & below_one
     last = deadline_tsc - guest_tsc - 1
-    high = last >> U64_BITS - frac_bits
-    if high >= ratio:
+    last_high = last >> U64_BITS - frac_bits
+    if last_high >= ratio:
         return advance_ns
-    low = (last << frac_bits) & U64 | below_one - fraction
-    steps = divide_wide(high, low, ratio) // step_cycles + 1
+    last_low = (last << frac_bits) & U64 | below_one - fraction
+    steps = divide_wide(last_high, last_low, ratio) // step_cycles + 1
     if steps > advance_ns:
         return advance_ns
     # A step that jumps over the deadline *and* over 2^64 reads a small guest TSC again: the loop runs to its
     # limit.
     high, low = multiply_wide(steps * step_cycles, ratio)
-    carry = 1 if low > U64 - fraction else 0
-    gained_high = high + carry
-    gained = (gained_high << U64_BITS - frac_bits | ((low + fraction) & U64) >> frac_bits) & U64
-    if gained_high >> frac_bits or gained > U64 - guest_tsc:
+    if low > U64 - fraction:
+        high = high + 1
+    gained = (high << U64_BITS - frac_bits | ((low + fraction) & U64) >> frac_bits) & U64
+    if high >> frac_bits or gained > U64 - guest_tsc:
         return advance_ns
     return steps
 
