@@ -46,6 +46,9 @@ class GuestRun:
         events=False,
         rounds=200_000,
         profile=SERIES,
+        apicv=False,
+        pi_inject=False,
+        mwait_in_guest=False,
         may_go_on=False,
     ):
         self.interrupts, self.events = [], []
@@ -55,11 +58,11 @@ class GuestRun:
             2_500_000,
             model or constant_model(),
             profile,
-            parameters=ModuleParameters(advance, preemption),
+            parameters=ModuleParameters(advance, preemption, apicv, pi_inject),
             on_interrupt=self.interrupts.append,
             on_event=self.events.append if events else None,
         )
-        vm = host.create_vm()
+        vm = host.create_vm(mwait_in_guest)
         with ExitStack() as stack:
             for index in range(vcpus):
                 vm.create_vcpu(

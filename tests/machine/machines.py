@@ -78,18 +78,21 @@ class Run:
         seed=0,
         rounds=100_000,
         profile=SERIES,
+        apicv=False,
+        pi_inject=False,
+        mwait_in_guest=False,
     ):
         self.interrupts, self.events = [], []
         self.host = Host(
             tsc_khz,
             model or constant_model(),
             profile,
-            parameters=ModuleParameters(advance, preemption),
+            parameters=ModuleParameters(advance, preemption, apicv, pi_inject),
             seed=seed,
             on_interrupt=self.interrupts.append,
             on_event=self.events.append,
         )
-        self.vm = self.host.create_vm()
+        self.vm = self.host.create_vm(mwait_in_guest)
         self.vcpu = self.vm.create_vcpu(lambda tsc: ScriptedEngine(tsc, guest, handler), guest_khz)
         self.engine = self.vcpu.engine
         if scheduler.run([self.vcpu], self.ended, rounds):

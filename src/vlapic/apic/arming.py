@@ -23,6 +23,15 @@ class TimerClient(Protocol):
     def trace_hv_timer_state(self, in_use: bool) -> None:
         """kvm_hv_timer_state."""
 
+    def inject_timer(self) -> None:
+        """Accept the timer's vector now; masked, it is lost. Asked for with APICv only."""
+
+    def post_timer(self) -> bool:
+        """Post the timer's interrupt into the guest if that runs now; False if it does not.
+
+        Asked for by the hrtimer's callback of a timer that `posts`.
+        """
+
 
 class HostTimers:
     """An APIC timer from the write that arms it to its expiry.
@@ -39,6 +48,8 @@ class HostTimers:
         fired_deadline_tsc: deadline of the pending or last delivered expiry; for measurement only.
         missed: expiries that found one pending, and periods skipped; for measurement only.
         rules: the profile's.
+        apicv: the APIC is virtualised by the CPU (`apicv_active`). Its vCPU sets it when it is made.
+        posts: its hrtimer may post into a running guest (`kvm_can_post_timer_interrupt`). Likewise.
     """
 
     def __init__(
@@ -68,6 +79,8 @@ class HostTimers:
         self.hv_timer_in_use = False
         self.fired_deadline_tsc = 0
         self.missed = 0
+        self.apicv = False
+        self.posts = False
 
     @property
     def running(self) -> bool:
@@ -180,8 +193,11 @@ class HostTimers:
 
     # -- expiring --
 
-    def expire(self) -> bool:
+    def expire(self, from_callback: bool = False) -> bool:
         """The deadline has come, as far as the host is concerned (`apic_timer_expired`).
+
+        Args:
+            from_callback: the hrtimer's callback says so.
 
         Returns:
             Whether the vCPU has to be kicked: there is an expiry to deliver that was not there before.
@@ -193,7 +209,23 @@ class HostTimers:
         if self.mode is TimerMode.TSC_DEADLINE or (self.hv_timer_in_use and self.rules.records_hv_timer):
             self.expired_deadline_tsc = self.deadline_tsc
         self.fired_deadline_tsc = self._came_at()
+        if self.apicv and self._bypass_the_loop(from_callback):
+            return False
         self.pending = True
+        return True
+
+    def _bypass_the_loop(self, from_callback: bool) -> bool:
+        """With APICv: deliver an expiry here and now, if the profile does. Then it never is pending."""
+        if from_callback:
+            if not self.posts or not self._client.post_timer():
+                return False
+        elif self.rules.injects_directly:
+            self._client.inject_timer()
+        else:
+            return False
+        if self.mode is not TimerMode.PERIODIC:
+            self.deadline_tsc = 0
+            self.target_ns = 0
         return True
 
     def _came_at(self) -> int:
@@ -208,7 +240,7 @@ class HostTimers:
 
     def hrtimer_fired(self) -> bool:
         """The hrtimer's callback (`apic_timer_fn`); returns as `expire`."""
-        kick = self.expire()
+        kick = self.expire(from_callback=True)
         if self.mode is TimerMode.PERIODIC and self.period_ns:
             self._advance_periodic_target()
             self.hrtimer.start(self.target_ns)

@@ -114,6 +114,8 @@ class PreemptionTimer:
     Attributes:
         hv_deadline_tsc: the host TSC it is set for, `NOT_SET` if it is not.
         divides: shift-and-divides that setting it took so far; for measurement only.
+        refused: KVM will not use it (-EOPNOTSUPP): the guest's MWAIT does not exit, or its timer interrupts
+            may be posted.
     """
 
     def __init__(self, clock: Clock, tsc: GuestTsc, rate: int = 5, divides_zero: bool = False) -> None:
@@ -124,9 +126,12 @@ class PreemptionTimer:
         self._divides_zero = divides_zero
         self.hv_deadline_tsc = NOT_SET
         self.divides = 0
+        self.refused = False
 
     def set(self, deadline_tsc: int, advance_ns: int) -> HvProgram | None:
-        """Set it for a guest's deadline; None if it cannot hold it, and then nothing is changed."""
+        """Set it for a guest's deadline; None if it cannot be, and then nothing is changed."""
+        if self.refused:
+            return None
         tsc, now = self._tsc, self._clock.now
         fits, cycles, divided = hv_timer_cycles(
             deadline_tsc,

@@ -197,6 +197,21 @@ class InterruptController:
         """Whether the timer's interrupt was taken and not ended: what the busy wait asks."""
         return bool(self.enabled and self.interrupts.isr >> self.timer_vector & 1)
 
+    @property
+    def timer_vector_requested(self) -> bool:
+        """Whether the timer's interrupt waits in the IRR: what the busy wait asks with APICv."""
+        return bool(self.enabled and self.interrupts.irr >> self.timer_vector & 1)
+
+    def inject_timer(self) -> bool:
+        """Accept the timer's vector without a look at what is pending (`kvm_apic_inject_pending_timer_irqs`).
+
+        Returns:
+            Whether it was accepted; masked, it is not.
+        """
+        if not self.enabled or self.timer_masked:
+            return False
+        return self.accept(DeliveryMode.FIXED, self.timer_vector)
+
     def deliver_timer(self) -> bool:
         """Accept the timer's vector if an expiry is pending and LVTT lets it through.
 

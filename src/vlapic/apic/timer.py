@@ -249,7 +249,7 @@ class Timer(HostTimers):
         (`wait_lapic_expire`).
 
         Args:
-            vector_in_service: LVTT's vector is in the ISR.
+            vector_in_service: LVTT's vector is in the ISR; with APICv, which moves it later, in the IRR.
             step_cycles: host cycles that one 1 ns step takes.
 
         Returns:
@@ -260,3 +260,10 @@ class Timer(HostTimers):
             return None
         deadline_tsc, self.expired_deadline_tsc = self.expired_deadline_tsc, 0
         return advancement.wait(self._clock.now, deadline_tsc, self._tsc, step_cycles)
+
+    def wait_before_posting(self, step_cycles: int) -> Waited | None:
+        """The same for an interrupt that is about to be posted, whose vector is nowhere yet.
+
+        In v5.10 and v5.11 the vector was asked for all the same, and so nobody waited.
+        """
+        return self.wait(self.rules.waits_before_posting, step_cycles)

@@ -71,6 +71,14 @@ RESTORED_0_FIRES = {
     r.SavedCount.CURRENT: False,
     r.SavedCount.CURRENT_OR_NOW: True,
 }
+#: Whether an expiry that comes from no hrtimer is delivered at once, with APICv.
+INJECTS_DIRECTLY = {
+    r.DirectInjection.NONE: False,
+    r.DirectInjection.POSTED: False,
+    r.DirectInjection.APICV: True,
+    r.DirectInjection.APICV_IDLE_IN_GUEST: True,
+}
+WAITS_BEFORE_POSTING = {r.PostedWait.BODY: True, r.PostedWait.NEVER: False}
 
 
 class TimerRules(NamedTuple):
@@ -88,6 +96,8 @@ class TimerRules(NamedTuple):
         restarts_always: waking from HLT tries the preemption timer wherever there is one.
         saves_current_count: KVM_GET_LAPIC has what is left of the count, KVM_SET_LAPIC goes on from it.
         restored_0_fires: a restored one-shot with nothing left fires; else it runs its whole period.
+        injects_directly: with APICv, an expiry that comes from no hrtimer's callback is never pending.
+        waits_before_posting: an expiry that is posted waits for its deadline first.
     """
 
     mode_change: Cancels
@@ -103,6 +113,8 @@ class TimerRules(NamedTuple):
     restarts_always: bool
     saves_current_count: bool
     restored_0_fires: bool
+    injects_directly: bool
+    waits_before_posting: bool
 
     @classmethod
     def of(cls, profile: Profile) -> TimerRules:
@@ -121,4 +133,6 @@ class TimerRules(NamedTuple):
             restarts_always=RESTARTS_ALWAYS[profile.after_block],
             saves_current_count=SAVES_CURRENT_COUNT[profile.saved_count],
             restored_0_fires=RESTORED_0_FIRES[profile.saved_count],
+            injects_directly=INJECTS_DIRECTLY[profile.direct_injection],
+            waits_before_posting=WAITS_BEFORE_POSTING[profile.posted_wait],
         )

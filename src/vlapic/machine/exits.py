@@ -139,7 +139,8 @@ def on_read_memory(vcpu: Vcpu, left: e.ReadMemory) -> None:
     vcpu.engine.complete(value)
 
 
-def on_write_memory(vcpu: Vcpu, left: e.WriteMemory) -> None:
+def on_write_memory(vcpu: Vcpu, left: e.WriteMemory, reason: str = "APIC_ACCESS") -> None:
+    """A write; one of the local APIC's registers exits for `reason`."""
     if not vcpu.lapic.decodes(left.address):
         vcpu.spend_exit("EPT_MISCONFIG")
         if vcpu.trace:
@@ -147,7 +148,7 @@ def on_write_memory(vcpu: Vcpu, left: e.WriteMemory) -> None:
         vcpu.vm.board.memory.write(left.address, left.size, left.value)
         vcpu.engine.complete()
         return
-    vcpu.spend_exit("APIC_ACCESS")
+    vcpu.spend_exit(reason)
     offset = left.address & 0xFFF
     if vcpu.trace:
         vcpu.trace(events.ApicAccess(*vcpu.stamp(), True, offset, left.value))

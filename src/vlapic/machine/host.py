@@ -9,6 +9,7 @@ from vlapic.apic.advancement import ModuleState
 from vlapic.apic.ipi import ICR_MODE_SHIFT, DeliveryMode, Message, receivers
 from vlapic.apic.registers import LVT_LINT0
 from vlapic.events import Event, TimerInterrupt
+from vlapic.machine.apicv import ApicvVcpu
 from vlapic.machine.devices import Board
 from vlapic.machine.engine import CpuEngine
 from vlapic.machine.hostmodel import DEFAULT, HostModel
@@ -25,10 +26,14 @@ class ModuleParameters:
         lapic_timer_advance_ns: None for auto, or a number of ns, 0 for off; what that means to a vCPU the
             profile says. `Host.module` has it while the host runs.
         preemption_timer: whether timers may use the VMX preemption timer; else they use hrtimers.
+        enable_apicv: whether the CPU virtualises the APIC. Where a CPU can, KVM has it on by default.
+        pi_inject_timer: with APICv, timer interrupts may be posted into the running guest from another CPU.
     """
 
     lapic_timer_advance_ns: int | None = None
     preemption_timer: bool = True
+    enable_apicv: bool = False
+    pi_inject_timer: bool = False
 
 
 def _ignore(event: TimerInterrupt) -> None:
@@ -68,9 +73,14 @@ class Host:
     def __post_init__(self) -> None:
         self.module = ModuleState(self.profile, self.parameters.lapic_timer_advance_ns, self.tsc_khz)
 
-    def create_vm(self) -> Vm:
-        """A VM without vCPUs."""
-        vm = Vm(self, len(self.vms))
+    def create_vm(self, mwait_in_guest: bool = False) -> Vm:
+        """A VM without vCPUs.
+
+        Args:
+            mwait_in_guest: its guests' MWAIT does not exit (KVM_CAP_X86_DISABLE_EXITS). Their CPUID does not
+                offer it; what it changes is which host timers KVM uses for them.
+        """
+        vm = Vm(self, len(self.vms), mwait_in_guest)
         self.vms.append(vm)
         return vm
 
@@ -79,14 +89,16 @@ class Vm:
     """One virtual machine.
 
     Attributes:
+        mwait_in_guest: its guests' MWAIT does not exit.
         board: its devices.
         ports: the board's I/O ports, console and exit port among them.
         active: the vCPU that goes on now; devices read its time.
     """
 
-    def __init__(self, host: Host, index: int) -> None:
+    def __init__(self, host: Host, index: int, mwait_in_guest: bool = False) -> None:
         self.host = host
         self.index = index
+        self.mwait_in_guest = mwait_in_guest
         self.board = Board(now_ns=self._now_ns, send=self._send_external, extint=self._set_extint)
         self.ports = self.board.ports
         self.vcpus: list[Vcpu] = []
@@ -108,7 +120,11 @@ class Vm:
             ValueError: the host cannot scale its TSC that far.
         """
         khz = self.host.tsc_khz if tsc_khz is None else tsc_khz
-        vcpu = Vcpu(self, len(self.vcpus), khz, make_engine, wait_for_sipi)
+        kind = ApicvVcpu if self.host.parameters.enable_apicv else Vcpu
+        vcpu = kind(self, len(self.vcpus), khz, make_engine, wait_for_sipi)
+        if vcpu.timer.preemption is not None:
+            # `vmx_set_hv_timer`, since v5.8 `kvm_can_use_hv_timer`.
+            vcpu.timer.preemption.refused = self.mwait_in_guest or vcpu.timer.posts
         self.vcpus.append(vcpu)
         return vcpu
 

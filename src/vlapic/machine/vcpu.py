@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from vlapic import events
 from vlapic.apic.advancement import Advancement, Waited
@@ -50,6 +50,9 @@ class Vcpu:
         sleeping: True while it waits, halted, for an event of its physical CPU.
         failure: why this vCPU will never run again, None while it can.
     """
+
+    #: What to do with an exit, by its class.
+    handlers: ClassVar[dict[type[Any], Callable[[Any, Any], None]]] = HANDLERS
 
     def __init__(
         self,
@@ -255,7 +258,7 @@ class Vcpu:
             self._entered = preemption, window, nmi_window
             return
         self._entered = None
-        HANDLERS[type(left)](self, left)
+        self.handlers[type(left)](self, left)
 
     def _inject(self) -> tuple[bool, bool]:
         """Put an NMI or an interrupt into the entry (`inject_pending_event`).
@@ -293,7 +296,7 @@ class Vcpu:
 
     def _wait(self) -> tuple[Waited | None, int]:
         """The busy wait for an expired deadline, and its tuning: what it found, and host cycles waited."""
-        waited = self.timer.wait(self.lapic.timer_vector_in_service, self._wait_step_cycles)
+        waited = self.timer.wait(self._timer_injected(), self._wait_step_cycles)
         if waited is None:
             return None, 0
         if self._waits:
@@ -302,6 +305,10 @@ class Vcpu:
         if self._waits:
             self._waits.tuned(self.stamp(), self.advancement.advance_ns)
         return waited, waited.cycles
+
+    def _timer_injected(self) -> bool:
+        """Whether this entry delivers the timer's vector (`lapic_timer_int_injected`)."""
+        return self.lapic.timer_vector_in_service
 
     def _preemption_counter(self) -> int | None:
         """The preemption timer's counter as computed now; None if it is off."""
@@ -351,6 +358,12 @@ class Vcpu:
         self.measure.tsc_moved(cycles)
 
     # -- what the device asks for (TimerClient, ApicClient) --
+
+    def inject_timer(self) -> None:
+        raise AssertionError("an expiry was to bypass the loop of a vCPU without APICv")
+
+    def post_timer(self) -> bool:
+        raise AssertionError("a timer interrupt was to be posted into a vCPU without APICv")
 
     def send_ipi(self, message: Message) -> None:
         if self.trace:
