@@ -3,8 +3,9 @@
     python -m tests.documents
 
 rewrites every example's output in the files of `DOCUMENTS`; read the diff. An example is a `console` block
-with one or more commands after `$ `, or a `python` block with a `text` block of its output right below. A
-line `...` stands for lines left out: as many as it takes to keep the number of lines above and below it.
+with one or more commands after `$ `, or a `python` block with a `text` block of its output right below; a
+`toml` block that begins with the name of a file is that file. A line `...` stands for lines left out: as many
+as it takes to keep the number of lines above and below it.
 """
 
 import os
@@ -14,13 +15,19 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", ROOT / "docs" / "run.md", ROOT / "docs" / "guests.md"]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "docs" / "run.md",
+    ROOT / "docs" / "guests.md",
+    ROOT / "docs" / "hosts.md",
+]
 LEFT_OUT = "..."
 
 #: The ways documents call the command, all of which have to be the one under test.
 VLAPIC = re.compile(r"^(make run(?= |$)|\.venv/bin/vlapic|vlapic)")
 
 _CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FILE = re.compile(r"^```toml\n# (\S+\.toml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PYTHON = re.compile(r"^```python\n(.*?)^```\n+```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -36,6 +43,12 @@ def programs(text):
     """Each Python program with its lines of output."""
     for program, output in _PYTHON.findall(text):
         yield program, output.rstrip("\n").split("\n")
+
+
+def write_files(text, folder):
+    """Write what the toml blocks of a document say, which begin with a comment that is the file's name."""
+    for name, content in _FILE.findall(text):
+        (Path(folder) / name).write_text(content)
 
 
 def run_command(command, folder):
@@ -79,6 +92,7 @@ def shortened(printed, like):
 
 def up_to_date(text, folder):
     """A document's text with the outputs that its examples have now."""
+    write_files(text, folder)
 
     def console(block):
         examples = (

@@ -34,7 +34,10 @@ def run_result(*vcpus, **fields):
     """A result of half a second; without vCPUs of one that settled at 1400 ns after one interrupt."""
     vcpus = vcpus or (vcpu_result(interrupts([1200 + index % 40 for index in range(200)])),)
     values = {
-        "engine": "emulated", "profile": "series", "seed": 0, "guest": "deadline", "exit_code": 0,
-        "console": "", "virtual_ns": 500_000_000, "instructions": 123_456, "vcpus": vcpus,
+        "engine": "emulated", "profile": "series", "host": "default", "seed": 0,
+        "guest": "deadline", "exit_code": 0, "consoles": ("",), "virtual_ns": 500_000_000,
+        "instructions": 123_456, "vcpus": vcpus,
     }  # fmt: skip
+    if "console" in fields:
+        fields["consoles"] = (fields.pop("console"),)
     return RunResult(**(values | fields))

@@ -36,7 +36,8 @@ def nulls(value, path=""):
 def test_the_json_has_the_keys_of_the_schema_in_their_order():
     lateness = dict.fromkeys(["measured_by", "min", "mean", "p50", "p99", "p99_9", "max", "early", "exact"])
     expected = {
-        "schema": None, "engine": None, "profile": None, "seed": None, "guest": None, "exit_code": None,
+        "schema": None, "engine": None, "profile": None, "host": None, "seed": None,
+        "guest": None, "exit_code": None,
         "console": None, "virtual_seconds": None, "wall_seconds": None, "instructions": None,
         "vcpus": [{
             "vm": None, "id": None, "tsc_khz": None, "tsc_ratio": None, "timer": None, "interrupts": None,

@@ -76,6 +76,10 @@ class SimClock:
             heapq.heappop(alarms)
         return alarms[0][0] if alarms else None
 
+    def awaits_other_than(self, alarm: Alarm | None) -> bool:
+        """Whether a call is due or to come that is not `alarm`."""
+        return any(entry[2].active and entry[2] is not alarm for entry in self._alarms)
+
     def elapse(self, cycles: int) -> None:
         """Let time pass with interrupts off: calls that fall due wait."""
         self.now += cycles

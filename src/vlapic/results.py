@@ -185,10 +185,12 @@ class RunResult:
     Attributes:
         engine: the CPU, "emulated" or "kvm".
         profile: the profile's name.
+        host: the host model's name.
         seed: of the host model.
         guest: the built-in guest's name, or the path given.
-        exit_code: the value the guest reported, 0 is good; None if it reported none.
-        console: what it printed.
+        exit_code: the value the guest reported, 0 is good; None if it reported none. Of several VMs the first
+            that is not 0.
+        consoles: what it printed, in each VM.
         virtual_ns: how long it ran, in virtual time.
         instructions: guest instructions retired.
         vcpus: one result a vCPU.
@@ -200,10 +202,11 @@ class RunResult:
 
     engine: str
     profile: str
+    host: str
     seed: int
     guest: str
     exit_code: int | None
-    console: str
+    consoles: tuple[str, ...]
     virtual_ns: int
     instructions: int
     vcpus: tuple[VcpuResult, ...]
@@ -211,6 +214,11 @@ class RunResult:
     interrupted: bool = False
     trace_failure: str | None = None
     wall_seconds: float | None = None
+
+    @property
+    def console(self) -> str:
+        """What the first VM's guest printed."""
+        return self.consoles[0]
 
     @property
     def virtual_seconds(self) -> float:
@@ -243,10 +251,12 @@ class RunResult:
             "schema": SCHEMA,
             "engine": self.engine,
             "profile": self.profile,
+            "host": self.host,
             "seed": self.seed,
             "guest": self.guest,
             "exit_code": self.exit_code,
             "console": self.console,
+            **({"consoles": list(self.consoles)} if len(self.consoles) > 1 else {}),
             "virtual_seconds": self.virtual_seconds,
             "wall_seconds": self.wall_seconds,
             "instructions": self.instructions,

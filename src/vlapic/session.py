@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vlapic.apic.parameter import PARAMETERS
-from vlapic.errors import UsageError, nearest
+from vlapic.errors import GuestFailure, UsageError, nearest
 from vlapic.events import Table, TimerInterrupt
-from vlapic.machine import scheduler
 from vlapic.machine.engine import CpuMode
-from vlapic.machine.host import Host, ModuleParameters, Vm
+from vlapic.machine.host import Host, ModuleParameters
 from vlapic.machine.hostmodel import DEFAULT, HostModel
-from vlapic.machine.loader import DEFAULT_MEMORY, MAX_MEMORY, MIN_MEMORY, load
+from vlapic.machine.hosts import find_model
+from vlapic.machine.limits import Limits, run_to_end
+from vlapic.machine.loader import DEFAULT_MEMORY, MAX_MEMORY, MIN_MEMORY, LoadedGuest, load
 from vlapic.machine.programs import Program, find_program
 from vlapic.machine.unicorn.engine import UnicornEngine
 from vlapic.machine.vcpu import Vcpu
@@ -27,20 +28,18 @@ from vlapic.results import RunResult, VcpuResult
 from vlapic.rules import Overflow
 from vlapic.statistics import VcpuStatistics
 from vlapic.trace.ftrace_text import FtraceTextWriter
-from vlapic.tsc import U32, U64, cycles_as_ns, scaling_ratio
+from vlapic.tsc import U32, U64, GuestTsc, cycles_as_ns, scaling_ratio
 
 TIMERS = ("auto", "hrtimer", "preemption")
 DEFAULT_EVENTS = 10_000
 DEFAULT_MEMORY_MIB = DEFAULT_MEMORY >> 20
 MAX_VCPUS = 8
+MAX_VMS = 16
 MAX_SECONDS = 10**9
 #: Of images that are not built in.
 DEFAULT_DELTA_CYCLES = 200_000
-DEFAULT_HOST_TSC_KHZ = 2_500_000
 #: Interrupts that are counted at a time.
 _CHUNK = 4096
-#: Rounds of a vCPU between two looks at the wall clock, which only progress is told.
-_ROUNDS = 512
 _PROGRESS_SECONDS = 0.2
 
 
@@ -66,33 +65,36 @@ Progress = Callable[[SoFar], None]
 class _Collector:
     """Takes timer interrupts one by one and folds them into each vCPU's statistics by the chunk."""
 
-    def __init__(self) -> None:
+    def __init__(self, vcpus_a_vm: int) -> None:
+        self._vcpus_a_vm = vcpus_a_vm
         self.statistics: list[VcpuStatistics] = []
         self._chunks: list[list[TimerInterrupt]] = []
 
     def add_vcpu(self, statistics: VcpuStatistics) -> None:
-        """Count the next vCPU's interrupts, in the order of their numbers."""
+        """Count the next vCPU's interrupts, in the order of VMs and of their vCPUs."""
         self.statistics.append(statistics)
         self._chunks.append([])
 
     def __call__(self, interrupt: TimerInterrupt) -> None:
-        chunk = self._chunks[interrupt.vcpu]
+        place = interrupt.vm * self._vcpus_a_vm + interrupt.vcpu
+        chunk = self._chunks[place]
         chunk.append(interrupt)
         if len(chunk) >= _CHUNK:
-            self._fold(interrupt.vcpu)
+            self._fold(place)
 
-    def interrupts(self, vcpu: int) -> int:
-        """How many a vCPU has taken so far."""
-        return self.statistics[vcpu].interrupts + len(self._chunks[vcpu])
+    def interrupts(self, vm: int) -> int:
+        """How many a VM's first vCPU has taken so far."""
+        first = vm * self._vcpus_a_vm
+        return self.statistics[first].interrupts + len(self._chunks[first])
 
     def flush(self) -> None:
         """Fold what has come since the last chunks."""
-        for vcpu in range(len(self._chunks)):
-            self._fold(vcpu)
+        for place in range(len(self._chunks)):
+            self._fold(place)
 
-    def _fold(self, vcpu: int) -> None:
-        chunk, self._chunks[vcpu] = self._chunks[vcpu], []
-        self.statistics[vcpu].add(Table.of(TimerInterrupt, chunk))
+    def _fold(self, place: int) -> None:
+        chunk, self._chunks[place] = self._chunks[place], []
+        self.statistics[place].add(Table.of(TimerInterrupt, chunk))
 
 
 def run(
@@ -106,13 +108,15 @@ def run(
     instructions: int | None = None,
     vcpus: int | None = None,
     tsc_khz: int | Sequence[int] | None = None,
-    host_tsc_khz: int = DEFAULT_HOST_TSC_KHZ,
+    vms: int = 1,
+    pcpus: int | None = None,
+    host_tsc_khz: int | None = None,
     memory_mib: int = DEFAULT_MEMORY_MIB,
     append: str = "",
     seed: int = 0,
     trace: str | os.PathLike[str] | None = None,
     delta_cycles: int | None = None,
-    host: HostModel = DEFAULT,
+    host: HostModel | str | os.PathLike[str] = DEFAULT,
     progress: Progress | None = None,
 ) -> RunResult:
     """Run a guest on the emulated machine and measure every timer interrupt it takes.
@@ -123,19 +127,21 @@ def run(
         timer: the host timer under the guest's: "preemption", "hrtimer", or "auto", which takes the first.
         advance: "auto" tunes the advancement from 1000 ns; a number of ns is used as it is, 0 is off. A
             profile's kernel may mean something else by a number, or take none but 0.
-        events: timer interrupts of the first vCPU to measure. A built-in guest ends by itself after them,
-            another one is stopped.
+        events: timer interrupts of the first vCPU to measure, in each VM as all limits are. A built-in guest
+            ends by itself after them, another one is stopped.
         seconds: virtual seconds after which the guest is stopped, None for no limit.
         instructions: guest instructions, of all vCPUs, after which it is stopped, None for no limit.
         vcpus: 1 to 8; None is what a built-in guest is made for, 1 for others.
         tsc_khz: frequency of the guest's TSC, one for all or one a vCPU; None for the host's.
-        host_tsc_khz: frequency of the host's TSC.
+        vms: 1 to 16 virtual machines on the host, each of which runs the same guest on as many vCPUs.
+        pcpus: physical CPUs, which the vCPUs of all VMs are placed on in turns; None is one for each vCPU.
+        host_tsc_khz: frequency of the host's TSC; None for the host model's.
         memory_mib: guest memory, 2 to 3072 MiB.
         append: the guest's command line.
         seed: of the host model's draws, 0 to 2^64-1. The same seed gives the same result, byte for byte.
         trace: file to write the run's events to, as ftrace text.
         delta_cycles: distance of the guest's deadlines in guest TSC cycles, None for the guest's own.
-        host: what the host's work costs.
+        host: what the host's work costs: a model, the name of one, or a model file.
         progress: called a few times a second of wall time.
 
     Returns:
@@ -145,6 +151,7 @@ def run(
     Raises:
         UsageError: an argument is wrong by itself.
         ImageError: the guest's image cannot be run.
+        WorldError: the file of the host model cannot be read.
         OutputError: `trace` cannot be begun.
     """
     rules = find_profile(profile)
@@ -158,7 +165,11 @@ def run(
         )
     if instructions is not None:
         _check("instructions", instructions, 1, U64)
-    _check("host TSC frequency", host_tsc_khz, 1, U32, "kHz")
+    if host_tsc_khz is not None:
+        _check("host TSC frequency", host_tsc_khz, 1, U32, "kHz")
+    model = find_model(host, host_tsc_khz)
+    if host_tsc_khz is None:
+        host_tsc_khz = model.tsc_khz
     program = find_program(os.fspath(guest))
     built_in = program if isinstance(program, Program) else None
     if vcpus is None:
@@ -166,98 +177,114 @@ def run(
     if tsc_khz is None and built_in and built_in.tsc_khz and vcpus == built_in.vcpus:
         tsc_khz = built_in.tsc_khz
     _check("vcpus", vcpus, 1, MAX_VCPUS)
+    _check("vms", vms, 1, MAX_VMS)
+    if pcpus is not None:
+        _check("pcpus", pcpus, 1, vms * vcpus)
     frequencies = _frequencies(tsc_khz, vcpus, host_tsc_khz)
     if delta_cycles is None:
         delta_cycles = built_in.delta_cycles if built_in else DEFAULT_DELTA_CYCLES
     _check("distance of deadlines", delta_cycles, 0, U64, "cycles")
     if trace is not None and isinstance(program, Path) and _same_file(program, trace):
         raise UsageError(f"the trace {os.fspath(trace)!r} is the guest's image; choose another file")
-    loaded = load(
-        program.image() if isinstance(program, Program) else program,
-        memory_bytes=memory_mib << 20,
-        interrupts=events,
-        delta_cycles=delta_cycles,
-        append=append,
-    )
 
-    collector = _Collector()
+    guests = [
+        load(
+            program.image() if isinstance(program, Program) else program,
+            memory_bytes=memory_mib << 20,
+            interrupts=events,
+            delta_cycles=delta_cycles,
+            append=append,
+        )
+        for _ in range(vms)
+    ]
     with ExitStack() as stack:
         observers: list[Observer] = []
         written = None
         if trace is not None:
             # Before anything runs, so that a place that cannot be written is found at once.
-            writer = FtraceTextWriter.open(trace, rules.trace_kernel, host_khz=host_tsc_khz, cpus=vcpus)
+            cpus = pcpus or vms * vcpus
+            writer = FtraceTextWriter.open(
+                trace,
+                rules.trace_kernel,
+                host_khz=host_tsc_khz,
+                cpus=cpus,
+                cpu_of=lambda vm, vcpu: (vm * vcpus + vcpu) % cpus,
+            )
             written = stack.enter_context(TraceFile(writer))
             observers.append(written.write)
+        collector = _Collector(vcpus)
         machine = Host(
             host_tsc_khz,
-            host,
+            model,
             rules,
             parameters,
             seed,
             on_interrupt=collector,
             on_event=all_of(observers),
+            pcpus=pcpus,
         )
-        vm = machine.create_vm()
         start = machine.module.start()
-        for index, khz in enumerate(frequencies):
-            vm.create_vcpu(
-                lambda tsc: stack.enter_context(
-                    UnicornEngine(loaded.memory, tsc, host.cycles_per_insn, first=loaded.first)
-                ),
-                khz,
-                wait_for_sipi=index > 0,
-            )
-            collector.add_vcpu(
-                VcpuStatistics(
-                    tsc_khz=khz,
-                    host_khz=host_tsc_khz,
-                    auto=not start.done,
-                    advance_ns=start.advance_ns,
-                    cap_ns=ADVANCE_CAP_NS if rules.overflow is Overflow.HOLD else None,
+        for loaded in guests:
+            _switch_on(machine, stack, loaded, frequencies)
+            for khz in frequencies:
+                collector.add_vcpu(
+                    VcpuStatistics(
+                        tsc_khz=khz,
+                        host_khz=host_tsc_khz,
+                        auto=not start.done,
+                        advance_ns=start.advance_ns,
+                        cap_ns=ADVANCE_CAP_NS if rules.overflow is Overflow.HOLD else None,
+                    )
                 )
-            )
-        if loaded.first.mode is CpuMode.PROTECTED:
-            vm.leave_as_firmware_does()
-        vm.board.describe(cpus=vcpus, memory_bytes=memory_mib << 20, command_line=os.fsencode(append))
-        limits = _Limits(
-            None if built_in else events,
-            None if seconds is None else machine.start_tsc + round(seconds * host_tsc_khz * 1000),
-            instructions,
-        )
+        for vm in machine.vms:
+            vm.board.describe(cpus=vcpus, memory_bytes=memory_mib << 20, command_line=os.fsencode(append))
+        every_vcpu = [vcpu for vm in machine.vms for vcpu in vm.vcpus]
+
+        def virtual_ns() -> int:
+            furthest = max(vcpu.clock.now for vcpu in every_vcpu)
+            return cycles_as_ns(furthest - machine.start_tsc, host_tsc_khz)
 
         def so_far() -> RunResult:
             collector.flush()
             return RunResult(
                 engine="emulated",
                 profile=machine.profile.name,
+                host=machine.model.name,
                 seed=seed,
                 guest=os.fspath(guest),
-                exit_code=vm.ports.exit_value,
-                console=vm.ports.console.decode(errors="replace"),
-                virtual_ns=cycles_as_ns(_now(vm) - machine.start_tsc, host_tsc_khz),
-                instructions=sum(vcpu.engine.instructions for vcpu in vm.vcpus),
+                exit_code=_exit_code([vm.ports.exit_value for vm in machine.vms]),
+                consoles=tuple(vm.ports.console.decode(errors="replace") for vm in machine.vms),
+                virtual_ns=virtual_ns(),
+                instructions=sum(vcpu.engine.instructions for vcpu in every_vcpu),
                 vcpus=tuple(
                     VcpuResult.of(
                         statistics,
-                        vm=vm.index,
+                        vm=vcpu.vm.index,
                         id=vcpu.index,
                         tsc_ratio=vcpu.tsc.ratio,
                         timer="preemption" if parameters.preemption_timer else "hrtimer",
                     )
-                    for vcpu, statistics in zip(vm.vcpus, collector.statistics, strict=True)
+                    for vcpu, statistics in zip(every_vcpu, collector.statistics, strict=True)
                 ),
-                failure=next((vcpu.failure for vcpu in vm.vcpus if vcpu.failure is not None), None),
+                failure=_failure(every_vcpu),
             )
 
-        def tell() -> None:
-            if progress is not None:
-                virtual_ns = cycles_as_ns(_now(vm) - machine.start_tsc, host_tsc_khz)
-                progress(SoFar(collector.interrupts(0), events, virtual_ns, so_far))
+        told = time.monotonic()
 
+        def tell() -> None:
+            nonlocal told
+            if progress is not None and (now := time.monotonic()) - told >= _PROGRESS_SECONDS:
+                told = now
+                progress(SoFar(collector.interrupts(0), events, virtual_ns(), so_far))
+
+        limits = Limits(
+            None if built_in else events,
+            None if seconds is None else machine.start_tsc + round(seconds * host_tsc_khz * 1000),
+            instructions,
+        )
         interrupted = False
         try:
-            _run_to_end(vm, collector, limits, tell)
+            run_to_end(machine.vms, limits, lambda vm: collector.interrupts(vm.index), tell)
         except KeyboardInterrupt:
             interrupted = True
         if written is not None:
@@ -269,56 +296,33 @@ def run(
         )
 
 
-class _Limits(NamedTuple):
-    """What ends a run before its guest does; None is no limit."""
+def _switch_on(host: Host, stack: ExitStack, loaded: LoadedGuest, frequencies: Sequence[int]) -> None:
+    """A VM with a guest in its memory, a vCPU a frequency; its engines are closed with `stack`."""
 
-    events: int | None
-    host_tsc: int | None
-    instructions: int | None
+    def engine(tsc: GuestTsc) -> UnicornEngine:
+        made = UnicornEngine(loaded.memory, tsc, host.model.cycles_per_insn, first=loaded.first)
+        return stack.enter_context(made)
+
+    vm = host.create_vm()
+    for index, khz in enumerate(frequencies):
+        vm.create_vcpu(engine, khz, wait_for_sipi=index > 0)
+    if loaded.first.mode is CpuMode.PROTECTED:
+        vm.leave_as_firmware_does()
 
 
-def _now(vm: Vm) -> int:
-    """The host TSC that the furthest vCPU has reached."""
-    return max(vcpu.clock.now for vcpu in vm.vcpus)
+def _exit_code(reported: Sequence[int | None]) -> int | None:
+    """What all guests together have reported: the first value that is not 0, None if one reported nothing."""
+    return next((value for value in reported if value), None if None in reported else 0)
 
 
-def _run_to_end(vm: Vm, collector: _Collector, limits: _Limits, tell: Callable[[], None]) -> None:
-    """Run a VM until its guest reports or fails, or a limit is reached; `tell` how far it is now and then."""
-    exit_port, vcpus, told = vm.ports.exit_port, vm.vcpus, time.monotonic()
-    limited = limits != _Limits(None, None, None)
-
-    def instructions_left() -> int | None:
-        if limits.instructions is None:
-            return None
-        return limits.instructions - sum(vcpu.engine.instructions for vcpu in vcpus)
-
-    def over_limit() -> bool:
-        left = instructions_left()
-        return (
-            (left is not None and left <= 0)
-            or (limits.events is not None and collector.interrupts(0) >= limits.events)
-            or (limits.host_tsc is not None and vm.active_at() >= limits.host_tsc)
-        )
-
-    def finished() -> bool:
-        if exit_port.value is not None:
-            return True
-        for vcpu in vcpus:
-            if vcpu.failure is not None:
-                return True
-        return limited and over_limit()
-
-    def horizon(vcpu: Vcpu) -> int | None:
-        left = instructions_left()
-        if left is None:
-            return limits.host_tsc
-        until = vcpu.clock.now + left * vm.host.model.cycles_per_insn
-        return until if limits.host_tsc is None else min(until, limits.host_tsc)
-
-    while scheduler.run(vcpus, finished, _ROUNDS, horizon if limited else None):
-        if (now := time.monotonic()) - told >= _PROGRESS_SECONDS:
-            told = now
-            tell()
+def _failure(vcpus: Sequence[Vcpu]) -> GuestFailure | None:
+    """The first vCPU's failure; of several VMs it says which."""
+    for vcpu in vcpus:
+        if vcpu.failure is not None:
+            if len(vcpu.vm.host.vms) == 1:
+                return vcpu.failure
+            return replace(vcpu.failure, reason=f"of VM {vcpu.vm.index} {vcpu.failure.reason}")
+    return None
 
 
 def _frequencies(tsc_khz: int | Sequence[int] | None, vcpus: int, host_tsc_khz: int) -> list[int]:

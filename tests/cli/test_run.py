@@ -93,7 +93,7 @@ def test_options_left_out_are_the_library_s_defaults(canned, capsys):
     assert seen == {
         "guest": "deadline", "profile": "series", "timer": "auto", "advance": "auto", "events": 10_000,
         "seconds": None, "instructions": None, "vcpus": None, "tsc_khz": None,
-        "host_tsc_khz": 2_500_000, "memory_mib": 128,
+        "vms": 1, "pcpus": None, "host": "default", "host_tsc_khz": None, "memory_mib": 128,
         "append": "", "seed": 0, "trace": None, "progress": None,
     }  # fmt: skip
 
@@ -302,3 +302,44 @@ def test_the_report_has_no_colour_in_a_pipe():
     done = subprocess.run([*VLAPIC, "run", "--events", "5"], capture_output=True, text=True)
     assert done.returncode == 0
     assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_the_host_model_is_printed_and_read_back(capsys, tmp_path):
+    assert main(["run", "--print-host", "--host", "noisy"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("# A host model of vlapic")
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    assert main(["run", "--print-host", "--host", str(path)]) == 0
+    assert capsys.readouterr().out == text
+    assert main(["run", "--print-host", "--host", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["burst"]["length"]["quantiles"][0] == 50_000
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "message"),
+    [
+        ("entri = 1", 2, "mine.toml:1: entri: no such field; did you mean 'entry'?"),
+        (None, 1, "cannot read the host model "),
+    ],
+)
+def test_a_host_model_that_cannot_be_had_is_one_line(capsys, tmp_path, text, status, message):
+    path = tmp_path / "mine.toml"
+    if text is not None:
+        path.write_text(text)
+    for more in ([], ["--print-host"]):
+        assert main(["run", "--host", str(path), *more]) == status
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert message in err
+        assert err.count("\n") == 1
+
+
+def test_several_vms_are_told_apart(capsys):
+    assert main(["run", "--vms", "2", "--pcpus", "1", "--events", "20"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^VM 1 vCPU 0   20 interrupts", out, re.MULTILINE)
+    assert out.count("console of VM") == 2
+    printed = run_json(capsys, "--vms", "2", "--events", "20")
+    assert [(vcpu["vm"], vcpu["id"]) for vcpu in printed["vcpus"]] == [(0, 0), (1, 0)]
+    assert printed["consoles"] == [printed["console"]] * 2

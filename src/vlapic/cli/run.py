@@ -13,6 +13,7 @@ from vlapic.cli.progress import progress
 from vlapic.errors import STATUS_OK, UsageError
 
 if TYPE_CHECKING:
+    from vlapic.machine.hostmodel import HostModel
     from vlapic.results import RunResult
 
 
@@ -66,6 +67,29 @@ if TYPE_CHECKING:
     help="How many virtual CPUs, up to 8.",
 )
 @click.option(
+    "--vms",
+    type=number("--vms"),
+    default="1",
+    show_default=True,
+    metavar="N",
+    help="How many virtual machines on the host, each with the guest, up to 16.",
+)
+@click.option(
+    "--pcpus",
+    type=number("--pcpus"),
+    metavar="N",
+    show_default="one for each vCPU",
+    help="How many physical CPUs the vCPUs share.",
+)
+@click.option(
+    "--host",
+    default="default",
+    show_default=True,
+    metavar="NAME|FILE",
+    help="What the host's own work costs: a host model's name, or a TOML file.",
+)
+@click.option("--print-host", is_flag=True, help="Print the host model as TOML, every field explained.")
+@click.option(
     "--tsc-khz",
     type=numbers("--tsc-khz"),
     metavar="KHZ[,KHZ...]",
@@ -75,9 +99,8 @@ if TYPE_CHECKING:
 @click.option(
     "--host-tsc-khz",
     type=number("--host-tsc-khz"),
-    default="2500000",
-    show_default=True,
     metavar="KHZ",
+    show_default="the host model's",
     help="Frequency of the host's TSC.",
 )
 @click.option(
@@ -112,7 +135,11 @@ def command(
     instructions: int | None,
     vcpus: int | None,
     tsc_khz: list[int] | None,
-    host_tsc_khz: int,
+    vms: int,
+    pcpus: int | None,
+    host: str,
+    print_host: bool,
+    host_tsc_khz: int | None,
     memory: int,
     append: str,
     seed: int,
@@ -129,6 +156,12 @@ def command(
     if list_guests:
         emit(lambda: _print_guests(as_json))
         return STATUS_OK
+    if print_host:
+        from vlapic.machine.hosts import find_model
+
+        model = find_model(host, host_tsc_khz)
+        emit(lambda: _print_host(model, as_json))
+        return STATUS_OK
 
     _refuse_contradictions({"--quiet": quiet, "--live": live, "--json": as_json})
     import vlapic
@@ -144,6 +177,9 @@ def command(
             instructions=instructions,
             vcpus=vcpus,
             tsc_khz=tsc_khz,
+            vms=vms,
+            pcpus=pcpus,
+            host=host,
             host_tsc_khz=host_tsc_khz,
             memory_mib=memory,
             append=append,
@@ -189,6 +225,15 @@ def _print_result(result: RunResult, as_json: bool) -> None:
     with console.capture() as report:
         print_run(result, console)
     print(report.get(), end="")
+
+
+def _print_host(model: HostModel, as_json: bool) -> None:
+    import tomllib
+
+    from vlapic.machine.hostfile import as_toml
+
+    text = as_toml(model)
+    print(json.dumps(tomllib.loads(text), indent=2) if as_json else text, end="\n" if as_json else "")
 
 
 def _print_guests(as_json: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from vlapic.apic.advancement import ModuleState
 from vlapic.apic.ipi import ICR_MODE_SHIFT, DeliveryMode, Message, receivers
@@ -13,6 +13,8 @@ from vlapic.machine.apicv import ApicvVcpu
 from vlapic.machine.devices import Board
 from vlapic.machine.engine import CpuEngine
 from vlapic.machine.hostmodel import DEFAULT, HostModel
+from vlapic.machine.hosts import find_model
+from vlapic.machine.pcpu import PhysicalCpu
 from vlapic.machine.vcpu import Vcpu
 from vlapic.profiles import SERIES, Profile
 from vlapic.tsc import VMX_FRAC_BITS, GuestTsc, cycles_as_ns
@@ -40,38 +42,63 @@ def _ignore(event: TimerInterrupt) -> None:
     """Measure nothing."""
 
 
-@dataclass
 class Host:
     """One host in virtual time.
 
     Attributes:
-        tsc_khz: frequency of its TSC, which all its CPUs share.
         model: what its own work costs.
+        tsc_khz: frequency of its TSC, which all its CPUs share.
         seed: of the model's draws, 0 to 2^64-1.
         start_tsc: its TSC when a vCPU is created.
         tsc_frac_bits: fraction bits of its TSC scaling: 48 is VMX; 32 is SVM, which has no preemption timer.
         on_interrupt: called for every timer interrupt that reached its handler.
         on_event: called for every event, the interrupts among them; None makes none.
         module: what the kvm module holds for all vCPUs of all VMs, made of profile and parameters.
-
-    Raises:
-        UsageError: the profile's kernel has no such parameter.
+        active: the VM whose vCPU went on last.
+        cpus: its physical CPUs; without a number of them there is one for each vCPU.
     """
 
-    tsc_khz: int = 2_500_000
-    model: HostModel = DEFAULT
-    profile: Profile = SERIES
-    parameters: ModuleParameters = ModuleParameters()
-    seed: int = 0
-    start_tsc: int = 1_000_000
-    tsc_frac_bits: int = VMX_FRAC_BITS
-    on_interrupt: Callable[[TimerInterrupt], None] = _ignore
-    on_event: Callable[[Event], None] | None = None
-    vms: list[Vm] = field(default_factory=list)
-    module: ModuleState = field(init=False)
+    def __init__(
+        self,
+        tsc_khz: int | None = None,
+        model: HostModel | str = DEFAULT,
+        profile: Profile = SERIES,
+        parameters: ModuleParameters | None = None,
+        seed: int = 0,
+        start_tsc: int = 1_000_000,
+        tsc_frac_bits: int = VMX_FRAC_BITS,
+        on_interrupt: Callable[[TimerInterrupt], None] = _ignore,
+        on_event: Callable[[Event], None] | None = None,
+        pcpus: int | None = None,
+    ) -> None:
+        """A host without VMs.
 
-    def __post_init__(self) -> None:
-        self.module = ModuleState(self.profile, self.parameters.lapic_timer_advance_ns, self.tsc_khz)
+        Args:
+            tsc_khz: None for the model's.
+            model: one, or the name or file of one (`hosts.find_model`).
+            parameters: None for the defaults.
+            pcpus: how many physical CPUs, 1 or more; vCPUs are placed on them in turns as they are created.
+                None is one for each vCPU.
+
+        Raises:
+            UsageError: the profile's kernel has no such parameter, or there is no such model.
+            WorldError: the model's file cannot be read.
+        """
+        self.model = find_model(model, tsc_khz)
+        self.tsc_khz = self.model.tsc_khz if tsc_khz is None else tsc_khz
+        self.profile = profile
+        self.parameters = ModuleParameters() if parameters is None else parameters
+        self.module = ModuleState(profile, self.parameters.lapic_timer_advance_ns, self.tsc_khz)
+        self.seed = seed
+        self.start_tsc = start_tsc
+        self.tsc_frac_bits = tsc_frac_bits
+        self.on_interrupt = on_interrupt
+        self.on_event = on_event
+        self.vms: list[Vm] = []
+        self.active: Vm | None = None
+        self.cpus = [self._physical_cpu(index) for index in range(pcpus or 0)]
+        self._one_each = pcpus is None
+        self._placed = 0
 
     def create_vm(self, mwait_in_guest: bool = False) -> Vm:
         """A VM without vCPUs.
@@ -83,6 +110,18 @@ class Host:
         vm = Vm(self, len(self.vms), mwait_in_guest)
         self.vms.append(vm)
         return vm
+
+    def place(self, vcpu: Vcpu) -> PhysicalCpu:
+        """The physical CPU of a new vCPU, for as long as it lives."""
+        if self._one_each:
+            self.cpus.append(self._physical_cpu(self._placed))
+        cpu = self.cpus[self._placed % len(self.cpus)]
+        self._placed += 1
+        cpu.place(vcpu)
+        return cpu
+
+    def _physical_cpu(self, index: int) -> PhysicalCpu:
+        return PhysicalCpu(index, self.start_tsc, self.model, self.seed)
 
 
 class Vm:
@@ -128,6 +167,22 @@ class Vm:
         self.vcpus.append(vcpu)
         return vcpu
 
+    @property
+    def ended(self) -> bool:
+        """Whether its guest has reported, or one of its vCPUs cannot go on."""
+        if self.ports.exit_port.value is not None:
+            return True
+        for vcpu in self.vcpus:  # noqa: SIM110 asked at every round, and any() costs more
+            if vcpu.failure is not None:
+                return True
+        return False
+
+    def switch_off(self) -> None:
+        """Stop the VM: its vCPUs leave their physical CPUs to others, and nothing of it happens any more."""
+        for vcpu in self.vcpus:
+            vcpu.cpu.remove(vcpu)
+            vcpu.timer.hrtimer.cancel()
+
     def leave_as_firmware_does(self) -> None:
         """What a PC's firmware has done before a boot loader runs: virtual wire mode.
 
@@ -150,8 +205,8 @@ class Vm:
             self.deliver(message, present[receiver])
 
     def deliver(self, message: Message, vcpu: Vcpu) -> None:
-        """Bring a message to one vCPU; to others than the active one it comes as an interrupt of its CPU."""
-        if self.active is None or vcpu is self.active:
+        """Bring a message to one vCPU; on another CPU than the active one's it comes as an interrupt."""
+        if self.active is None or vcpu.cpu is self.active.cpu:
             vcpu.inbox.append(message)
         else:
             vcpu.receive(message, self.active.clock.now)

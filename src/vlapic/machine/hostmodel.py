@@ -7,7 +7,7 @@ float, no libm: the same seed gives the same cycles on any machine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, count, pairwise, repeat
 from typing import Any
@@ -19,6 +19,8 @@ _GOLDEN = 0x9E37_79B9_7F4A_7C15
 _U64 = (1 << 64) - 1
 #: Draws made at a time.
 _BATCH = 512
+#: Intervals of a table made from samples, at most.
+MAX_SAMPLED_INTERVALS = 1024
 #: A cost is less than this many cycles, so that interpolating between two stays within 64 bits.
 COST_LIMIT = 1 << 32
 
@@ -70,6 +72,14 @@ def constant(cycles: int) -> Cost:
     return Cost((cycles,))
 
 
+DEFAULT_TSC_KHZ = 2_500_000
+#: 3 ms: `sysctl_sched_base_slice` of Linux 6.6, 0.75 ms, times 1 + log2 of 8 CPUs
+# (`get_update_sysctl_factor`).
+DEFAULT_SLICE_CYCLES = 7_500_000
+#: 2 us, assumed.
+DEFAULT_SWITCH = constant(5000)
+
+
 def with_tail(cycles: int, spread: int, tail: int) -> Cost:
     """A cost of `cycles` on average, within `spread` of it but for one draw in 256, which reaches up to
     `tail` more.
@@ -81,11 +91,50 @@ def with_tail(cycles: int, spread: int, tail: int) -> Cost:
     return Cost((*body, body[-1] + tail))
 
 
+def sampled(samples: Sequence[int]) -> Cost:
+    """The cost that was seen to take these cycles, in any order: their quantiles, least and greatest kept.
+
+    The table has as many intervals as there are between the samples, rounded up to a power of two, at most
+    1024; between two samples it is interpolated and rounded down.
+    """
+    ordered = sorted(samples)
+    steps = len(ordered) - 1
+    if steps < 1:
+        return Cost(tuple(ordered))
+    intervals = min(1 << (steps - 1).bit_length(), MAX_SAMPLED_INTERVALS)
+    quantiles = []
+    for place in range(intervals + 1):
+        below, rest = divmod(place * steps, intervals)
+        rise = ordered[below + 1] - ordered[below] if rest else 0
+        quantiles.append(ordered[below] + rise * rest // intervals)
+    return Cost(tuple(quantiles))
+
+
+@dataclass(frozen=True)
+class Burst:
+    """Other work that takes a physical CPU away from all vCPUs on it, over and over.
+
+    Attributes:
+        interval: from the end of one burst to the beginning of the next, 1 cycle at least.
+        length: how long one lasts.
+    """
+
+    interval: Cost
+    length: Cost
+
+    def __post_init__(self) -> None:
+        if self.interval.quantiles[0] < 1:
+            raise ValueError(
+                f"an interval between bursts is 1 cycle or more, got {self.interval.quantiles[0]}"
+            )
+
+
 @dataclass(frozen=True)
 class HostModel:
     """The costs of one host.
 
     Attributes:
+        name: what reports call it.
         exits: from the moment the guest is left to the end of handling, by the exit's VMX name.
         hrtimer: from an hrtimer's expiry to its callback.
         wake_up: from the kick of a vCPU that sleeps in HLT to its thread running again.
@@ -94,6 +143,12 @@ class HostModel:
         wait_step_cycles: one 1 ns step of the busy wait; 0 is 1 ns rounded up to whole cycles.
         cycles_per_insn: one guest instruction.
         preemption_timer_rate: IA32_VMX_MISC bits 4:0.
+        tsc_khz: frequency of the host's TSC, unless a run asks for another one.
+        source: where the figures come from.
+        switch: loading another vCPU onto a physical CPU than ran there last.
+        slice_cycles: how long a vCPU has a physical CPU while another one waits for it.
+        min_granularity_cycles: how long it has it although another one wakes up, 0 to `slice_cycles`.
+        burst: other work of the host, None for none.
     """
 
     name: str
@@ -105,6 +160,19 @@ class HostModel:
     wait_step_cycles: int = 0
     cycles_per_insn: int = 1
     preemption_timer_rate: int = 5
+    tsc_khz: int = DEFAULT_TSC_KHZ
+    source: str = ""
+    switch: Cost = DEFAULT_SWITCH
+    slice_cycles: int = DEFAULT_SLICE_CYCLES
+    min_granularity_cycles: int = DEFAULT_SLICE_CYCLES
+    burst: Burst | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_granularity_cycles <= self.slice_cycles:
+            raise ValueError(
+                f"min_granularity is 0 to the slice's {self.slice_cycles} cycles,"
+                f" got {self.min_granularity_cycles}"
+            )
 
     def wait_step(self, host_khz: int) -> int:
         """Host cycles of one step of the busy wait, at least 1."""
@@ -153,11 +221,15 @@ OTHER_EXITS = (
     "TRIPLE_FAULT",
 )
 
-#: An assumed 2.5 GHz Skylake server. Its means meet the three lateness figures of Linux commit 3b8a5df6c4dc
-# ("KVM: LAPIC: : Tune lapic_timer_advance_ns automatically"): about 5700 cycles from HLT on the hrtimer, 2600
-# spinning on the : preemption timer, and 1200 once tuned. Spread and tails are assumed.
+#: An assumed 2.5 GHz Skylake server that meets the three lateness figures Linux has published.
 DEFAULT = HostModel(
     name="default",
+    source=(
+        "the means meet the lateness figures of Linux commit 3b8a5df6c4dc (KVM: LAPIC: Tune"
+        " lapic_timer_advance_ns automatically) on a Skylake server: about 5700 cycles from HLT on the"
+        " hrtimer, 2600 spinning on the preemption timer, 1200 once tuned; 2.5 GHz, spread, tails and switch"
+        " are assumed; slice: Linux 6.6, sysctl_sched_base_slice on 8 CPUs"
+    ),
     exits={
         "PREEMPTION_TIMER": with_tail(1100, spread=20, tail=5000),
         "EXTERNAL_INTERRUPT": with_tail(900, spread=60, tail=5000),

@@ -19,7 +19,6 @@ from vlapic.apic.backends import Hrtimer, PreemptionTimer
 from vlapic.apic.ipi import Message, icr_of_message
 from vlapic.apic.lapic import LocalApic
 from vlapic.apic.timer import Timer
-from vlapic.clock import SimClock
 from vlapic.errors import GuestFailure
 from vlapic.machine.engine import CpuEngine, ExternalInterrupt
 from vlapic.machine.exits import HANDLERS
@@ -38,10 +37,11 @@ WAITS_LAST = {Place.BEFORE_COUNTER: False, Place.LAST: True}
 
 
 class Vcpu:
-    """One virtual CPU of a VM, on a physical CPU of its own.
+    """One virtual CPU of a VM.
 
     Attributes:
-        clock: of its physical CPU.
+        cpu: its physical CPU.
+        clock: of that one.
         tsc, advancement, timer, lapic, engine: its parts.
         measure: what is known of its next timer interrupt.
         trace: takes every event; None makes none.
@@ -76,7 +76,8 @@ class Vcpu:
         self._injection_cycles = draws.of("injection", host.model.injection)
         self._entry_cycles = draws.of("entry", host.model.entry)
         self._exit_cycles = {reason: draws.of(reason, cost) for reason, cost in host.model.exits.items()}
-        self.clock = SimClock(host.start_tsc)
+        self.cpu = host.place(self)
+        self.clock = self.cpu.clock
         self.tsc = GuestTsc(tsc_khz, host.tsc_khz, host.tsc_frac_bits)
         # A new guest's TSC starts at 0, whatever the host's has reached (`kvm_synchronize_tsc`).
         self.tsc.offset = -self.tsc.at(host.start_tsc) & U64
@@ -126,13 +127,22 @@ class Vcpu:
     # -- the loop --
 
     def ready_at(self) -> int | None:
-        """The host TSC at which this vCPU has something to do; None if only others can give it something."""
+        """The host TSC at which this vCPU, alone on its CPU, has something to do.
+
+        None if only others can give it something.
+        """
         if self.failure is not None:
             return None
         if not self.sleeping or self._woken():
             return self.clock.now
         due = self.clock.next_alarm()
         return None if due is None else max(due, self.clock.now)
+
+    def wants_cpu(self, awake: bool = False) -> bool:
+        """Whether it would run if it had its physical CPU: it is awake, or (not if `awake`) woken up."""
+        if self.failure is not None:
+            return False
+        return not self.sleeping or (not awake and self._woken())
 
     def step(self, horizon: int | None = None) -> None:
         """One round of `vcpu_run`: sleep, or enter the guest and handle its exit; then deliver an expiry.
@@ -150,7 +160,8 @@ class Vcpu:
                 return
             if self.lapic.wait_for_sipi:
                 self.sleeping = True
-                self.clock.sleep()
+                if not self.cpu.shared:
+                    self.clock.sleep()
             elif self.halted and not self._runnable():
                 self._block()
             else:
@@ -179,7 +190,8 @@ class Vcpu:
             self.halted = False
             self._injected = None
             self._injects_nmi = False
-            if not self.lapic.wait_for_sipi:
+            # Its SIPI may have come with it, while others had the physical CPU.
+            if page is None and not self.lapic.wait_for_sipi:
                 self.failure = GuestFailure("sent INIT to its first CPU, and there is no firmware to start")
         if page is not None:
             self.engine.startup(page)
@@ -205,7 +217,8 @@ class Vcpu:
     def _block(self) -> None:
         """Sleep in HLT until something wakes the vCPU (`vcpu_block`), the timer on the hrtimer.
 
-        One step goes to the next event of its physical CPU, which may or may not wake it.
+        One step goes to the next event of its physical CPU, which may or may not wake it. On a shared one
+        others come first: it steps again once it has been woken.
         """
         if not self.sleeping:
             alone = len(self.vm.vcpus) == 1
@@ -218,6 +231,8 @@ class Vcpu:
                 return
             self.sleeping = True
         if not self._woken():
+            if self.cpu.shared:
+                return
             self.clock.sleep()
             if not self._woken():
                 return
@@ -230,6 +245,8 @@ class Vcpu:
         window, nmi_window = self._inject()
         # Interrupts are off from here to the guest; what came in before cancels the entry.
         if self.inbox or (self.timer.pending and self._timer_requested()):
+            return
+        if self.cpu.shared and self.cpu.turn_is_over():
             return
         if self.trace:
             self.trace(events.Entry(*self.stamp(), self.engine.rip))

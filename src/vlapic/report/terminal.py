@@ -48,20 +48,23 @@ def print_run(result: RunResult, console: Console) -> None:
     show(_title(result))
     for vcpu in result.vcpus:
         show()
-        show(_vcpu_line(vcpu))
+        show(_vcpu_line(vcpu, len(result.consoles)))
         show(_table(vcpu, result.virtual_ns))
         if vcpu.histogram:
             show()
             show(_histogram(vcpu.histogram, width, ascii_only))
-    if result.console:
-        line = "-" if ascii_only else "─"
+    line = "-" if ascii_only else "─"
+    said = [(vm, console) for vm, console in enumerate(result.consoles) if console]
+    for vm, console_text in said:
+        whose = f"console of VM {vm} " if len(result.consoles) > 1 else "console "
         show()
-        show(Text("console ".ljust(width, line), "dim"))
-        show(Text("\n".join(f"  {said}" for said in printable(result.console).splitlines())))
+        show(Text(whose.ljust(width, line), "dim"))
+        show(Text("\n".join(f"  {said}" for said in printable(console_text).splitlines())))
+    if said:
         show(Text(line * width, "dim"))
     show()
     for vcpu in result.vcpus:
-        who = f"vCPU {vcpu.id}: " if len(result.vcpus) > 1 else ""
+        who = f"{_name(vcpu, len(result.consoles))}: " if len(result.vcpus) > 1 else ""
         console.print(
             Text(who).append_text(Text(in_words(vcpu), STYLES[Regime(vcpu.regime)])), soft_wrap=True
         )
@@ -134,20 +137,24 @@ def printable(text: str) -> str:
 
 
 def _title(result: RunResult) -> Text:
+    host = "" if result.host == "default" else f"host {printable(result.host)}, "
     text = Text("vlapic run ", "dim")
     text.append(result.guest, "bold")
     text.append(
-        f"   {result.engine} CPU, profile {result.profile}, seed {result.seed}\n"
+        f"   {result.engine} CPU, profile {result.profile}, {host}seed {result.seed}\n"
         f"{result.virtual_seconds:.6f} s of virtual time, {result.instructions} guest instructions",
         "dim",
     )
     return text
 
 
-def _vcpu_line(vcpu: VcpuResult) -> Text:
-    name = f"vCPU {vcpu.id}" if vcpu.vm == 0 else f"VM {vcpu.vm} vCPU {vcpu.id}"
+def _name(vcpu: VcpuResult, vms: int) -> str:
+    return f"VM {vcpu.vm} vCPU {vcpu.id}" if vms > 1 else f"vCPU {vcpu.id}"
+
+
+def _vcpu_line(vcpu: VcpuResult, vms: int) -> Text:
     missed = f", {vcpu.missed} missed" if vcpu.missed else ""
-    return Text(name, "bold").append(
+    return Text(_name(vcpu, vms), "bold").append(
         f"   {_interrupts(vcpu.interrupts)}{missed}, TSC {vcpu.tsc_khz / 1000:.3f} MHz,"
         f" {TIMERS.get(vcpu.timer, vcpu.timer)}",
         "not bold",

@@ -5,7 +5,8 @@ Follows `kernel/trace/trace_output.c: trace_print_context`, `trace.c: print_func
 
               vlapic-1000  [000] d..1      1234567: kvm_entry: vcpu 0
 
-A task is a vCPU (its pid is 1000 + 100 * vm + vcpu), and the CPU has the vCPU's number. What the kernel has
+A task is a vCPU (its pid is 1000 + 100 * vm + vcpu), and the CPU has the vCPU's number unless somebody says
+where it runs. What the kernel has
 no tracepoint for is a marker, as if somebody had written it into trace_marker. This file writes; it does not
 read.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import BinaryIO
 
@@ -40,7 +41,15 @@ class FtraceTextWriter:
         OutputError: the file cannot be written, now or at any later call.
     """
 
-    def __init__(self, file: BinaryIO, trace_kernel: str, *, host_khz: int, cpus: int = 1) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        trace_kernel: str,
+        *,
+        host_khz: int,
+        cpus: int = 1,
+        cpu_of: Callable[[int, int], int] | None = None,
+    ) -> None:
         """Begin a trace.
 
         Args:
@@ -48,11 +57,13 @@ class FtraceTextWriter:
             trace_kernel: a name in `KERNELS`, as profiles give it.
             host_khz: frequency of the host's TSC, for what markers say in ns.
             cpus: how many CPUs the host has.
+            cpu_of: tells the CPU on which a vCPU runs, from the VM's number and its own; None is its own.
         """
         self._file = file
         self._path = getattr(file, "name", "trace")
         self._host_khz = host_khz
         self._cpus = cpus
+        self._cpu_of = cpu_of or (lambda vm, vcpu: vcpu)
         self._written = 0
         kernel = KERNELS[trace_kernel]
         self._tracepoints = kernel.tracepoints | {
@@ -70,7 +81,13 @@ class FtraceTextWriter:
 
     @classmethod
     def open(
-        cls, path: str | os.PathLike[str], trace_kernel: str, *, host_khz: int, cpus: int = 1
+        cls,
+        path: str | os.PathLike[str],
+        trace_kernel: str,
+        *,
+        host_khz: int,
+        cpus: int = 1,
+        cpu_of: Callable[[int, int], int] | None = None,
     ) -> FtraceTextWriter:
         """Begin a trace in a new file, or in place of the one that is there."""
         try:
@@ -78,7 +95,7 @@ class FtraceTextWriter:
         except OSError as error:
             raise _cannot_write(path, error) from None
         try:
-            return cls(file, trace_kernel, host_khz=host_khz, cpus=cpus)
+            return cls(file, trace_kernel, host_khz=host_khz, cpus=cpus, cpu_of=cpu_of)
         except OutputError:
             file.close()
             raise
@@ -87,7 +104,8 @@ class FtraceTextWriter:
         """Append one event."""
         tracepoint = self._tracepoints[type(event)]
         self._put(
-            f"{TASK:>16}-{FIRST_PID + PIDS_A_VM * event.vm + event.vcpu:<5d} [{event.vcpu:03d}] "
+            f"{TASK:>16}-{FIRST_PID + PIDS_A_VM * event.vm + event.vcpu:<5d} "
+            f"[{self._cpu_of(event.vm, event.vcpu):03d}] "
             f"{tracepoint.flags} {event.host_tsc:12d}: {tracepoint.name}: {tracepoint.text(event)}\n"
         )
         self._written += 1

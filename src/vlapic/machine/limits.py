@@ -1,0 +1,72 @@
+"""What ends a run: every guest's report, a guest's failure, or a limit somebody has set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from vlapic.machine import scheduler
+from vlapic.machine.host import Vm
+from vlapic.machine.pcpu import PhysicalCpu
+
+#: Rounds between two looks at anything but the run, such as progress.
+ROUNDS = 512
+
+
+class Limits(NamedTuple):
+    """What ends a VM's run before its guest does; None is no limit.
+
+    Attributes:
+        events: timer interrupts of its first vCPU.
+        host_tsc: virtual time.
+        instructions: guest instructions of all its vCPUs.
+    """
+
+    events: int | None = None
+    host_tsc: int | None = None
+    instructions: int | None = None
+
+
+def run_to_end(
+    vms: Sequence[Vm], limits: Limits, interrupts: Callable[[Vm], int], meanwhile: Callable[[], None]
+) -> None:
+    """Run VMs of one host to the end.
+
+    A VM whose guest has reported or failed, or that has reached a limit, is switched off; the others go on.
+
+    Args:
+        limits: of each VM.
+        interrupts: how many timer interrupts a VM's first vCPU has taken.
+        meanwhile: called every so many rounds.
+    """
+    host, running = vms[0].host, list(vms)
+    limited = limits != Limits()
+
+    def instructions_left(vm: Vm) -> int:
+        assert limits.instructions is not None
+        return limits.instructions - sum(vcpu.engine.instructions for vcpu in vm.vcpus)
+
+    def at_limit(vm: Vm) -> bool:
+        return (
+            (limits.events is not None and interrupts(vm) >= limits.events)
+            or (limits.host_tsc is not None and vm.active_at() >= limits.host_tsc)
+            or (limits.instructions is not None and instructions_left(vm) <= 0)
+        )
+
+    def finished() -> bool:
+        vm = host.active
+        if vm in running and (vm.ended or (limited and at_limit(vm))):
+            vm.switch_off()
+            running.remove(vm)
+        return not running
+
+    def horizon(cpu: PhysicalCpu) -> int | None:
+        if limits.instructions is None:
+            return limits.host_tsc
+        left = min(instructions_left(vcpu.vm) for vcpu in cpu.vcpus)
+        until = cpu.clock.now + left * host.model.cycles_per_insn
+        return until if limits.host_tsc is None else min(until, limits.host_tsc)
+
+    vcpus = [vcpu for vm in vms for vcpu in vm.vcpus]
+    while scheduler.run(vcpus, finished, ROUNDS, horizon if limited else None):
+        meanwhile()

@@ -1,0 +1,173 @@
+"""A physical CPU: its clock, the vCPUs placed on it, whose turn it is, and other work that takes it away.
+
+Virtual time of a physical CPU passes for all that is on it. While one vCPU has its turn (guest or the host's
+work for it) the others wait; an hrtimer of a waiting one interrupts the work of the one that runs. A vCPU
+stays on its physical CPU: `kvm_arch_vcpu_load` on another one, which restarts the preemption timer, never
+happens.
+
+The rules are two, and they are the host model's figures (docs/hosts.md). A turn lasts for a slice where
+another vCPU wants one; a vCPU that wakes up may take over earlier, once the turn has lasted
+`min_granularity`. Among those that wait the first to come is the next. It leaves out priorities, fair shares
+and load balancing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from vlapic.clock import Alarm, SimClock
+from vlapic.machine.hostmodel import Draws, HostModel
+
+if TYPE_CHECKING:
+    from vlapic.machine.vcpu import Vcpu
+
+#: Draws of a physical CPU are those of the vCPU that nobody has with this number above the physical CPU's.
+_DRAWS_OF_PCPUS = 1 << 32
+
+
+class PhysicalCpu:
+    """One physical CPU of a host.
+
+    Attributes:
+        index: its number on the host, from 0.
+        clock: its time.
+        vcpus: those placed on it, in order of creation, without those that were switched off.
+        shared: whether there are several. One alone is never asked whether its turn is over.
+    """
+
+    def __init__(self, index: int, start_tsc: int, model: HostModel, seed: int) -> None:
+        """An idle CPU at a host TSC; the seed is that of its draws, 0 to 2^64-1."""
+        self.index = index
+        self.clock = SimClock(start_tsc)
+        self.vcpus: list[Vcpu] = []
+        self.shared = False
+        self._slice_cycles = model.slice_cycles
+        self._min_granularity_cycles = model.min_granularity_cycles
+        draws = Draws(seed, _DRAWS_OF_PCPUS + index)
+        self._switch_cycles = draws.of("switch", model.switch)
+        self._waiting: deque[Vcpu] = deque()
+        self._running: Vcpu | None = None  # whose turn it is
+        self._loaded: Vcpu | None = None  # whose state the CPU holds
+        self._turn_began = start_tsc
+        self._turn_ends: Alarm | None = None
+        self._burst: Alarm | None = None
+        if model.burst is not None:
+            self._burst_intervals = draws.of("burst.interval", model.burst.interval)
+            self._burst_lengths = draws.of("burst.length", model.burst.length)
+            self._burst = self.clock.at(start_tsc + next(self._burst_intervals), self._be_busy)
+
+    def place(self, vcpu: Vcpu) -> None:
+        """A new vCPU runs here from now on."""
+        self.vcpus.append(vcpu)
+        self.shared = len(self.vcpus) > 1
+
+    def remove(self, vcpu: Vcpu) -> None:
+        """A vCPU of this CPU was switched off: it never wants it again."""
+        self.vcpus.remove(vcpu)
+        self.shared = len(self.vcpus) > 1
+        if vcpu in self._waiting:
+            self._waiting.remove(vcpu)
+        if vcpu is self._running:
+            self._end_turn()
+
+    def ready_at(self) -> int | None:
+        """The host TSC at which something is to be done here; None if only another CPU can bring it."""
+        if not self.shared and self._burst is None:
+            return self.vcpus[0].ready_at() if self.vcpus else None
+        if any(vcpu.wants_cpu() for vcpu in self.vcpus):
+            return self.clock.now
+        # Other work wakes no vCPU.
+        if all(vcpu.failure for vcpu in self.vcpus) or not self.clock.awaits_other_than(self._burst):
+            return None
+        due = self.clock.next_alarm()
+        return None if due is None else max(due, self.clock.now)
+
+    def step(self, until: int | None) -> None:
+        """Let the vCPU whose turn it is go on by one round, or go to the next event if all of them sleep.
+
+        Args:
+            until: host TSC up to which a guest may run, as :meth:`Vcpu.step` takes it.
+        """
+        if not self.shared:
+            vcpu = self.vcpus[0]
+        else:
+            chosen = self._choose()
+            if chosen is None:
+                self.clock.sleep()
+                return
+            vcpu = chosen
+        vm = vcpu.vm
+        vm.active = vcpu
+        vm.host.active = vm
+        vcpu.step(until)
+
+    def turn_is_over(self) -> bool:
+        """Whether the vCPU that runs has to give way to another one now (`need_resched`).
+
+        If that comes later, the guest will be left for it.
+        """
+        if not self._somebody_waits():
+            return False
+        limit = self._turn_limit()
+        if self.clock.now >= limit:
+            return True
+        if self._turn_ends is None:
+            self._turn_ends = self.clock.at(limit, self._notice_end)
+        return False
+
+    # -- turns --
+
+    def _choose(self) -> Vcpu | None:
+        """The vCPU whose turn it is, its state on the CPU; None if all sleep."""
+        if self._running is not None and not self._running.wants_cpu(awake=True):
+            self._end_turn()
+        if self._running is not None:
+            if not self.turn_is_over():
+                return self._running
+            self._waiting.append(self._running)
+            self._end_turn()
+        return self._begin_turn(self._waiting.popleft()) if self._somebody_waits() else None
+
+    def _somebody_waits(self) -> bool:
+        """Whether a vCPU wants the turn of the one that has it; those that came now join the others."""
+        for vcpu in self.vcpus:
+            if vcpu is not self._running and vcpu not in self._waiting and vcpu.wants_cpu():
+                self._waiting.append(vcpu)
+                # It may have the right to an earlier turn.
+                self._cancel_alarm()
+        return bool(self._waiting)
+
+    def _turn_limit(self) -> int:
+        """The host TSC from which on somebody who waits may have the CPU."""
+        woken = any(vcpu.sleeping for vcpu in self._waiting)
+        return self._turn_began + (self._min_granularity_cycles if woken else self._slice_cycles)
+
+    def _begin_turn(self, vcpu: Vcpu) -> Vcpu:
+        if self._loaded is not vcpu:
+            if self._loaded is not None:
+                self.clock.work(next(self._switch_cycles))
+            self._loaded = vcpu
+        self._running = vcpu
+        self._turn_began = self.clock.now
+        return vcpu
+
+    def _end_turn(self) -> None:
+        self._running = None
+        self._cancel_alarm()
+
+    def _cancel_alarm(self) -> None:
+        if self._turn_ends is not None:
+            self.clock.cancel(self._turn_ends)
+            self._turn_ends = None
+
+    def _notice_end(self) -> None:
+        """The scheduler's tick: that it made the guest exit is all it does."""
+        self._turn_ends = None
+
+    # -- other work --
+
+    def _be_busy(self) -> None:
+        """Other work of the host has the CPU for a while; interrupts are on in it."""
+        self.clock.work(next(self._burst_lengths))
+        self._burst = self.clock.at(self.clock.now + next(self._burst_intervals), self._be_busy)

@@ -1,0 +1,84 @@
+"""Several VMs on one host: each is as it would be alone, and each is measured for itself."""
+
+import dataclasses
+
+import pytest
+
+import vlapic
+from vlapic.errors import UsageError
+from vlapic.machine.loader import HEADER, MAGIC
+
+
+def same(one, other):
+    """Whether two vCPUs had the same, whichever VM they are of."""
+    return dataclasses.replace(one, vm=0) == dataclasses.replace(other, vm=0)
+
+
+@pytest.mark.parametrize("guest", ["deadline", "deadline-hlt"])
+def test_the_first_of_several_vms_sees_the_same_as_alone(guest):
+    alone = vlapic.run(guest, events=300)
+    together = vlapic.run(guest, events=300, vms=3)
+    assert same(together.vcpus[0], alone.vcpus[0])
+    assert [(vcpu.vm, vcpu.id, vcpu.interrupts) for vcpu in together.vcpus] == [
+        (0, 0, 300),
+        (1, 0, 300),
+        (2, 0, 300),
+    ]
+    # Each has draws of its own.
+    assert together.vcpus[1].lateness_cycles != together.vcpus[0].lateness_cycles
+    assert together.consoles == (alone.console,) * 3
+    assert together.exit_code == 0
+
+
+def test_a_trace_changes_no_vm(tmp_path):
+    arguments = {"events": 100, "vms": 3, "host": "noisy"}
+    assert vlapic.run(**arguments) == vlapic.run(**arguments, trace=tmp_path / "trace")
+
+
+def test_several_vms_on_fewer_cpus_run_to_their_end_whatever_they_do():
+    result = vlapic.run("ipi", events=40, vms=2, pcpus=1)
+    assert result.exit_code == 0
+    assert len(result.vcpus) == 4
+    assert vlapic.run("ipi", events=40, vms=2, pcpus=3).exit_code == 0
+
+
+def test_each_vm_has_the_limits_for_itself():
+    for pcpus in (None, 1):
+        result = vlapic.run("deadline", vms=2, seconds=0.02, pcpus=pcpus)
+        assert 0.02 <= result.virtual_seconds < 0.0201
+        assert result.exit_code is None
+    result = vlapic.run("deadline", vms=2, instructions=2_000_000)
+    assert 4_000_000 <= result.instructions < 4_500_000
+
+
+def test_a_cpu_in_the_trace_is_the_physical_one(tmp_path):
+    path = tmp_path / "trace"
+    vlapic.run("deadline", events=20, vms=3, pcpus=2, trace=path)
+    lines = [line for line in path.read_text().splitlines() if "kvm_entry" in line]
+    seen = {(line.split("-")[1].split()[0], line.split("[")[1][:3]) for line in lines}
+    assert seen == {("1000", "000"), ("1100", "001"), ("1200", "000")}
+
+
+def test_the_failure_of_a_guest_says_which_vm_it_is_of(tmp_path):
+    image, hlt = tmp_path / "halts.bin", b"\xf4"
+    header = HEADER.pack(MAGIC, 0x10_0000, HEADER.size, 4096, HEADER.size + len(hlt), b"")
+    image.write_bytes(header + hlt + bytes(64))
+    result = vlapic.run(image, vms=2, events=10)
+    assert str(result.failure).startswith("the guest of VM 0 halted with interrupts off (IF=0) at rip 0x1000")
+    assert result.exit_status == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"vms": 0}, "vms 0 is out of range; it takes 1 to 16"),
+        ({"vms": 17}, "vms 17 is out of range; it takes 1 to 16"),
+        ({"pcpus": 0}, "pcpus 0 is out of range; it takes 1 to 1"),
+        ({"vms": 2, "vcpus": 2, "pcpus": 5}, "pcpus 5 is out of range; it takes 1 to 4"),
+        ({"host": "defualt"}, "unknown host 'defualt'; did you mean 'default'?"),
+    ],
+)
+def test_wrong_numbers_are_refused(arguments, message):
+    with pytest.raises(UsageError) as caught:
+        vlapic.run(**arguments)
+    assert str(caught.value) == message
