@@ -322,7 +322,25 @@ def test_lateness_in_cycles_goes_with_the_frequency():
     assert run.second_results.sum_cycles == pytest.approx(run.results.sum_cycles / 2, rel=0.02)
 
 
-@pytest.mark.parametrize("name", ["ipi", "scaled"])
+def test_stall_reports_an_interrupt_that_comes_before_its_hlt():
+    distance = 100_000  # 40 us
+    run = GuestRun("stall", 5, distance, advance=10_000)
+    assert (run.value, run.console) == (0, "stall: 5 interrupts\n")
+    run = GuestRun("stall", 5, distance, advance=50_000)
+    assert (run.value, run.console) == (16, "stall: the last interrupt came before its hlt\n")
+    assert run.interrupts[-1].instructions == 0
+
+
+def test_uneven_spins_on_one_vcpu_and_sleeps_on_the_other():
+    run = GuestRun("uneven", 20, 300_000, vcpus=2, advance=0)
+    assert run.value == 0
+    assert run.console == ("uneven: CPU 0, spinning, 20 interrupts\nuneven: CPU 1, asleep, 20 interrupts\n")
+    spun, slept = ([each for each in run.interrupts if each.vcpu == vcpu] for vcpu in (0, 1))
+    assert min(each.instructions for each in spun) > 1000
+    assert {each.instructions for each in slept} == {2}
+
+
+@pytest.mark.parametrize("name", ["ipi", "scaled", "uneven"])
 def test_a_guest_for_two_says_so_where_there_is_one(name):
     run = GuestRun(name, 5)
     assert (run.value, run.console) == (3, f"{name}: needs two CPUs\n")

@@ -50,6 +50,9 @@ PROGRAMS = {
         Program("tickless", "asleep in HLT between deadlines from 1/16 to 50 times the distance"),
         Program("storm", "deadlines near and already past; each must bring its handler once", 5_000),
         Program(
+            "stall", "TSC-deadline interrupts, spinning; then one for STI;HLT, which must not come before it"
+        ),
+        Program(
             "ipi",
             "an interrupt to a second vCPU asleep in HLT, which answers with one; local APICs in x2APIC mode",
             delta_cycles=0,
@@ -63,6 +66,12 @@ PROGRAMS = {
             vcpus=2,
             tsc_khz=(2_500_000, 1_500_000),
             needs="two vCPUs, TSC scaling",
+        ),
+        Program(
+            "uneven",
+            "two vCPUs, each taking TSC-deadline interrupts: the first spinning, the second asleep in HLT",
+            vcpus=2,
+            needs="two vCPUs",
         ),
     )
 }
