@@ -1,6 +1,8 @@
 """Made-up interrupts and results, for tests of what is said about them."""
 
 from vlapic.events import Table, TimerInterrupt
+from vlapic.profiles import SERIES
+from vlapic.regime import TuningLimits
 from vlapic.results import RunResult, VcpuResult
 from vlapic.statistics import VcpuStatistics
 
@@ -23,9 +25,10 @@ def interrupts(lateness_cycles, **columns):
     return made
 
 
-def vcpu_result(events, *, auto=True, advance_ns=1000, vcpu=0, timer="preemption", **more):
+def vcpu_result(events, *, auto=True, advance_ns=1000, vcpu=0, timer="preemption", limits=None, **more):
     """The result of a vCPU that took these."""
-    statistics = VcpuStatistics(tsc_khz=KHZ, host_khz=KHZ, auto=auto, advance_ns=advance_ns, cap_ns=5000)
+    limits = limits or TuningLimits.of(SERIES)
+    statistics = VcpuStatistics(tsc_khz=KHZ, host_khz=KHZ, auto=auto, advance_ns=advance_ns, limits=limits)
     statistics.add(Table.of(TimerInterrupt, events))
     return VcpuResult.of(statistics, vm=0, id=vcpu, tsc_ratio=1 << 48, timer=timer, **more)
 

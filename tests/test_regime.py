@@ -8,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlapic import regime
-from vlapic.regime import AdvanceHistory, Evidence, Regime, classify
+from vlapic.profiles import SERIES, V5_0, V5_3, V5_4, V6_12
+from vlapic.regime import AdvanceHistory, Evidence, Regime, TuningLimits, classify
 
 
-def history(advances, start=1000, deltas=None, chunk=None):
+def history(advances, start=1000, deltas=None, chunk=None, profile=SERIES):
     """A history of these advancements; `deltas` has None where an event did not wait."""
-    made = AdvanceHistory(start)
+    made = AdvanceHistory(start, TuningLimits.of(profile))
     deltas = [500] * len(advances) if deltas is None else deltas
     rows = list(zip(advances, deltas, strict=True))
     for at in range(0, len(rows), chunk or max(1, len(rows))):
@@ -26,8 +27,8 @@ def history(advances, start=1000, deltas=None, chunk=None):
     return made
 
 
-def judge(advances, *, start=1000, deltas=None, auto=True, cap_ns=5000, **more):
-    return classify(Evidence(history(advances, start, deltas), auto, cap_ns, **more))
+def judge(advances, *, start=1000, deltas=None, auto=True, profile=SERIES):
+    return classify(Evidence(history(advances, start, deltas, profile=profile), auto))
 
 
 @pytest.fixture
@@ -57,32 +58,69 @@ def test_an_advancement_without_tuning_is_fixed():
 
 
 def test_a_tuned_one_at_its_start_value_with_90_percent_of_the_deltas_filtered_is_stuck():
-    assert judge([1000] * 200, filtered=180) == Regime.STUCK
-    assert judge([1000] * 200, filtered=179) == Regime.SETTLED
+    for profile in (V5_4, V6_12):
+        assert judge([1000] * 200, deltas=[10_001] * 180 + [50] * 20, profile=profile) == Regime.STUCK
+        assert judge([1000] * 200, deltas=[-10_001] * 180 + [50] * 20, profile=profile) == Regime.STUCK
+        assert judge([1000] * 200, deltas=[10_001] * 179 + [50] * 21, profile=profile) == Regime.SETTLED
+        assert judge([1000] * 200, deltas=[10_000] * 200, profile=profile) == Regime.SETTLED
+
+
+def test_a_profile_that_tunes_with_any_delta_is_never_stuck():
+    assert judge([1000] * 200, deltas=[10_001] * 200) == Regime.SETTLED
 
 
 def test_the_share_of_filtered_deltas_is_of_those_that_waited():
     deltas = [None, 20_000] * 100
-    assert judge([1000] * 200, deltas=deltas, filtered=90) == Regime.STUCK
-    assert judge([1000] * 200, deltas=[None] * 200, filtered=0) == Regime.SETTLED
+    assert judge([1000] * 200, deltas=deltas, profile=V5_4) == Regime.STUCK
+    assert judge([1000] * 200, deltas=[None] * 200, profile=V5_4) == Regime.SETTLED
 
 
 def test_two_resets_in_the_last_half_are_a_sawtooth():
     climb = [1125, 1265, 1423, 4900, 1000]
-    assert judge(climb * 40, late_resets=2) == Regime.SAWTOOTH
-    assert judge(climb * 40, late_resets=1) == Regime.TUNING
+    for profile in (V5_3, V5_4):
+        assert judge(climb * 40, profile=profile) == Regime.SAWTOOTH
+        # Of 205 events, the 102nd and later are the last half.
+        later = [4900] * 95
+        assert judge(climb * 20 + [4900, 1000, 4900, 1000, 4900, *later], profile=profile) == Regime.SAWTOOTH
+        assert judge(climb * 20 + [4900, 1000, 4900, 4900, 4900, *later], profile=profile) == Regime.SETTLED
+
+
+def test_what_comes_to_1000_with_its_delta_or_without_a_wait_is_no_reset():
+    down = [1125, 1000] * 100
+    assert history(down, deltas=[500, -500] * 100, profile=V5_4).late_resets == 0
+    assert history(down, deltas=[500, None] * 100, profile=V5_4).late_resets == 0
+    assert history(down, deltas=[500, 500] * 100, profile=V5_4).late_resets == 50
+    assert history(down, deltas=[500, 500] * 100, profile=V5_0).late_resets == 0
+
+
+def test_an_early_wrap_to_1000_is_a_reset():
+    assert history([124, 1000] * 100, deltas=[-7000, -2000] * 100, profile=V5_4).late_resets == 50
 
 
 def test_the_cap_for_the_last_quarter_is_capped():
     assert judge([4000] * 150 + [5000] * 50) == Regime.CAPPED
     assert judge([4000] * 151 + [5000] * 49) != Regime.CAPPED
-    assert judge([4000] * 150 + [5000] * 50, cap_ns=None) == Regime.SETTLED
+    assert judge([4000] * 150 + [5000] * 50, profile=V5_0) == Regime.SETTLED
 
 
 def test_done_with_a_median_delta_above_100_cycles_in_the_last_quarter_is_frozen():
     deltas = [3000, 99, *[-101] * 198]
     assert judge([1400] * 200, deltas=deltas) == Regime.FROZEN
     assert judge([1400] * 200, deltas=[3000, 99, *[-100] * 198]) == Regime.SETTLED
+
+
+def test_a_profile_whose_tuning_no_delta_ends_is_never_frozen():
+    deltas = [3000, 99, *[-101] * 198]
+    assert judge([1400] * 200, deltas=deltas, profile=V6_12) == Regime.SETTLED
+
+
+def test_a_small_delta_that_sets_the_advancement_back_does_not_freeze_it():
+    deltas = [99, *[-101] * 199]
+    assert (
+        judge([5015, *[1000] * 199], start=4990, deltas=[None, 99, *deltas[2:]], profile=V5_3)
+        == Regime.SETTLED
+    )
+    assert judge([4990, *[1400] * 199], start=4990, deltas=deltas, profile=V5_3) == Regime.FROZEN
 
 
 def test_a_median_delta_above_100_cycles_while_tuning_is_not_frozen():
@@ -115,7 +153,7 @@ def test_anything_else_is_tuning():
 def test_an_earlier_regime_wins():
     names = [name for name, _ in regime.RULES]
     assert names == list(Regime)
-    assert judge([0] * 200, start=0, filtered=200, late_resets=9, cap_ns=0) == Regime.OFF
+    assert judge([0] * 200, start=0, deltas=[20_000] * 200, profile=V5_4) == Regime.OFF
 
 
 def test_settled_after_counts_the_events_before_the_advancement_stayed_near_its_median():

@@ -42,10 +42,7 @@ def table(interrupts):
 
 def fold(chunks, **of):
     made = VcpuStatistics(
-        **(
-            {"tsc_khz": 2_400_000, "host_khz": 2_500_000, "auto": True, "advance_ns": 1000, "cap_ns": 5000}
-            | of
-        )
+        **({"tsc_khz": 2_400_000, "host_khz": 2_500_000, "auto": True, "advance_ns": 1000} | of)
     )
     for chunk in chunks:
         made.add(table(chunk))

@@ -16,6 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from vlapic.profiles import ADJUST_MAX_CYCLES, ADVANCE_CAP_NS, ADVANCE_START_NS, Profile
+from vlapic.rules import Ending, Overflow, Tuning
+
 #: Events kept one by one; from there on pairs of neighbours are merged.
 HISTORY_CELLS = 65_536
 #: The least number of events in the last quarter that can show a vCPU settled.
@@ -56,6 +59,36 @@ class Quarter(NamedTuple):
     median_delta_cycles: int | None
 
 
+class TuningLimits(NamedTuple):
+    """What of a profile's tuning its regime is judged by.
+
+    Attributes:
+        cap_ns: where it holds an advancement, None if nowhere.
+        filter_cycles: the greatest |delta| that it tunes with, None if it takes any.
+        restart_ns: what it sets an advancement back to that has left its range, None if it does not.
+        ends: whether a |delta| below `DONE_CYCLES` ends it.
+    """
+
+    cap_ns: int | None = None
+    filter_cycles: int | None = None
+    restart_ns: int | None = None
+    ends: bool = True
+
+    @classmethod
+    def of(cls, profile: Profile) -> TuningLimits:
+        """Those of a profile."""
+        return cls(
+            cap_ns=ADVANCE_CAP_NS if profile.overflow is Overflow.HOLD else None,
+            filter_cycles=ADJUST_MAX_CYCLES if profile.tuning is Tuning.EIGHTH_OF_DELTA else None,
+            restart_ns=ADVANCE_START_NS if profile.overflow is Overflow.RESTART else None,
+            ends=profile.ending is Ending.DONE,
+        )
+
+
+#: Those of v5.0.
+UNLIMITED = TuningLimits()
+
+
 class AdvanceHistory:
     """The advancement after each event of one vCPU, and the events' |delta|.
 
@@ -66,9 +99,11 @@ class AdvanceHistory:
 
     Attributes:
         start_ns: the advancement before the first event.
+        limits: those of the profile.
         events: how many there were.
         deltas: how many of them came to the busy wait.
-        done: whether a |delta| was below `DONE_CYCLES`.
+        filtered: how many of these were too large for the profile to tune with.
+        done: whether a |delta| ended tuning.
     """
 
     __slots__ = (
@@ -77,17 +112,22 @@ class AdvanceHistory:
         "_high",
         "_last",
         "_low",
+        "_resets",
         "_width",
         "deltas",
         "done",
         "events",
+        "filtered",
+        "limits",
         "start_ns",
     )
 
-    def __init__(self, start_ns: int) -> None:
+    def __init__(self, start_ns: int, limits: TuningLimits = UNLIMITED) -> None:
         self.start_ns = start_ns
+        self.limits = limits
         self.events = 0
         self.deltas = 0
+        self.filtered = 0
         self.done = False
         self._width = 1
         self._first = np.zeros(HISTORY_CELLS, np.int64)
@@ -95,6 +135,7 @@ class AdvanceHistory:
         self._high = np.zeros(HISTORY_CELLS, np.int64)
         self._last = np.zeros(HISTORY_CELLS, np.int64)
         self._delta = np.full(HISTORY_CELLS, _NO_DELTA, np.int64)
+        self._resets = np.zeros(HISTORY_CELLS, np.int64)
 
     def add(
         self,
@@ -112,19 +153,39 @@ class AdvanceHistory:
         advance = advance_ns.astype(np.int64)
         # The magnitude of -2^63 does not fit; nobody needs it exactly.
         magnitude = np.abs(np.maximum(delta_cycles, -_S64_MAX))
+        resets = self._resets_among(advance, delta_cycles < 0) & waited
         waits = magnitude[waited]
         self.deltas += len(waits)
-        self.done = self.done or bool((waits < DONE_CYCLES).any())
+        if self.limits.filter_cycles is not None:
+            self.filtered += int((waits > self.limits.filter_cycles).sum())
+        if self.limits.ends:
+            # A step that sets the advancement back goes on tuning, whatever its delta was.
+            self.done = self.done or bool((waits < DONE_CYCLES)[~resets[waited]].any())
         at = 0
         while at < len(advance):
             if self.events == HISTORY_CELLS * self._width:
                 self._merge_pairs()
             end = min(len(advance), at + HISTORY_CELLS * self._width - self.events)
-            self._append(advance[at:end], magnitude[at:end], waited[at:end])
+            self._append(advance[at:end], magnitude[at:end], waited[at:end], resets[at:end])
             at = end
 
+    def _resets_among(
+        self, advance: npt.NDArray[np.int64], early: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.bool_]:
+        """Which events set the advancement back to its start: it came there, and against the delta."""
+        resets = np.zeros(len(advance), np.bool_)
+        if self.limits.restart_ns is not None:
+            before = np.concatenate(([self.final_ns], advance[:-1]))
+            against = np.where(early, advance > before, advance < before)
+            resets[against & (advance == self.limits.restart_ns)] = True
+        return resets
+
     def _append(
-        self, advance: npt.NDArray[np.int64], magnitude: npt.NDArray[np.int64], waited: npt.NDArray[np.bool_]
+        self,
+        advance: npt.NDArray[np.int64],
+        magnitude: npt.NDArray[np.int64],
+        waited: npt.NDArray[np.bool_],
+        resets: npt.NDArray[np.bool_],
     ) -> None:
         """Append events that are known to fit."""
         if self._width == 1:
@@ -135,6 +196,7 @@ class AdvanceHistory:
         # Where a cell occurs several times the last value stays.
         self._last[cell] = advance
         self._delta[cell[waited]] = magnitude[waited]
+        np.add.at(self._resets, cell, resets)
         self.events += len(advance)
 
     def _merge_pairs(self) -> None:
@@ -145,7 +207,9 @@ class AdvanceHistory:
         self._last[:half] = self._last[1::2]
         later = self._delta[1::2]
         self._delta[:half] = np.where(later == _NO_DELTA, self._delta[::2], later)
+        self._resets[:half] = self._resets[::2] + self._resets[1::2]
         self._low[half:], self._high[half:], self._delta[half:] = _U32_MAX, 0, _NO_DELTA
+        self._resets[half:] = 0
         self._width *= 2
 
     @property
@@ -166,6 +230,11 @@ class AdvanceHistory:
     def high_ns(self) -> int:
         """The greatest advancement there was, the start included."""
         return max(self.start_ns, int(self._high[: self._cells].max(initial=0)))
+
+    @property
+    def late_resets(self) -> int:
+        """How often the last half of the events set the advancement back to its start."""
+        return int(self._resets[self.events // 2 // self._width : self._cells].sum())
 
     def last_quarter(self) -> Quarter | None:
         """The last quarter of the events, rounded up; None without events."""
@@ -220,24 +289,17 @@ class Evidence:
     """All that a regime is judged by.
 
     Attributes:
-        history: the advancement after each event.
+        history: the advancement after each event, and the profile's limits.
         auto: whether the advancement tunes itself.
-        cap_ns: where the profile holds an advancement, None if nowhere.
-        filtered: deltas that the profile did not tune with because they were too large.
-        late_resets: in the last half of the events, how often the profile set the advancement back to its
-            start.
     """
 
     history: AdvanceHistory
     auto: bool
-    cap_ns: int | None
-    filtered: int = 0
-    late_resets: int = 0
 
 
 def _capped(it: Evidence) -> bool:
     quarter = it.history.last_quarter()
-    return quarter is not None and quarter.low_ns == quarter.high_ns == it.cap_ns
+    return quarter is not None and quarter.low_ns == quarter.high_ns == it.history.limits.cap_ns
 
 
 def _frozen(it: Evidence) -> bool:
@@ -258,10 +320,10 @@ RULES: tuple[tuple[Regime, Callable[[Evidence], bool]], ...] = (
         lambda it: (
             it.history.final_ns == it.history.start_ns
             and it.history.deltas > 0
-            and 10 * it.filtered >= 9 * it.history.deltas
+            and 10 * it.history.filtered >= 9 * it.history.deltas
         ),
     ),
-    (Regime.SAWTOOTH, lambda it: it.late_resets >= 2),
+    (Regime.SAWTOOTH, lambda it: it.history.late_resets >= 2),
     (Regime.CAPPED, _capped),
     (Regime.FROZEN, _frozen),
     (Regime.SETTLED, lambda it: it.history.settled_after() is not None),

@@ -122,10 +122,8 @@ class VcpuResult:
         tsc_ratio: int,
         timer: str,
         measured_by: str = "engine",
-        filtered: int = 0,
-        late_resets: int = 0,
     ) -> VcpuResult:
-        """What statistics came to; the last two are for :meth:`VcpuStatistics.regime`."""
+        """What statistics came to."""
         history = statistics.history
         return cls(
             vm=vm,
@@ -142,7 +140,7 @@ class VcpuResult:
                 max=history.high_ns,
                 settled_after=history.settled_after(),
             ),
-            regime=str(statistics.regime(filtered, late_resets)),
+            regime=str(statistics.regime()),
             lateness_ns=Lateness.of(statistics.lateness_ns, measured_by),
             lateness_cycles=Lateness.of(statistics.lateness_cycles, measured_by),
             wait_ns=Spent(statistics.wait_total_ns, statistics.wait_max_ns),

@@ -23,9 +23,9 @@ from vlapic.machine.programs import Program, find_program
 from vlapic.machine.unicorn.engine import UnicornEngine
 from vlapic.machine.vcpu import Vcpu
 from vlapic.observers import Observer, TraceFile, all_of
-from vlapic.profiles import ADVANCE_CAP_NS, Profile, find_profile
+from vlapic.profiles import Profile, find_profile
+from vlapic.regime import TuningLimits
 from vlapic.results import RunResult, VcpuResult
-from vlapic.rules import Overflow
 from vlapic.statistics import VcpuStatistics
 from vlapic.trace.ftrace_text import FtraceTextWriter
 from vlapic.tsc import U32, U64, GuestTsc, cycles_as_ns, scaling_ratio
@@ -233,7 +233,7 @@ def run(
                         host_khz=host_tsc_khz,
                         auto=not start.done,
                         advance_ns=start.advance_ns,
-                        cap_ns=ADVANCE_CAP_NS if rules.overflow is Overflow.HOLD else None,
+                        limits=TuningLimits.of(rules),
                     )
                 )
         for vm in machine.vms:

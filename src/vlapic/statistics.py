@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from vlapic.regime import AdvanceHistory, Evidence, Regime, classify
+from vlapic.regime import UNLIMITED, AdvanceHistory, Evidence, Regime, TuningLimits, classify
 from vlapic.tsc import cycles_as_ns
 
 if TYPE_CHECKING:
@@ -184,7 +184,13 @@ class VcpuStatistics:
     """
 
     def __init__(
-        self, *, tsc_khz: int, host_khz: int, auto: bool, advance_ns: int, cap_ns: int | None = None
+        self,
+        *,
+        tsc_khz: int,
+        host_khz: int,
+        auto: bool,
+        advance_ns: int,
+        limits: TuningLimits = UNLIMITED,
     ) -> None:
         """Start with no interrupt.
 
@@ -193,15 +199,14 @@ class VcpuStatistics:
             host_khz: frequency of the host's TSC.
             auto: whether the advancement tunes itself.
             advance_ns: the advancement the vCPU starts with.
-            cap_ns: where the profile holds a tuned advancement, None if nowhere.
+            limits: those of the profile's tuning.
         """
         self.tsc_khz = tsc_khz
         self.host_khz = host_khz
         self.auto = auto
-        self.cap_ns = cap_ns
         self.lateness_cycles = Distribution()
         self.lateness_ns = Distribution()
-        self.history = AdvanceHistory(advance_ns)
+        self.history = AdvanceHistory(advance_ns, limits)
         self.missed = 0
         self.least_instructions: int | None = None
         self.most_instructions: int | None = None
@@ -254,14 +259,9 @@ class VcpuStatistics:
         """The same, of the interrupt that had most of it."""
         return cycles_as_ns(self._blocked_cycles[1], self.tsc_khz)
 
-    def regime(self, filtered: int = 0, late_resets: int = 0) -> Regime:
-        """What the advancement did, in a word.
-
-        Args:
-            filtered: deltas the profile did not tune with because they were too large.
-            late_resets: how often, in the last half, the profile set the advancement back to its start.
-        """
-        return classify(Evidence(self.history, self.auto, self.cap_ns, filtered, late_resets))
+    def regime(self) -> Regime:
+        """What the advancement did, in a word."""
+        return classify(Evidence(self.history, self.auto))
 
 
 def _sum_and_max(into: list[int], column: npt.NDArray[Any]) -> None:

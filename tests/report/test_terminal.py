@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 
 from tests.made_up import interrupts, run_result, vcpu_result
-from vlapic.regime import Regime
+from vlapic.profiles import V5_4
+from vlapic.regime import Regime, TuningLimits
 from vlapic.report import terminal
 from vlapic.report.terminal import in_words, print_run
 
@@ -136,15 +137,26 @@ def test_each_of_several_vcpus_has_its_own_words():
         ([0] * 200, {"auto": False, "advance_ns": 0}, "advancement off"),
         ([500, 0, *[0] * 198], {}, "advancement fell from 1000 ns to 0 and stays there"),
         ([3000] * 200, {"auto": False, "advance_ns": 3000}, "advancement fixed at 3000 ns"),
-        ([1000] * 200, {"filtered": 200}, "stuck at the start value of 1000 ns"),
-        ([1000, 4900] * 100, {"late_resets": 50}, "sawtooth between 1000 and 4900 ns"),
+        (
+            [1000] * 200,
+            {"limits": TuningLimits.of(V5_4), "delta_cycles": 20_000},
+            "stuck at the start value of 1000 ns",
+        ),
+        (
+            [1000, 4900] * 100,
+            {"limits": TuningLimits.of(V5_4), "delta_cycles": 9000},
+            "sawtooth between 1000 and 4900 ns",
+        ),
         ([5000] * 200, {}, "held at the cap of 5000 ns"),
         ([1400] * 200, {}, "settled at 1400 ns after 1 interrupt"),
         ([1400] * 20, {}, "still tuning, at 1400 ns"),
     ],
 )
 def test_a_regime_has_its_words(advances, more, words):
-    vcpu = vcpu_result(interrupts([1200] * len(advances), advance_ns=advances), **more)
+    more = dict(more)
+    delta_cycles = more.pop("delta_cycles", -50)
+    events = interrupts([1200] * len(advances), advance_ns=advances, delta_cycles=delta_cycles)
+    vcpu = vcpu_result(events, **more)
     assert in_words(vcpu) == f"{words}; 99.9 % within 480 ns; none early"
 
 
