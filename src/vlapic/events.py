@@ -493,7 +493,7 @@ class Table(Generic[E]):
         if not names:
             return itertools.starmap(self.event_type, self.rows.tolist())
         columns = [
-            np.char.decode(self.rows[field], "ascii", "replace").tolist()
+            np.char.decode(self.rows[field], "utf-8", "backslashreplace").tolist()
             if field in names
             else self.rows[field].tolist()
             for field in self.rows.dtype.names or ()

@@ -8,6 +8,7 @@ import pytest
 
 from vlapic.errors import OutputError
 from vlapic.events import (
+    NO_VCPU,
     AcceptIrq,
     AdvanceSample,
     ApicAccess,
@@ -19,9 +20,11 @@ from vlapic.events import (
     Exit,
     HvTimerState,
     InjectVirq,
+    Lost,
     Msr,
     PortAccess,
     RemoteEoi,
+    Sample,
     SmiIgnored,
     TimerInterrupt,
     VcpuStart,
@@ -29,7 +32,8 @@ from vlapic.events import (
 )
 from vlapic.profiles import PROFILES
 from vlapic.trace.ftrace_text import FtraceTextWriter
-from vlapic.trace.tracepoints import KERNELS
+from vlapic.trace.kernels import trace_kernel
+from vlapic.trace.tracepoints import TRACEPOINTS
 
 AT = {"host_tsc": 8296364487, "vm": 0, "vcpu": 0}
 
@@ -207,8 +211,13 @@ def interrupt(**fields):
     )  # fmt: skip
 
 
-def test_a_handler_has_a_marker_with_its_wait_in_ns_of_the_host():
-    assert after_time(interrupt())[0] == (
+def test_an_interrupt_has_a_marker_of_all_and_one_with_its_wait_in_ns_of_the_host():
+    all_of_it, handler = lines_of(interrupt())
+    assert all_of_it.endswith(
+        "tracing_mark_write: vlapic: vcpu=0 interrupt tsc=2200 deadline=1000 insns=17 vector=236 missed=0"
+        " blocked=0 waited=1 delta=-5 wait=2501 advance=1403"
+    )
+    assert handler.endswith(
         "tracing_mark_write: vlapic: vcpu=0 handler tsc=2200 deadline=1000 insns=17 wait_ns=1000"
     )
 
@@ -224,24 +233,38 @@ def test_what_only_vlapic_tells_has_a_marker():
     assert after_time(SmiIgnored(**AT))[0].endswith("vlapic: vcpu=0 smi_ignored")
 
 
+def test_a_sample_has_the_recordings_marker():
+    sample = Sample(**AT, interrupts=7, advance_ns=1403, tsc_offset=2**64 - 9)
+    assert after_time(sample)[0] == "tracing_mark_write: LAB sample done=7 advance=1403 offset=-9"
+
+
+def test_what_was_lost_has_the_kernels_line():
+    lost = Lost(5, 0, 0, cpu=3, events=23, cause="overrun", place=0)
+    assert lines_of(lost) == ["CPU:3 [LOST 23 EVENTS]"]
+    assert lines_of(lost._replace(events=0)) == ["CPU:3 [LOST EVENTS]"]
+
+
+def test_who_made_an_event_can_be_said():
+    pipe = Pipe()
+    with FtraceTextWriter(pipe, "v6.1", host_khz=1) as writer:
+        writer.write(Entry(5, NO_VCPU, NO_VCPU, 0), task="CPU 0/KVM", tid=77, cpu=3)
+    line = pipe.written.decode().splitlines()[-1]
+    assert line.startswith("       CPU 0/KVM-77      [003] d..1.            5: kvm_entry: ")
+
+
 def test_a_marker_of_another_vm_says_which():
-    assert "vlapic: vm=1 vcpu=2 handler" in lines_of(interrupt(vm=1, vcpu=2))[0]
+    assert "vlapic: vm=1 vcpu=2 handler" in lines_of(interrupt(vm=1, vcpu=2))[1]
 
 
-def test_every_event_the_machine_makes_has_a_form():
-    examples = {type(event) for event, _ in FORMATS} | {
-        HvTimerState,
-        VcpuStart,
-        TimerInterrupt,
-        AdvanceSample,
-        RemoteEoi,
-        SmiIgnored,
-    }
-    assert examples <= set(get_args(Event))
+def test_every_event_has_a_form():
+    examples = {type(event) for event, _ in FORMATS} | {VcpuStart, TimerInterrupt, AdvanceSample}
+    examples |= {RemoteEoi, SmiIgnored, Sample, Lost}
+    assert examples | {point.event_type for point in TRACEPOINTS} == set(get_args(Event))
 
 
 def test_every_profile_has_a_trace_format():
-    assert {profile.trace_kernel for profile in PROFILES.values()} <= set(KERNELS)
+    for profile in PROFILES.values():
+        assert trace_kernel(profile.trace_kernel).tracepoints
 
 
 def test_the_recordings_patterns_of_a_line_match():

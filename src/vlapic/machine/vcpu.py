@@ -112,6 +112,7 @@ class Vcpu:
         self.sleeping = False
         self._hv_timer_was_in_use = False
         if self.trace:
+            self.trace(events.TscOffset(*self.stamp(), 0, self.tsc.offset))
             self.trace(
                 events.VcpuStart(
                     *self.stamp(),
@@ -370,7 +371,10 @@ class Vcpu:
 
     def move_tsc(self, cycles: int) -> None:
         """The guest sets its TSC: by so many cycles from where it is; a deadline on it is timed anew."""
+        before = self.tsc.offset
         self.tsc.move(cycles)
+        if self.trace:
+            self.trace(events.TscOffset(*self.stamp(), before, self.tsc.offset))
         self.timer.tsc_moved(cycles)
         self.measure.tsc_moved(cycles)
 

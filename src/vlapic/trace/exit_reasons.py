@@ -6,6 +6,11 @@ What has no name is printed in hex (`__print_symbolic`).
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
 #: `isa` of kvm_exit.
 ISA_VMX = 1
 ISA_SVM = 2
@@ -198,3 +203,21 @@ def exit_name(isa: int, reason: int) -> str:
     if isa == ISA_VMX:
         return VMX_EXITS.get(reason & 0xFFFF, f"{reason & 0xFFFF:#x}")
     return SVM_EXITS.get(reason, f"{reason:#x}")
+
+
+#: SVM's exit codes whose name in trace-cmd's plugin is not that of the kernel behind `EXIT_`.
+_PLUGIN_SVM = {"ioio": "io", "intr": "interrupt", "vmmcall": "hypercall", "err": "invalid"}
+
+
+def plugin_reason(reasons: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Names as the kernel prints them; trace-cmd's plugin has names of its own for SVM, `EXIT_NPF`."""
+    if not len(reasons) or not reasons[0].startswith(b"EXIT_"):
+        return reasons
+    names, inverse = np.unique(reasons, return_inverse=True)
+    kernels = [
+        _PLUGIN_SVM.get(name := plugin.removeprefix(b"EXIT_").decode(errors="replace").lower(), name).encode()
+        if plugin.startswith(b"EXIT_")
+        else plugin
+        for plugin in names.tolist()
+    ]
+    return np.array(kernels, reasons.dtype)[inverse]

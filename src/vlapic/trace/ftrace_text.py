@@ -20,9 +20,9 @@ from types import TracebackType
 from typing import BinaryIO
 
 from vlapic.errors import OutputError
-from vlapic.events import AdvanceSample, Event, RemoteEoi, SmiIgnored, TimerInterrupt, VcpuStart
-from vlapic.trace.tracepoints import KERNELS, Tracepoint
-from vlapic.tsc import cycles_as_ns, to_s64
+from vlapic.events import Event, Lost, Sample, TimerInterrupt
+from vlapic.trace.kernels import trace_kernel
+from vlapic.trace.markers import OWN_MARKERS, SAMPLE, handler_marker
 
 TASK = "vlapic"
 FIRST_PID = 1000
@@ -44,7 +44,7 @@ class FtraceTextWriter:
     def __init__(
         self,
         file: BinaryIO,
-        trace_kernel: str,
+        kernel: str,
         *,
         host_khz: int,
         cpus: int = 1,
@@ -54,36 +54,40 @@ class FtraceTextWriter:
 
         Args:
             file: where it goes; how many events there are is said in the header only if it can be sought.
-            trace_kernel: a name in `KERNELS`, as profiles give it.
+            kernel: its name, as profiles give it: `v5.2`.
             host_khz: frequency of the host's TSC, for what markers say in ns.
             cpus: how many CPUs the host has.
             cpu_of: tells the CPU on which a vCPU runs, from the VM's number and its own; None is its own.
         """
         self._file = file
         self._path = getattr(file, "name", "trace")
-        self._host_khz = host_khz
         self._cpus = cpus
         self._cpu_of = cpu_of or (lambda vm, vcpu: vcpu)
         self._written = 0
-        kernel = KERNELS[trace_kernel]
-        self._tracepoints = kernel.tracepoints | {
-            VcpuStart: Tracepoint("tracing_mark_write", "....", _start_marker),
-            TimerInterrupt: Tracepoint("tracing_mark_write", "....", self._handler_marker),
-            AdvanceSample: Tracepoint("tracing_mark_write", "....", _advance_marker),
-            RemoteEoi: Tracepoint("tracing_mark_write", "....", _remote_eoi_marker),
-            SmiIgnored: Tracepoint("tracing_mark_write", "....", _smi_marker),
+        text = trace_kernel(kernel)
+        fifth = "." if text.layout.migrate_disable else ""
+        #: What stands before the text of each event, and its forms: in the first VM, in others.
+        self._forms = {
+            event_type: (f"{point.flags}{fifth}", point.name, (form := point.form_of(text.version), form))
+            for event_type, point in text.tracepoints.items()
+        } | {
+            event_type: (f"....{fifth}", "tracing_mark_write", forms)
+            for event_type, forms in OWN_MARKERS.items()
         }
+        self._forms[Sample] = (f"....{fifth}", "tracing_mark_write", (SAMPLE, SAMPLE))
+        self._handler = handler_marker(host_khz)
+        self._pid_width = text.layout.pid_width
         self._put("# tracer: nop\n#\n")
         self._counts_at = file.tell() if file.seekable() else None
         if self._counts_at is not None:
             self._put(" " * _COUNTS_ROOM + "\n#\n")
-        self._put(kernel.header)
+        self._put(text.layout.header)
 
     @classmethod
     def open(
         cls,
         path: str | os.PathLike[str],
-        trace_kernel: str,
+        kernel: str,
         *,
         host_khz: int,
         cpus: int = 1,
@@ -95,20 +99,30 @@ class FtraceTextWriter:
         except OSError as error:
             raise _cannot_write(path, error) from None
         try:
-            return cls(file, trace_kernel, host_khz=host_khz, cpus=cpus, cpu_of=cpu_of)
+            return cls(file, kernel, host_khz=host_khz, cpus=cpus, cpu_of=cpu_of)
         except OutputError:
             file.close()
             raise
 
-    def write(self, event: Event) -> None:
-        """Append one event."""
-        tracepoint = self._tracepoints[type(event)]
-        self._put(
-            f"{TASK:>16}-{FIRST_PID + PIDS_A_VM * event.vm + event.vcpu:<5d} "
-            f"[{self._cpu_of(event.vm, event.vcpu):03d}] "
-            f"{tracepoint.flags} {event.host_tsc:12d}: {tracepoint.name}: {tracepoint.text(event)}\n"
-        )
+    def write(
+        self, event: Event, *, task: str = TASK, tid: int | None = None, cpu: int | None = None
+    ) -> None:
+        """Append one event; who made it is the event's vCPU, unless it is said."""
+        if type(event) is Lost:
+            self._put(_lost(event))
+            return
+        flags, name, forms = self._forms[type(event)]
+        if tid is None:
+            tid = FIRST_PID + PIDS_A_VM * event.vm + event.vcpu
+        if cpu is None:
+            cpu = self._cpu_of(event.vm, event.vcpu)
+        head = f"{task:>16}-{tid:<{self._pid_width}d} [{cpu:03d}] {flags} {event.host_tsc:12d}: {name}: "
+        vm = event.vm > 0
+        self._put(f"{head}{forms[vm].write(event)}\n")
         self._written += 1
+        if type(event) is TimerInterrupt:
+            self._put(f"{head}{self._handler[vm].write(event)}\n")
+            self._written += 1
 
     def write_all(self, events: Iterable[Event]) -> None:
         """Append events in their order."""
@@ -140,36 +154,11 @@ class FtraceTextWriter:
         except OSError as error:
             raise _cannot_write(self._path, error) from None
 
-    def _handler_marker(self, e: TimerInterrupt) -> str:
-        return (
-            f"{_marker(e)} handler tsc={e.handler_tsc} deadline={e.deadline_tsc} insns={e.instructions}"
-            f" wait_ns={cycles_as_ns(e.wait_cycles, self._host_khz)}"
-        )
 
-
-def _start_marker(e: VcpuStart) -> str:
-    # The offset is signed as debugfs prints it (tsc-offset).
-    return (
-        f"{_marker(e)} start khz={e.tsc_khz} ratio={e.tsc_ratio} frac={e.frac_bits}"
-        f" offset={to_s64(e.tsc_offset)} profile={e.profile} advance={e.advance_ns}"
-    )
-
-
-def _advance_marker(e: AdvanceSample) -> str:
-    return f"{_marker(e)} advance_ns={e.advance_ns}"
-
-
-def _remote_eoi_marker(e: RemoteEoi) -> str:
-    return f"{_marker(e)} remote_eoi vector={e.vector}"
-
-
-def _smi_marker(e: SmiIgnored) -> str:
-    return f"{_marker(e)} smi_ignored"
-
-
-def _marker(event: Event) -> str:
-    vm = f"vm={event.vm} " if event.vm else ""
-    return f"vlapic: {vm}vcpu={event.vcpu}"
+def _lost(event: Lost) -> str:
+    """`trace_printk_seq`'s line for events that a CPU's buffer had no room for."""
+    events = f"{event.events} " if event.events else ""
+    return f"CPU:{event.cpu} [LOST {events}EVENTS]\n"
 
 
 def _cannot_write(path: object, error: OSError) -> OutputError:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -119,7 +120,7 @@ class Batch:
         """The places in this batch of the events of one class."""
         return np.flatnonzero(self.codes == EVENT_CODES[event_type])
 
-    @property
+    @cached_property
     def times(self) -> Array:
         """`host_tsc` of every event, in order; u8."""
         times = np.zeros(len(self), "<u8")

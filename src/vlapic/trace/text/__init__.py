@@ -1,0 +1,1 @@
+"""Traces as text: what tracefs, `trace-cmd report` and `perf script` print, read many lines at a time."""

@@ -1,0 +1,244 @@
+"""What stands before an event: task, thread, CPU, time and name, of many lines at once.
+
+tracefs and `trace-cmd report` print
+
+     CPU 0/KVM-5001    [003] d..1.   8296364487: kvm_entry: vcpu 0
+     CPU 0/KVM-5001  (   4990) [003] d..1.  12.345678: kvm_entry: vcpu 0
+
+(the process only with record-tgid, the flags only with latency columns), perf script
+
+     CPU 0/KVM  5001/5002  [003]    12.345678:      kvm:kvm_entry: vcpu 0
+
+A line is read from its time backwards and forwards: the first number that a colon and a space follow is the
+time, the last bracket before it closes the CPU. A line for which that does not come out is read by a regular
+expression, which knows more (hexadecimal times, `trace-cmd report -l`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vlapic.trace.text.words import PAD_BEFORE, Text, decimals_before, spaces_at, spaces_before
+
+Array = npt.NDArray[Any]
+
+#: More than stands between the CPU and the time.
+_FLAGS_AND_BLANKS = 32
+#: How much of a line that needs the regular expression may stand before what the event says.
+_HEAD = 300
+
+#: `tgids` where a line does not say the process.
+NO_TGID = -1
+
+_LINE = re.compile(
+    rb"""[ \t]* (?P<comm>\S.*?|)
+    (?: - (?P<tid>\d{1,9}) [ ]+ (?: \( [ ]* (?P<tgid>\d{1,9}|-+) \) [ ]+ )?
+      (?: \[ (?P<cpu>\d{1,4}) \] (?: [ ]+ [^\s:]{4,6} )? | (?P<cpu_l>\d{1,4}) [^\s:\d] [^\s:]{3,5} )
+    | [ ]+ (?: (?P<tgid_p>\d{1,9}) / )? (?P<tid_p>\d{1,9}) [ ]+ \[ (?P<cpu_p>\d{1,4}) \]
+      (?: [ ]+ [^\s:]{4,6} )? )
+    [ ]+ (?: 0x (?P<hex>[0-9a-fA-F]{1,16}) | (?P<whole>\d{1,20}) (?: \. (?P<part>\d{6}|\d{9}) )? )
+    (?: us [ ]? [!+#*@$]? )? [ ]? : [ ]+
+    (?: [\w-]+ : (?=[\w-]+:) )? (?P<name>[^\s:]+) : (?=[\s]|\Z) [ ]*""",
+    re.VERBOSE | re.DOTALL,
+)
+
+
+@dataclass
+class Lines:
+    """The lines of a stretch of text.
+
+    Attributes:
+        starts, ends: where each stands, without its newline and what blank space is before that.
+        read: whether it is an event; the rest means something only then.
+        times: cycles, or ns where the time has a point.
+        in_ns: whether it has.
+        cpus, tids, tgids: `NO_TGID` where none is told.
+        comm_ends: where the task's name ends, which begins the line.
+        name_starts, name_ends: where the event's name stands, without its system.
+        text_starts: where what the event says begins; it goes on to the line's end.
+    """
+
+    starts: Array
+    ends: Array
+    read: Array
+    times: Array
+    in_ns: Array
+    cpus: Array
+    tids: Array
+    tgids: Array
+    comm_ends: Array
+    name_starts: Array
+    name_ends: Array
+    text_starts: Array
+
+
+def read_lines(text: Text) -> Lines:
+    """Read every line; those that end in no newline among them."""
+    starts, ends = _split(text)
+    lines = _read(text, starts, ends)
+    for row in np.flatnonzero(~lines.read & (starts < ends)).tolist():
+        _read_one(text, lines, row)
+    return lines
+
+
+def _split(text: Text) -> tuple[Array, Array]:
+    newlines = text.positions(ord("\n"))
+    if text.end > PAD_BEFORE and text.raw[text.end - 1] != ord("\n"):
+        newlines = np.append(newlines, text.end)
+    starts = np.empty_like(newlines)
+    starts[:1] = PAD_BEFORE
+    starts[1:] = newlines[:-1] + 1
+    ends = newlines
+    blank = np.flatnonzero((text.bytes[ends - 1] == ord(" ")) | (text.bytes[ends - 1] == ord("\r")))
+    for row in blank.tolist():
+        ends[row] = starts[row] + len(text.cut(starts[row], ends[row]).rstrip(b" \r"))
+    return starts, ends
+
+
+def _read(text: Text, starts: Array, ends: Array) -> Lines:
+    chars = text.bytes
+    colons = text.positions(ord(":"))
+    brackets = text.positions(ord("]"))
+    before = chars[colons - 1]
+    of_times = np.flatnonzero((chars[colons + 1] == ord(" ")) & (before >= ord("0")) & (before <= ord("9")))
+    # One more than there are, in the padding, so that every search finds something.
+    nowhere = text.end
+    colons = np.append(colons, [nowhere, nowhere])
+    of_times = np.append(of_times, len(colons) - 2)
+    brackets = np.append(brackets, nowhere)
+    if not len(starts):
+        nothing = np.zeros(0, np.int64)
+        return Lines(
+            *(nothing, nothing, nothing.astype(bool), nothing.astype("<u8"), nothing.astype(bool)),
+            *(nothing, nothing, nothing, nothing, nothing, nothing, nothing),
+        )
+
+    which = of_times[np.searchsorted(colons[of_times], starts)]
+    time_ends = colons[which]
+    read = time_ends < ends
+    time_ends = np.where(read, time_ends, starts)
+
+    times, digits = decimals_before(text, time_ends)
+    time_starts = time_ends - digits
+    in_ns = chars[time_starts - 1] == ord(".")
+    parted = np.flatnonzero(in_ns)
+    if len(parted):
+        seconds, more = decimals_before(text, time_starts[parted] - 1)
+        fraction = times[parted] * np.where(digits[parted] == 9, 1, 1000).astype(np.uint64)
+        times[parted] = seconds * np.uint64(1_000_000_000) + fraction
+        read[parted] &= ((digits[parted] == 6) | (digits[parted] == 9)) & (more > 0) & (more < 11)
+        time_starts[parted] -= 1 + more
+    read &= (digits > 0) & (digits < 20) & (chars[time_starts - 1] == ord(" "))
+
+    closing = brackets[np.searchsorted(brackets, time_starts) - 1]
+    read &= (closing > starts) & (closing < time_starts)
+    closing = np.where(read, closing, starts)
+    cpus, digits = decimals_before(text, closing)
+    opening = closing - digits - 1
+    read &= (digits > 0) & (digits < 5) & (chars[opening] == ord("[")) & (opening > starts)
+    # The latency flags and blanks, no more.
+    read &= (time_starts - closing < _FLAGS_AND_BLANKS) & (chars[closing + 1] == ord(" "))
+
+    opening = np.where(read, opening, starts)
+    task_ends = opening - spaces_before(text, opening)
+    tgids = np.full(len(starts), NO_TGID, np.int64)
+    with_tgid = np.flatnonzero(read & (chars[task_ends - 1] == ord(")")))
+    if len(with_tgid):
+        task_ends[with_tgid], tgids[with_tgid] = _processes(text, task_ends[with_tgid] - 1)
+    tids, digits = decimals_before(text, task_ends)
+    comm_ends = task_ends - digits - 1
+    read &= (digits > 0) & (digits < 10) & (comm_ends >= starts)
+    dash = chars[comm_ends]
+    # perf's lines have a blank there, or the process and a slash.
+    slash = np.flatnonzero(read & (dash == ord("/")))
+    if len(slash):
+        tgids[slash], digits = decimals_before(text, comm_ends[slash])
+        read[slash] &= (digits > 0) & (digits < 10)
+        comm_ends[slash] -= digits + 1
+        dash = chars[comm_ends]
+    read &= (dash == ord("-")) | (dash == ord(" "))
+
+    name_starts = _after_spaces(text, time_ends + 1)
+    name_ends = colons[which + 1]
+    with_system = np.flatnonzero((name_ends < ends) & (chars[name_ends + 1] > ord(" ")))
+    with_system = with_system[colons[which[with_system] + 2] < ends[with_system]]
+    if len(with_system):
+        after = colons[np.minimum(which[with_system] + 2, len(colons) - 1)]
+        closed = chars[after + 1] <= ord(" ")
+        with_system, after = with_system[closed], after[closed]
+        name_starts[with_system] = name_ends[with_system] + 1
+        name_ends[with_system] = after
+    read &= (name_ends < ends + 1) & (name_ends > name_starts)
+    name_ends = np.where(read, np.minimum(name_ends, ends), starts)
+    name_starts = np.where(read, name_starts, starts)
+    text_starts = np.minimum(name_ends + 1, ends)
+    text_starts = np.minimum(_after_spaces(text, text_starts), ends)
+    return Lines(
+        starts,
+        ends,
+        read,
+        times,
+        in_ns,
+        cpus.view(np.int64),
+        tids.view(np.int64),
+        tgids,
+        comm_ends,
+        name_starts,
+        name_ends,
+        text_starts,
+    )
+
+
+def _after_spaces(text: Text, starts: Array) -> Array:
+    """Where the spaces at these positions end; there is mostly one."""
+    after: Array = starts + (text.bytes[starts] == ord(" "))
+    more = np.flatnonzero(text.bytes[after] == ord(" "))
+    if len(more):
+        after[more] += spaces_at(text, after[more])
+    return after
+
+
+def _processes(text: Text, ends: Array) -> tuple[Array, Array]:
+    """Where tasks end before `(  123)`, which ends here, and the process in it (`NO_TGID` for dashes)."""
+    tgids, digits = decimals_before(text, ends)
+    starts = ends - digits
+    starts = starts - spaces_before(text, starts)
+    told = (digits > 0) & (digits < 10) & (text.bytes[starts - 1] == ord("("))
+    for row in np.flatnonzero(~told).tolist():
+        starts[row] = text.raw.rfind(b"(", 0, ends[row]) + 1
+    starts = starts - 1
+    return starts - spaces_before(text, starts), np.where(told, tgids.astype(np.int64), NO_TGID)
+
+
+def _read_one(text: Text, lines: Lines, row: int) -> None:
+    """Read a line by the regular expression."""
+    start = int(lines.starts[row])
+    end = int(lines.ends[row])
+    match = _LINE.match(text.cut(start, min(end, start + _HEAD)))
+    if match is None:
+        return
+    tid = match["tid"] or match["tid_p"]
+    tgid = match["tgid"] or match["tgid_p"]
+    part = match["part"]
+    if match["hex"]:
+        time = int(match["hex"], 16)
+    elif part:
+        time = int(match["whole"]) * 1_000_000_000 + int(part.ljust(9, b"0"))
+    else:
+        time = int(match["whole"])
+    if time >> 64:
+        return
+    lines.read[row] = True
+    lines.times[row] = time
+    lines.in_ns[row] = part is not None
+    lines.cpus[row] = int(match["cpu"] or match["cpu_l"] or match["cpu_p"])
+    lines.tids[row] = int(tid)
+    lines.tgids[row] = int(tgid) if tgid and tgid.isdigit() else NO_TGID
+    lines.comm_ends[row] = start + match.end("comm")
+    lines.name_starts[row], lines.name_ends[row] = (start + at for at in match.span("name"))
+    lines.text_starts[row] = min(start + match.end(), end)

@@ -1,0 +1,307 @@
+"""Text traces: read stretch by stretch, each line's event found by its name and read by its forms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from vlapic.events import (
+    EVENT_CODES,
+    NO_VCPU,
+    Entry,
+    Exit,
+    HvTimerState,
+    Lost,
+    Table,
+    TimerInterrupt,
+    TscOffset,
+    WaitLapicExpire,
+)
+from vlapic.trace.compressed import Pieces
+from vlapic.trace.markers import HANDLERS, MARKER_NAMES, MARKERS
+from vlapic.trace.reader import Batch, Clock, TraceReader, in_time_order
+from vlapic.trace.text.asides import read_aside
+from vlapic.trace.text.lines import Lines, read_lines
+from vlapic.trace.text.names import Names
+from vlapic.trace.text.payload import Part, Payload
+from vlapic.trace.text.words import Text, starts_with
+from vlapic.trace.tracepoints import TRACEPOINTS
+
+Array = npt.NDArray[Any]
+
+#: Text that is read at a time; measured, larger ones leave the cache.
+STRETCH = 4 << 20
+#: Longest line; what is longer is cut into lines of no meaning.
+LONGEST_LINE = 1 << 20
+
+#: Events that only a vCPU's own thread makes, with its number; then one that another thread may make.
+_EVIDENCE = (Entry, WaitLapicExpire, Exit, HvTimerState)
+_WEAK_EVIDENCE = (TscOffset,)
+
+
+class TextReader(TraceReader):
+    """A text trace: what tracefs, `trace-cmd report` or `perf script` printed, or vlapic wrote."""
+
+    def __init__(
+        self, path: str, open_source: Callable[[], BinaryIO | Pieces], form: str = "ftrace text"
+    ) -> None:
+        """Take a file to be read.
+
+        Args:
+            path: its name, for messages.
+            open_source: opens its text anew.
+            form: what it is, for people.
+        """
+        self._open_source = open_source
+        names = [point.name for point in TRACEPOINTS]
+        self._names = Names([*names, *MARKER_NAMES])
+        self._first_marker = len(names)
+        self._others = len(names) + len(MARKER_NAMES)
+        super().__init__(path, form)
+
+    def begin(self) -> None:
+        super().begin()
+        self._payloads = [
+            Payload([(point.event_type, form) for form in point.line_forms]) for point in TRACEPOINTS
+        ]
+        self._markers = Payload(list(MARKERS))
+        self._line_number = 0
+        self._last_time = 0
+        # Whether the last line so far was that of an interrupt.
+        self._interrupt_told = False
+
+    def batches(self) -> Iterator[Batch]:
+        self.begin()
+        return in_time_order(self._stretches(), self.facts)
+
+    def probe(self) -> int:
+        """Read the first stretch that has events for what it tells of the file.
+
+        Returns:
+            How many lines of it are events, ours or not.
+        """
+        self.begin()
+        for text, lines, _ in self._read_all():
+            first = np.flatnonzero(lines.read)[:1]
+            if len(first):
+                self.form = _form_of(text, lines, int(first[0]))
+                return int(np.count_nonzero(lines.read))
+        return 0
+
+    def _stretches(self) -> Iterator[Batch]:
+        return (batch for _, _, batch in self._read_all())
+
+    def _read_all(self) -> Iterator[tuple[Text, Lines, Batch]]:
+        """Each stretch of whole lines; its text is there until the next one."""
+        text = Text(room=STRETCH + LONGEST_LINE)
+        left = b""
+        with self._open_source() as source:
+            while fresh := source.read(STRETCH):
+                cut = fresh.rfind(b"\n") + 1
+                if not cut and len(left) + len(fresh) < LONGEST_LINE:
+                    left += fresh
+                    continue
+                # A line that is longer than any is damaged; what of it does not fit is left out.
+                text.put(left, memoryview(fresh)[: cut or len(fresh)])
+                left = fresh[cut:][:LONGEST_LINE] if cut else b""
+                yield text, *self._read_stretch(text, last=False)
+            damage = getattr(source, "damage", None)
+            if left or damage:
+                text.put(left)
+                yield text, *self._read_stretch(text, last=True, damage=damage)
+
+    def _read_stretch(self, text: Text, *, last: bool, damage: str | None = None) -> tuple[Lines, Batch]:
+        lines = read_lines(text)
+        count = len(lines.starts)
+        self._find_clock(lines)
+        lines.read &= lines.in_ns == (self.clock is Clock.NS)
+        unfinished = count - 1 if last and text.unfinished else -1
+        rows = np.flatnonzero(lines.read)
+        self._note_threads(text, lines, rows)
+        parts, failed = self._read_payloads(text, lines, rows, unfinished)
+        self._find_vcpus(parts, lines)
+        losses = self._read_asides(text, lines, failed, unfinished)
+        if damage is not None:
+            losses.append((count, Lost(0, NO_VCPU, NO_VCPU, NO_VCPU, 0, damage, self._line_number + count)))
+        batch = self._batch(parts, lines, losses)
+        self._line_number += count
+        return lines, batch
+
+    def _find_clock(self, lines: Lines) -> None:
+        if self.clock is Clock.UNKNOWN and lines.read.any():
+            in_ns = np.count_nonzero(lines.in_ns & lines.read) * 2 > np.count_nonzero(lines.read)
+            self.clock = Clock.NS if in_ns else Clock.TSC
+
+    def _note_threads(self, text: Text, lines: Lines, rows: Array) -> None:
+        if not len(rows):
+            return
+        tids = lines.tids[rows]
+        changes = np.append(0, np.flatnonzero(tids[1:] != tids[:-1]) + 1)
+        _, first = np.unique(tids[changes], return_index=True)
+        for row in rows[changes[first]].tolist():
+            comm = text.cut(int(lines.starts[row]), int(lines.comm_ends[row])).strip()
+            tgid = int(lines.tgids[row])
+            self.threads.note(
+                int(lines.tids[row]),
+                "" if comm == b"<...>" else comm[:64].decode(errors="backslashreplace"),
+                None if tgid < 0 else tgid,
+            )
+
+    def _read_payloads(
+        self, text: Text, lines: Lines, rows: Array, unfinished: int
+    ) -> tuple[list[Part], list[Array]]:
+        """What the events say that are ours; and the lines that should be and are not."""
+        names = self._names.numbers_of(text, lines.name_starts[rows], lines.name_ends[rows])
+        counts = np.bincount(names, minlength=self._others)
+        parts: list[Part] = []
+        failed: list[Array] = []
+        for number, payload in enumerate(self._payloads):
+            if counts[number]:
+                mine = rows[names == number]
+                failed.append(payload.read(text, mine, lines.text_starts[mine], lines.ends[mine], unfinished))
+                parts += payload.parts
+        marked = rows[(names >= self._first_marker) & (names < self._others)]
+        if len(marked):
+            starts = _skip_function(text, lines.text_starts[marked], lines.ends[marked])
+            other = self._markers.read(text, marked, starts, lines.ends[marked], unfinished)
+            parts += self._without_doubles(self._markers.parts, len(lines.starts))
+            if len(other):
+                self.passed_over["tracing_mark_write"] += len(other)
+        for number in np.flatnonzero(counts[self._others :]).tolist():
+            self.passed_over[self._names.names[self._others + number]] += int(counts[self._others + number])
+        return parts, failed
+
+    def _without_doubles(self, parts: list[Part], count: int) -> list[Part]:
+        """Leave out handlers' lines that follow the line of the same interrupt."""
+        told = np.zeros(count + 1, bool)
+        told[0] = self._interrupt_told
+        for part in parts:
+            if part.event_type is TimerInterrupt and part.form not in HANDLERS:
+                told[part.lines + 1] = True
+        self._interrupt_told = bool(told[count])
+        for part in parts:
+            if part.form in HANDLERS:
+                fresh = ~told[part.lines]
+                part.lines, part.rows = part.lines[fresh], part.rows[fresh]
+        return parts
+
+    def _find_vcpus(self, parts: list[Part], lines: Lines) -> None:
+        """Learn which threads are vCPUs."""
+        for part in parts:
+            if _is_own(part):
+                for tid, vm, vcpu in _who(part, lines):
+                    self.threads.is_vcpu_of(tid, vm, vcpu)
+        for kinds in (_EVIDENCE, _WEAK_EVIDENCE):
+            for part in parts:
+                if part.event_type in kinds and "vcpu" in part.form.stored:
+                    for tid, _, vcpu in _who(part, lines):
+                        self.threads.is_vcpu(tid, vcpu)
+
+    def _read_asides(
+        self, text: Text, lines: Lines, failed: list[Array], unfinished: int
+    ) -> list[tuple[int, Lost]]:
+        """What lines that are no events tell, and what is lost, each with its line."""
+        losses: list[tuple[int, Lost]] = []
+        damaged = [row for rows in failed for row in rows.tolist()]
+        for row in np.flatnonzero(~lines.read & (lines.starts < lines.ends)).tolist():
+            number = self._line_number + row + 1
+            found = read_aside(text.cut(int(lines.starts[row]), int(lines.ends[row])), number, self.facts)
+            if found is None:
+                damaged.append(row)
+            else:
+                losses += [(row, lost) for lost in found]
+        if unfinished >= 0 and lines.starts[unfinished] == lines.ends[unfinished]:
+            damaged.append(unfinished)
+        if unfinished in damaged:
+            damaged.remove(unfinished)
+            number = self._line_number + unfinished + 1
+            losses.append((unfinished, Lost(0, NO_VCPU, NO_VCPU, NO_VCPU, 1, "unfinished", number)))
+        if damaged:
+            first = min(damaged)
+            number = self._line_number + first + 1
+            losses.append((first, Lost(0, NO_VCPU, NO_VCPU, NO_VCPU, len(damaged), "damaged", number)))
+        return losses
+
+    def _batch(self, parts: list[Part], lines: Lines, losses: list[tuple[int, Lost]]) -> Batch:
+        """The events of a stretch, with their times, threads and vCPUs."""
+        merged: dict[type[Any], list[tuple[Array, Array]]] = {}
+        for part in parts:
+            tids = lines.tids[part.lines].astype("<u4")
+            vms, vcpus = self.threads.vcpus_of(tids)
+            stored = part.form.stored
+            part.rows["host_tsc"] = lines.times[part.lines]
+            if not _is_own(part):
+                part.rows["vm"] = vms
+            if "vcpu" not in stored:
+                part.rows["vcpu"] = vcpus
+            merged.setdefault(part.event_type, []).append((part.lines, part.rows))
+        places = len(lines.starts) + 1
+        codes = np.full(places, 255, np.uint8)
+        if losses:
+            losses.sort(key=lambda loss: loss[0])
+            merged[Lost] = [self._lost_rows(lines, losses, codes)]
+        tables: dict[type[Any], Table[Any]] = {}
+        for event_type, pieces in merged.items():
+            at = np.concatenate([piece[0] for piece in pieces])
+            rows = np.concatenate([piece[1] for piece in pieces])
+            if len(pieces) > 1:
+                order = np.argsort(at, kind="stable")
+                at, rows = at[order], rows[order]
+            codes[at] = EVENT_CODES[event_type]
+            tables[event_type] = Table(event_type, rows)
+        present = np.flatnonzero(codes != 255)
+        # Where a file ends too early is behind its last line.
+        cpus, tids = np.append(lines.cpus, 0), np.append(lines.tids, 0)
+        batch = Batch(codes[present], cpus[present].astype("<u2"), tids[present].astype("<u4"), tables)
+        if len(present):
+            self._last_time = int(batch.times[-1])
+        return batch
+
+    def _lost_rows(self, lines: Lines, losses: list[tuple[int, Lost]], codes: Array) -> tuple[Array, Array]:
+        """Losses as rows, with the time of the last event before each."""
+        read = np.flatnonzero(lines.read)
+        at = np.array([row for row, _ in losses])
+        before = np.searchsorted(read, at) - 1
+        timed = []
+        for (_, lost), place in zip(losses, before.tolist(), strict=True):
+            time = int(lines.times[read[place]]) if place >= 0 else self._last_time
+            timed.append(lost._replace(host_tsc=time))
+        self.lost += timed
+        return at, Table.of(Lost, timed).rows
+
+
+def _is_own(part: Part) -> bool:
+    """Whether a marker of vlapic's own says which vCPU of which VM it is."""
+    return part.form.text.startswith("vlapic:")
+
+
+def _who(part: Part, lines: Lines) -> Iterator[tuple[int, int, int]]:
+    """Each thread of a part's lines once, with the VM and the vCPU that its line says."""
+    tids = lines.tids[part.lines]
+    _, first = np.unique(tids, return_index=True)
+    chosen = part.rows[first]
+    return zip(tids[first].tolist(), chosen["vm"].tolist(), chosen["vcpu"].tolist(), strict=True)
+
+
+def _skip_function(text: Text, starts: Array, ends: Array) -> Array:
+    """Where markers begin, behind the function that wrote them, if that is told."""
+    named = starts_with(text, starts, b"tracing_mark_write: ")
+    starts = starts + named * len(b"tracing_mark_write: ")
+    plain = starts_with(text, starts, b"vlapic: ") | starts_with(text, starts, b"LAB ")
+    for row in np.flatnonzero(~plain).tolist():
+        colon = text.raw.find(b": ", starts[row], min(ends[row], starts[row] + 80))
+        if colon >= 0 and text.raw.startswith((b"vlapic: ", b"LAB "), colon + 2):
+            starts[row] = colon + 2
+    return starts
+
+
+def _form_of(text: Text, lines: Lines, row: int) -> str:
+    """Who printed a line: each leaves other blanks."""
+    if text.raw[lines.comm_ends[row]] == ord(" ") or text.raw[lines.name_starts[row] - 1] == ord(":"):
+        return "perf script text"
+    if lines.name_ends[row] + 2 < lines.text_starts[row]:
+        return "trace-cmd report text"
+    return "ftrace text"
