@@ -287,6 +287,14 @@ def test_what_a_printer_says_is_lost_is_an_event_at_its_place(line, cpu, events,
     assert trace.lost == [lost]
 
 
+def test_what_is_none_of_ours_is_passed_over_and_counted_by_name(tmp_path):
+    others = ["timer:timer_start: x", "kvm_fpu: load", "do_fork <-sys_clone", "kvm_fpu: unload", "bprint:"]
+    lines = [f" x-5 [000] d..1. 6: {other}\n" for other in others]
+    trace = opened(tmp_path, entry(5) + "".join(lines))
+    assert len(list(trace.events())) == 1
+    assert trace.passed_over == {"timer_start": 1, "kvm_fpu": 2, "do_fork": 1, "bprint": 1}
+
+
 def test_a_buffer_that_was_not_overrun_lost_nothing(tmp_path):
     trace = opened(tmp_path, "# entries-in-buffer/entries-written: 250/250   #P:4\n" + entry(5))
     assert [type(event) for event in trace.events()] == [Entry]

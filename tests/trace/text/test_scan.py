@@ -58,7 +58,7 @@ def damaged(draw, text):
 def test_what_is_scanned_is_what_the_form_reads(name, form):
     whole = text_of(form)
 
-    @settings(max_examples=40)
+    @settings(max_examples=20)
     @given(st.lists(st.one_of(whole, whole, damaged(whole)), min_size=1, max_size=6))
     def check(texts):
         scanned = scan(form, *lines_of(texts))

@@ -11,7 +11,7 @@ tracefs and `trace-cmd report` print
 
 A line is read from its time backwards and forwards: the first number that a colon and a space follow is the
 time, the last bracket before it closes the CPU. A line for which that does not come out is read by a regular
-expression, which knows more (hexadecimal times, `trace-cmd report -l`).
+expression, which knows more: hexadecimal times, `trace-cmd report -l`, the function tracer's `name <-caller`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _LINE = re.compile(
       (?: [ ]+ [^\s:]{4,6} )? )
     [ ]+ (?: 0x (?P<hex>[0-9a-fA-F]{1,16}) | (?P<whole>\d{1,20}) (?: \. (?P<part>\d{6}|\d{9}) )? )
     (?: us [ ]? [!+#*@$]? )? [ ]? : [ ]+
-    (?: [\w-]+ : (?=[\w-]+:) )? (?P<name>[^\s:]+) : (?=[\s]|\Z) [ ]*""",
+    (?: [\w-]+ : (?=[\w-]+:) )? (?P<name>[^\s:]+) (?: : (?=\s|\Z) | [ ] (?=<-) ) [ ]*""",
     re.VERBOSE | re.DOTALL,
 )
 
@@ -173,7 +173,7 @@ def _read(text: Text, starts: Array, ends: Array) -> Lines:
         with_system, after = with_system[closed], after[closed]
         name_starts[with_system] = name_ends[with_system] + 1
         name_ends[with_system] = after
-    read &= (name_ends < ends + 1) & (name_ends > name_starts)
+    read &= (name_ends < ends) & (name_ends > name_starts)
     name_ends = np.where(read, np.minimum(name_ends, ends), starts)
     name_starts = np.where(read, name_starts, starts)
     text_starts = np.minimum(name_ends + 1, ends)
