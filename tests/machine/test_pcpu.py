@@ -7,7 +7,7 @@ import statistics
 import pytest
 
 from tests.machine.machines import DEADLINE_MSR, SVR, VECTOR, end_of_interrupt, halting, set_up, spinning
-from vlapic.events import Entry, HvTimerState, TimerInterrupt
+from vlapic.events import Entry, HvTimerState, InjectVirq, TimerInterrupt
 from vlapic.machine import scheduler
 from vlapic.machine.host import Host, ModuleParameters
 from vlapic.machine.hostmodel import DEFAULT, Burst, Cost, constant, constant_model
@@ -178,6 +178,37 @@ def test_a_message_to_a_vcpu_on_the_same_cpu_comes_at_its_turn():
     assert not scheduler.run(vm.vcpus, lambda: vm.ports.exit_value is not None, 100_000)
     # The first finds the sender past its slice; one interrupt stands for the three that come in the next.
     assert vm.vcpus[1].engine.handled == [VECTOR] * 2
+    assert vm.vcpus[1].sleeping
+
+
+def test_a_message_that_wakes_a_vcpu_up_gives_it_a_whole_turn():
+    def computes(cpu):
+        yield from sleeps_once(cpu)
+        yield 3 * SLICE
+        yield cpu.out(0xF4, 0)
+
+    def asks(cpu):
+        yield cpu.store(SVR, 0x1FF)
+        yield 2 * SLICE
+        yield cpu.store(ICR, OTHERS | VECTOR)
+        while True:
+            yield 1000
+
+    events = []
+    host = Host(model=host_model(), pcpus=1, on_event=events.append)
+    vm = host.create_vm()
+    for guest in (asks, computes):
+        vm.create_vcpu(lambda tsc, guest=guest: ScriptedEngine(tsc, guest, end_of_interrupt))
+    assert not scheduler.run(vm.vcpus, lambda: vm.ports.exit_value is not None, 100_000)
+    (woken,) = [event.host_tsc for event in events if isinstance(event, InjectVirq)]
+    back = next(e.host_tsc for e in events if isinstance(e, Entry) and e.vcpu == 0 and e.host_tsc > woken)
+    assert SLICE - OWN_WAY < back - woken < SLICE + OWN_WAY
+
+
+def sleeps_once(cpu):
+    yield cpu.store(SVR, 0x1FF)
+    cpu.interrupts_enabled = True
+    yield cpu.hlt()
 
 
 def sleeps(cpu):

@@ -155,7 +155,7 @@ class Vcpu:
         if self._entered is not None:
             self._run_guest(*self._entered, horizon)
         else:
-            if self.inbox:
+            if self.inbox and not (self.sleeping and self.halted):
                 self._take_messages()
             if self.failure is not None:
                 return
@@ -163,7 +163,7 @@ class Vcpu:
                 self.sleeping = True
                 if not self.cpu.shared:
                     self.clock.sleep()
-            elif self.halted and not self._runnable():
+            elif self.halted and (self.sleeping or not self._runnable()):
                 self._block()
             else:
                 self.halted = False
