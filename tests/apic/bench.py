@@ -80,6 +80,9 @@ class Apic(Bench):
         if mode != "xapic":
             self.lapic.write_base(r.APIC_BASE_DEFAULT | MODE_BITS[mode])
 
+    def inject_timer(self):
+        self.lapic.inject_timer()
+
     def trace_accept_irq(self, vector, mode, level):
         self.accepted.append((mode, vector, level))
 

@@ -12,18 +12,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.apic.world import a_world
+from vlapic.profiles import SERIES, V5_0, V5_1, V5_2, V5_3, V5_4, V5_14, V6_1, V6_12, V6_19
 
+KERNELS = (V5_0, V5_1, V5_2, V5_3, V5_4, V5_14, V6_1, V6_12, V6_19)
 STEPS_A_WORLD = 1_000
 STEPS_WITHOUT_TWIN = 100
 STEPS_WITH_TWIN = 25
 
 
-def walk(seed, steps):
+def walk(seed, steps, **world_of):
     """Take steps at random in one world after another, a while alone and a while beside a twin."""
     source = random.Random(seed)
     taken = 0
     while taken < steps:
-        world = a_world(source)
+        world = a_world(source, **world_of)
         history = []
         try:
             for index in range(STEPS_A_WORLD):
@@ -48,6 +50,19 @@ def walk(seed, steps):
 
 def test_a_short_walk_finds_nothing_amiss():
     walk(seed=2019, steps=20_000)
+
+
+@pytest.mark.parametrize("apicv", [False, True], ids=["", "apicv"])
+@pytest.mark.parametrize("profile", KERNELS, ids=lambda each: each.name)
+def test_a_short_walk_in_any_kernel_finds_nothing_amiss(profile, apicv):
+    walk(seed=2019, steps=2_000, profile=profile, apicv=apicv)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("profile", KERNELS, ids=lambda each: each.name)
+def test_a_long_walk_in_any_kernel_finds_nothing_amiss(profile):
+    walk(seed=5, steps=10_000, profile=profile)
+    walk(seed=6, steps=10_000, profile=profile, apicv=True)
 
 
 @pytest.mark.slow
@@ -76,7 +91,7 @@ class Apics(RuleBasedStateMachine):
 
     @initialize(source=randoms)
     def begin(self, source):
-        self.world = a_world(source)
+        self.world = a_world(source, source.choice((SERIES, *KERNELS)), source.random() < 0.3)
 
     @rule(source=randoms)
     def step(self, source):
