@@ -23,6 +23,9 @@ __all__ = ["Batch", "Clock", "Thread", "Threads", "TraceFacts", "TraceReader", "
 #: What is said of a file that is nothing of all this.
 KNOWN = "the text of tracefs, `trace-cmd report` or `perf script`, and trace.dat"
 
+#: What a trace.dat begins with.
+DAT_MAGIC = b"\x17\x08\x44tracing"
+
 _SHOWN = 40
 
 
@@ -37,6 +40,10 @@ def open_trace(path: str | os.PathLike[str]) -> TraceReader:
         head = file.read(64)
     if not head:
         raise TraceError(f"the trace {name!r} is empty; expected {KNOWN}")
+    if head.startswith(DAT_MAGIC):
+        from vlapic.trace.dat import open_dat
+
+        return open_dat(name)
     reader = TextReader(name, partial(open_file, name))
     if not reader.probe():
         seen = head[:_SHOWN].decode(errors="backslashreplace").splitlines() or [""]

@@ -1,0 +1,163 @@
+"""The reader of trace.dat: a file in, batches of events out."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+
+from vlapic.errors import TraceError
+from vlapic.events import NO_VCPU
+from vlapic.trace.compressed import Pieces, open_file
+from vlapic.trace.dat.batch import BatchMaker
+from vlapic.trace.dat.compression import decompressor
+from vlapic.trace.dat.container import Buffer, CpuData, Damage
+from vlapic.trace.dat.merge import STRETCH_BYTES, Loss, Stream, in_order, only_losses
+from vlapic.trace.dat.pages import PageLayout
+from vlapic.trace.dat.sources import plain_pages, unpacked_pages
+from vlapic.trace.dat.versions import read_container
+from vlapic.trace.reader import Batch, Clock, TraceFacts, TraceReader, TscConversion
+
+#: Trace clocks by what they count; the others count something else, like jiffies or events.
+_NS_CLOCKS = frozenset({"local", "global", "perf", "mono", "mono_raw", "boot", "tai"})
+_TSC_CLOCKS = frozenset({"x86-tsc", "tsc2nsec"})
+
+_COPIED_BYTES = 1 << 20
+
+
+def open_dat(path: str | os.PathLike[str]) -> DatReader:
+    """A trace.dat of version 6 or 7, to be read; it may be compressed as a whole with gzip, xz or zstd.
+
+    Raises:
+        TraceError: it is missing, unreadable, no trace.dat, or of an unknown version or compression.
+    """
+    name = os.fspath(path)
+    with open_file(name) as source:
+        try:
+            if not isinstance(source, Pieces):
+                return DatReader(name, _mapped(source))
+            with tempfile.TemporaryFile() as unpacked:
+                shutil.copyfileobj(source, unpacked, _COPIED_BYTES)
+                unpacked.flush()
+                reader = DatReader(name, _mapped(unpacked))
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise TraceError(
+                f"cannot read the trace {name!r}: {reason}; give a file that can be read"
+            ) from None
+        if source.damage is not None:
+            reader.container.damage.append(Damage(f"{source.damage} compression", len(reader.data)))
+    return reader
+
+
+def _mapped(file: BinaryIO) -> memoryview:
+    """A file's bytes, which are not read before they are used."""
+    size = os.fstat(file.fileno()).st_size
+    return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)) if size else memoryview(b"")
+
+
+class DatReader(TraceReader):
+    """Events of a trace.dat, decoded by the formats that it carries itself.
+
+    Time stamps are the file's own: cycles where the trace clock was the TSC; else ns, with what options DATE
+    and OFFSET add to them. Times of a guest that trace-cmd recorded together with its host are the guest's.
+
+    Attributes:
+        container: what the file says beside its events.
+        data: the whole file.
+    """
+
+    def __init__(self, path: str, data: memoryview) -> None:
+        """Begin to read.
+
+        Args:
+            path: the file's name, for messages.
+            data: the whole file.
+
+        Raises:
+            TraceError: as `open_dat`.
+        """
+        self.container = read_container(data, path)
+        super().__init__(path, f"trace.dat {self.container.version}")
+        clock = self.container.clock
+        self.clock = Clock.TSC if clock in _TSC_CLOCKS else Clock.NS if clock in _NS_CLOCKS else Clock.UNKNOWN
+        self.data = data
+        self._unpack = decompressor(self.container.compression, path)
+        self._shift_ns = self.container.shift_ns if self.clock is Clock.NS else 0
+        layout = PageLayout.of(self.container.header_page, self.container.order)
+        if layout is None:
+            raise TraceError(f"{path}: its header_page makes no sense; try to copy or record it again")
+        self._layout = layout
+        try:
+            self._maker = BatchMaker(self.container, self._shift_ns)
+        except ValueError as error:
+            raise TraceError(f"{path}: {error}; try to copy or record it again") from None
+        if any(buffer.text for buffer in self.container.buffers) and not self._pages():
+            raise TraceError(
+                f"{path} holds the text of a latency tracer and no events; "
+                "try `trace-cmd report` and read its text"
+            )
+
+    def begin(self) -> None:
+        """Forget what was learnt from the events."""
+        super().begin()
+        container = self.container
+        release = container.uname.split()
+        self.facts = TraceFacts(
+            kernel=release[2] if len(release) > 2 else None,
+            conversion=TscConversion(*container.conversion) if container.conversion else None,
+        )
+        for tid, comm in container.cmdlines.items():
+            self.threads.note(tid, comm)
+        for vm, guest in enumerate(container.guests):
+            for vcpu, tid in guest.items():
+                self.threads.is_vcpu_of(tid, vm, vcpu)
+
+    def batches(self) -> Iterator[Batch]:
+        """The trace from its beginning, in the order of time; first what is damaged of the file itself."""
+        self.begin()
+        self._maker.start(self.threads, self.passed_over, self.lost)
+        end = len(self.data)
+        damage = [
+            Loss(0, NO_VCPU, 0, "unfinished" if found.offset >= end else "damaged", min(found.offset, end))
+            for found in self.container.damage
+        ]
+        if damage:
+            yield self._maker.batch(only_losses(damage))
+        reached = np.uint64(0)
+        for stretch in in_order(self.streams(), self._layout):
+            self.facts.disordered += int(np.count_nonzero(stretch.times < reached))
+            reached = max(reached, stretch.times[-1])
+            batch = self._maker.batch(stretch)
+            if len(batch):
+                yield batch
+
+    def _pages(self) -> list[tuple[Buffer, CpuData]]:
+        """The data that can be walked through, in the order of buffers and CPUs."""
+        smallest = self._layout.data_offset + 8
+        return [
+            (buffer, data)
+            for buffer in self.container.buffers
+            if smallest <= buffer.page_size <= STRETCH_BYTES and buffer.page_size % 4 == 0
+            for data in buffer.cpus
+        ]
+
+    def streams(self) -> list[Stream]:
+        pages = self._pages()
+        file = np.frombuffer(self.data, "u1")
+        streams = []
+        for buffer, data in sorted(pages, key=lambda page: page[0].page_size):
+            size = buffer.page_size
+            at_once = max(STRETCH_BYTES // size // len(pages), 1)
+            source = (
+                unpacked_pages(self.data, data, size, at_once, self._layout, self._unpack)
+                if buffer.compressed
+                else plain_pages(file, data, size, at_once, self._layout)
+            )
+            streams.append(Stream(data.cpu, size, source, plain=not buffer.compressed))
+        return streams
