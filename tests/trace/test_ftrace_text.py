@@ -18,6 +18,7 @@ from vlapic.events import (
     Eoi,
     Event,
     Exit,
+    HrtimerExpire,
     HvTimerState,
     InjectVirq,
     Lost,
@@ -128,6 +129,10 @@ FORMATS = [
     (
         AcceptIrq(**AT, apic_id=0, vector=2, delivery_mode=4, level=True),
         "kvm_apic_accept_irq: apicid 0 vec 2 (NMI|level)",
+    ),
+    (
+        HrtimerExpire(**AT, timer=2, function="apic_timer_fn", now_ns=1_234),
+        "hrtimer_expire_entry: hrtimer=0000000000000002 function=apic_timer_fn now=1234",
     ),
     (InjectVirq(**AT, vector=236), "kvm_inj_virq: irq 236"),
     (WaitLapicExpire(**AT, delta_cycles=-768), "kvm_wait_lapic_expire: vcpu 0: delta -768 (early)"),

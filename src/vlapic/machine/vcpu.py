@@ -26,7 +26,7 @@ from vlapic.machine.hostmodel import Draws
 from vlapic.machine.measure import Measure
 from vlapic.machine.wait_trace import WaitTracer
 from vlapic.rules import Place, ZeroDelta
-from vlapic.tsc import U64, VMX_FRAC_BITS, GuestTsc
+from vlapic.tsc import U64, VMX_FRAC_BITS, GuestTsc, ktime_ns
 
 if TYPE_CHECKING:
     from vlapic.machine.host import Vm
@@ -352,6 +352,10 @@ class Vcpu:
 
     def _hrtimer_fired(self) -> None:
         """The hrtimer's interrupt, with interrupts off until its callback has run."""
+        if self.trace:
+            number = self.vm.index << 16 | self.index
+            now_ns = ktime_ns(self.clock.now, self.vm.host.tsc_khz)
+            self.trace(events.HrtimerExpire(*self.stamp(), number, "apic_timer_fn", now_ns))
         self.clock.elapse(next(self._hrtimer_cycles))
         self.timer.hrtimer_fired()
 
