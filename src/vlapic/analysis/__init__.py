@@ -1,0 +1,1 @@
+"""What events mean: folds over the events of a machine or of a trace."""
