@@ -15,12 +15,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [
-    ROOT / "README.md",
-    ROOT / "docs" / "run.md",
-    ROOT / "docs" / "guests.md",
-    ROOT / "docs" / "hosts.md",
-]
+PAGES = ("run", "guests", "hosts", "compare", "budgets", "completion")
+DOCUMENTS = [ROOT / "README.md", *(ROOT / "docs" / f"{page}.md" for page in PAGES)]
 LEFT_OUT = "..."
 
 #: The ways documents call the command, all of which have to be the one under test.
@@ -112,6 +108,6 @@ def up_to_date(text, folder):
 if __name__ == "__main__":
     import tempfile
 
-    with tempfile.TemporaryDirectory() as folder:
-        for path in DOCUMENTS:
+    for path in DOCUMENTS:
+        with tempfile.TemporaryDirectory() as folder:
             path.write_text(up_to_date(path.read_text(), folder))

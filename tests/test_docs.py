@@ -5,23 +5,39 @@ import re
 import click
 import pytest
 
-from tests.documents import ROOT, commands, run_command, shortened
+from tests.documents import ROOT, commands, programs, run_command, run_program, shortened, write_files
 from vlapic.cli.run import command as run_command_line
 
 RUN = (ROOT / "docs" / "run.md").read_text()
-EXAMPLES = list(commands(RUN))
+#: The pages on commands; others have tests of their own.
+PAGES = ("run", "compare", "budgets", "completion")
+TEXTS = {page: (ROOT / "docs" / f"{page}.md").read_text() for page in PAGES}
+EXAMPLES = [
+    pytest.param(page, example, output, id=f"{page}: {example}")
+    for page, text in TEXTS.items()
+    for example, output in commands(text)
+]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """One folder for all examples of the page: a later one may read what an earlier one wrote."""
-    return tmp_path_factory.mktemp("examples")
+def folders(tmp_path_factory):
+    """A folder for each page, with its files: a later example may read what an earlier one wrote."""
+    made = {page: tmp_path_factory.mktemp(page) for page in PAGES}
+    for page, folder in made.items():
+        write_files(TEXTS[page], folder)
+    return made
 
 
-@pytest.mark.parametrize(("example", "output"), EXAMPLES, ids=[example for example, _ in EXAMPLES])
-def test_an_example_of_the_page_on_run_prints_what_the_page_says(folder, example, output):
+@pytest.mark.parametrize(("page", "example", "output"), EXAMPLES)
+def test_an_example_of_a_page_prints_what_the_page_says(folders, page, example, output):
     # Out of date? python -m tests.documents
-    assert shortened(run_command(example, folder), output) == output
+    assert shortened(run_command(example, folders[page]), output) == output
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_program_of_a_page_prints_what_the_page_says(folders, page):
+    for program, output in programs(TEXTS[page]):
+        assert run_program(program, folders[page]) == output
 
 
 def test_the_page_on_run_explains_every_option():

@@ -1,13 +1,14 @@
 """README: its commands and its program print what it says, and it fits on a screen."""
 
-from tests.documents import ROOT, commands, programs, run_command, run_program, shortened
+from tests.documents import ROOT, commands, programs, run_command, run_program, shortened, write_files
 
 README = (ROOT / "README.md").read_text()
 
 
 def test_the_commands_print_what_readme_says(tmp_path):
+    write_files(README, tmp_path)
     examples = list(commands(README))
-    assert len(examples) == 2
+    assert len(examples) == 3
     for command, output in examples:
         # Out of date? python -m tests.documents
         assert shortened(run_command(command, tmp_path), output) == output

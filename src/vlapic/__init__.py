@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vlapic.comparison import Comparison, compare
     from vlapic.errors import GuestFailure, VlapicError
     from vlapic.machine.host import Host, ModuleParameters, Vm
     from vlapic.machine.hostmodel import HostModel
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from vlapic.session import run
 
 _HOMES = {
+    "Comparison": "vlapic.comparison",
+    "compare": "vlapic.comparison",
     "GuestFailure": "vlapic.errors",
     "Host": "vlapic.machine.host",
     "HostModel": "vlapic.machine.hostmodel",
@@ -33,6 +36,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Comparison",
     "GuestFailure",
     "Host",
     "HostModel",
@@ -41,6 +45,7 @@ __all__ = [
     "VcpuResult",
     "VlapicError",
     "Vm",
+    "compare",
     "run",
 ]
 

@@ -7,10 +7,21 @@ None; in the JSON that is null, with the reason under `unavailable`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vlapic.errors import STATUS_GUEST, STATUS_INTERRUPTED, STATUS_OK, STATUS_WORLD, GuestFailure
+from vlapic.errors import (
+    STATUS_BUDGET,
+    STATUS_GUEST,
+    STATUS_INTERRUPTED,
+    STATUS_OK,
+    STATUS_WORLD,
+    GuestFailure,
+)
 from vlapic.statistics import Bin, Distribution, VcpuStatistics
+
+if TYPE_CHECKING:
+    from vlapic.analysis.spans import Span
+    from vlapic.budgets import BudgetResult
 
 SCHEMA = "vlapic.run/1"
 #: Rows of the histogram a result keeps for the report.
@@ -195,6 +206,8 @@ class RunResult:
         failure: why the guest could not go on, None if it could.
         interrupted: whether a person stopped the run.
         trace_failure: why the trace is not whole, in a line; None if it is, or none was asked for.
+        budgets: how each vCPU kept the budgets that were given.
+        worst: the latest interrupts, the very latest first; None if they were not asked for.
         wall_seconds: how long it took; None where time is virtual.
     """
 
@@ -211,6 +224,8 @@ class RunResult:
     failure: GuestFailure | None = None
     interrupted: bool = False
     trace_failure: str | None = None
+    budgets: tuple[BudgetResult, ...] = ()
+    worst: tuple[Span, ...] | None = None
     wall_seconds: float | None = None
 
     @property
@@ -230,7 +245,14 @@ class RunResult:
             return STATUS_WORLD
         if self.failure is not None or self.exit_code:
             return STATUS_GUEST
-        return STATUS_INTERRUPTED if self.interrupted else STATUS_OK
+        if self.interrupted:
+            return STATUS_INTERRUPTED
+        return STATUS_BUDGET if self.missed_budgets else STATUS_OK
+
+    @property
+    def missed_budgets(self) -> tuple[BudgetResult, ...]:
+        """The budgets that were not kept."""
+        return tuple(each for each in self.budgets if not each.met)
 
     @property
     def failure_text(self) -> str | None:
@@ -242,10 +264,10 @@ class RunResult:
     def as_json(self) -> dict[str, Any]:
         """The object `vlapic run --json` prints, in the order of the schema.
 
-        `unavailable` gives the reason for every null, by its path: `wall_seconds`,
-        `vcpus[0].lateness_ns.p50`.
+        `budgets` and `worst` are there if they were asked for. `unavailable` gives the reason for every null,
+        by its path: `wall_seconds`, `vcpus[0].lateness_ns.p50`.
         """
-        known = {
+        known: dict[str, Any] = {
             "schema": SCHEMA,
             "engine": self.engine,
             "profile": self.profile,
@@ -260,6 +282,10 @@ class RunResult:
             "instructions": self.instructions,
             "vcpus": [vcpu.as_json() for vcpu in self.vcpus],
         }
+        if self.budgets:
+            known["budgets"] = [budget.as_json() for budget in self.budgets]
+        if self.worst is not None:
+            known["worst"] = [span.as_json() for span in self.worst]
         return known | {"unavailable": {path: self._why_null(path) for path in _nulls(known)}}
 
     def _why_null(self, path: str) -> str:
@@ -273,11 +299,17 @@ class RunResult:
                 if self.interrupted
                 else "the guest did not report a value"
             )
-        if path.endswith("settled_after"):
+        settling = [f"budgets[{at}].figure" for at, it in enumerate(self.budgets) if it.is_settling]
+        if path.endswith("settled_after") or path in settling:
             return (
                 "the advancement did not stay near its median through a last quarter of 32 interrupts or more"
             )
         return "no timer interrupt reached a handler"
+
+
+def vcpu_name(vm: int, vcpu: int, vms: int) -> str:
+    """How people call a vCPU where there are so many VMs; the only VM goes without saying."""
+    return f"VM {vm} vCPU {vcpu}" if vms > 1 else f"vCPU {vcpu}"
 
 
 def _nulls(value: Any, path: str = "") -> list[str]:

@@ -10,7 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from vlapic.analysis.spans import Spans, Worst
 from vlapic.apic.parameter import PARAMETERS
+from vlapic.budgets import check, parse_all
 from vlapic.errors import GuestFailure, UsageError, nearest
 from vlapic.events import Table, TimerInterrupt
 from vlapic.machine.engine import CpuMode
@@ -36,6 +38,7 @@ DEFAULT_MEMORY_MIB = DEFAULT_MEMORY >> 20
 MAX_VCPUS = 8
 MAX_VMS = 16
 MAX_SECONDS = 10**9
+MAX_WORST = 10_000
 #: Of images that are not built in.
 DEFAULT_DELTA_CYCLES = 200_000
 #: Interrupts that are counted at a time.
@@ -115,6 +118,8 @@ def run(
     append: str = "",
     seed: int = 0,
     trace: str | os.PathLike[str] | None = None,
+    worst: int = 0,
+    budgets: Sequence[str] = (),
     delta_cycles: int | None = None,
     host: HostModel | str | os.PathLike[str] = DEFAULT,
     progress: Progress | None = None,
@@ -140,6 +145,9 @@ def run(
         append: the guest's command line.
         seed: of the host model's draws, 0 to 2^64-1. The same seed gives the same result, byte for byte.
         trace: file to write the run's events to, as ftrace text.
+        worst: how many of the latest interrupts to give step by step, 0 to 10000. Events are made for them,
+            which takes time.
+        budgets: limits for the figures of each vCPU, as `vlapic.budgets` reads them: "p99=3us".
         delta_cycles: distance of the guest's deadlines in guest TSC cycles, None for the guest's own.
         host: what the host's work costs: a model, the name of one, or a model file.
         progress: called a few times a second of wall time.
@@ -155,6 +163,8 @@ def run(
         OutputError: `trace` cannot be begun.
     """
     rules = find_profile(profile)
+    limits_of_figures = parse_all(budgets)
+    _check("worst", worst, 0, MAX_WORST)
     parameters = ModuleParameters(_advance_setting(rules, advance), _on_preemption_timer(timer))
     _check("events", events, 1, U64)
     _check("seed", seed, 0, U64)
@@ -212,6 +222,9 @@ def run(
             )
             written = stack.enter_context(TraceFile(writer))
             observers.append(written.write)
+        latest = Worst(Spans(host_tsc_khz), worst) if worst else None
+        if latest is not None:
+            observers.append(latest)
         collector = _Collector(vcpus)
         machine = Host(
             host_tsc_khz,
@@ -289,10 +302,13 @@ def run(
             interrupted = True
         if written is not None:
             written.close()
+        result = so_far()
         return replace(
-            so_far(),
+            result,
             interrupted=interrupted,
             trace_failure=None if written is None else written.failure,
+            budgets=check(limits_of_figures, result),
+            worst=None if latest is None else latest.spans(),
         )
 
 

@@ -49,7 +49,7 @@ def test_without_a_command_the_help_is_printed(capsys):
     ("arguments", "message"),
     [
         (["rnu"], "unknown command 'rnu'; did you mean 'run'?"),
-        (["simulate"], "unknown command 'simulate'; known: regs, run"),
+        (["simulate"], "unknown command 'simulate'; known: compare, completion, regs, run"),
         (["--versoin"], "unknown option '--versoin'; did you mean '--version'?"),
         (["run", "--profile", "serie"], "unknown profile 'serie'; did you mean 'series'?"),
         (["run", "--evnts", "5"], "unknown option '--evnts'; did you mean '--events'?"),

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import pytest
 
@@ -94,7 +95,7 @@ def test_options_left_out_are_the_library_s_defaults(canned, capsys):
         "guest": "deadline", "profile": "series", "timer": "auto", "advance": "auto", "events": 10_000,
         "seconds": None, "instructions": None, "vcpus": None, "tsc_khz": None,
         "vms": 1, "pcpus": None, "host": "default", "host_tsc_khz": None, "memory_mib": 128,
-        "append": "", "seed": 0, "trace": None, "progress": None,
+        "append": "", "seed": 0, "trace": None, "worst": 0, "budgets": [], "progress": None,
     }  # fmt: skip
 
 
@@ -273,15 +274,116 @@ def test_quiet_prints_what_went_wrong(canned, capsys):
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("--quiet", "--live"), ("--quiet", "--json"), ("--json", "--live")]
+    ("one", "other"),
+    [
+        (["--quiet"], ["--live"]),
+        (["--quiet"], ["--json"]),
+        (["--quiet"], ["--worst", "3"]),
+        (["--json"], ["--live"]),
+        (["--events-off"], ["--trace", "trace.txt"]),
+        (["--events-off"], ["--worst", "3"]),
+        (["--compare", "advance=0,1"], ["--trace", "trace.txt"]),
+    ],
+    ids=lambda option: option[0],
 )
 def test_options_that_contradict_each_other_are_refused_in_a_line(capsys, one, other):
-    for options in ([one, other], [other, one]):
+    for options in ([*one, *other], [*other, *one]):
         assert main(["run", *options]) == 2
         out, err = capsys.readouterr()
         assert out == ""
-        assert err.startswith(f"vlapic: {one} and {other} contradict each other: ")
+        assert err.startswith(f"vlapic: {one[0]} and {other[0]} contradict each other: ")
         assert err.count("\n") == 1
+
+
+def test_events_off_is_what_a_run_does_that_needs_no_events(capsys):
+    assert run_json(capsys, "--events", "50", "--events-off") == run_json(capsys, "--events", "50")
+
+
+def test_the_worst_are_the_run_s_own_latest_interrupts(capsys):
+    printed = run_json(capsys, "deadline-hlt", "--events", "300", "--worst", "4")
+    late = [each["lateness_ns"] for each in printed["worst"]]
+    assert len(late) == 4
+    assert late == sorted(late, reverse=True)
+    vcpu = printed["vcpus"][0]
+    assert late[0] == vcpu["lateness_ns"]["max"]
+    assert all(each["steps"][-1]["after_deadline_ns"] == each["lateness_ns"] for each in printed["worst"])
+    del printed["worst"]
+    assert printed == run_json(capsys, "deadline-hlt", "--events", "300")
+
+
+def test_the_report_shows_the_worst_step_by_step(capsys):
+    assert main(["run", "--events", "50", "--worst", "2"]) == 0
+    out = capsys.readouterr().out
+    assert len(re.findall(r"^\d+ ns late   vCPU 0, interrupt \d+$", out, re.MULTILINE)) == 2
+    assert re.search(r"^  fired +\d+ +\d+ +-\d+   VMX preemption timer$", out, re.MULTILINE)
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--worst", "-1"], "worst -1 is out of range; it takes 0 to 10000"),
+        (["--worst", "x"], "--worst takes a whole number, not 'x'"),
+        (["--budget", "p95=3us"], "unknown metric 'p95'; did you mean 'p99'?"),
+        (["--budget", "p99=1us", "--budget", "p99=2us"], "two budgets for p99: p99=1us and p99=2us"),
+        (
+            ["--compare", "advance=0"],
+            "compare 'advance=0' has one value; give two or more, as in advance=A,B",
+        ),
+    ],
+)
+def test_a_wrong_question_is_one_line_and_status_2(arguments, message, capsys):
+    assert main(["run", *arguments]) == 2
+    assert capsys.readouterr() == ("", f"vlapic: {message}\n")
+
+
+def test_a_missed_budget_is_status_3_and_shown_in_the_report(capsys):
+    assert main(["run", "--events", "50", "--budget", "p50=100ns", "--budget", "early=0"]) == 3
+    out, err = capsys.readouterr()
+    assert err == "vlapic: 1 of 2 budgets missed\n"
+    assert re.search(r"^  MISSED  p50=100ns  vCPU 0  \d+ ns, \d+ ns \(\d+ %\) too much$", out, re.MULTILINE)
+    assert re.search(r"^  met     early=0    vCPU 0  0$", out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("option", ["--quiet", "--json"])
+def test_without_a_report_each_missed_budget_is_a_line_on_stderr(capsys, option):
+    assert main(["run", "scaled", "--events", "50", "--budget", "p50=100ns", option]) == 3
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[:3] for line in lines] == [
+        ["vlapic", "missed p50=100ns", "vCPU 0"], ["vlapic", "missed p50=100ns", "vCPU 1"],
+    ]  # fmt: skip
+
+
+def test_budgets_of_the_json_say_what_was_met(capsys):
+    printed = run_json(capsys, "--events", "50", "--budget", "p99=3us", "--budget", "wait=1%")
+    assert [(each["budget"], each["met"]) for each in printed["budgets"]] == [
+        ("p99=3us", True), ("wait=1%", True),
+    ]  # fmt: skip
+
+
+def test_junit_xml_has_a_case_for_each_budget(capsys, tmp_path):
+    path = tmp_path / "junit.xml"
+    assert main(["run", "--events", "50", "--budget", "p50=100ns", "--junit", str(path)]) == 3
+    suite = ElementTree.parse(path).getroot()[0]
+    assert [case.get("name") for case in suite.iter("testcase")] == ["guest", "p50=100ns"]
+    assert suite.get("failures") == "1"
+
+
+def test_a_place_for_junit_xml_that_cannot_be_written_is_found_before_the_run(capsys, tmp_path):
+    place = tmp_path / "missing" / "junit.xml"
+    assert main(["run", "--events", str(2**31), "--junit", str(place)]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(r"vlapic: cannot write .*junit.xml.*: No such file or directory; .*\n", err)
+
+
+def test_a_full_disk_under_the_junit_xml_leaves_the_results_and_is_status_1(capsys):
+    assert main(["run", "--events", "50", "--budget", "p50=100ns", "--junit", "/dev/full"]) == 1
+    out, err = capsys.readouterr()
+    assert "MISSED" in out
+    assert err.splitlines()[-1] == (
+        "vlapic: cannot write '/dev/full': No space left on device; try another place"
+    )
 
 
 def test_a_full_disk_under_the_trace_leaves_the_results_and_is_status_1(capsys):

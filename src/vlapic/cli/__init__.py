@@ -10,7 +10,7 @@ import sys
 
 import click
 
-from vlapic.cli import regs, run
+from vlapic.cli import compare, completion, regs, run
 from vlapic.cli.output import complain, drop_stdout
 from vlapic.errors import STATUS_INTERRUPTED, STATUS_OK, STATUS_USAGE, STATUS_WORLD, VlapicError, unknown_name
 
@@ -21,7 +21,7 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in self.commands:
+        if args[0] not in self.commands and not ctx.resilient_parsing:
             raise unknown_name("command", args[0], self.commands)
         return super().resolve_command(ctx, args)
 
@@ -53,8 +53,8 @@ def vlapic(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-vlapic.add_command(run.command)
-vlapic.add_command(regs.command)
+for each in (run, compare, regs, completion):
+    vlapic.add_command(each.command)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
+
+import click
+from click.core import ParameterSource
 
 from vlapic.errors import UsageError
 
@@ -53,3 +57,42 @@ def seconds(option: str) -> Callable[[str], float]:
             raise UsageError(f"{option} takes a number of seconds, not {text!r}") from None
 
     return read
+
+
+class Contradiction(NamedTuple):
+    """Two options that cannot both be meant, by their parameters' names, and why."""
+
+    one: str
+    other: str
+    why: str
+
+
+CONTRADICTIONS = (
+    Contradiction("quiet", "live", "one shows less than a report, the other more"),
+    Contradiction("quiet", "as_json", "one prints nothing, the other the result"),
+    Contradiction("quiet", "worst", "one prints nothing, the other the latest interrupts"),
+    Contradiction("as_json", "live", "one is for programs, the other for people"),
+    Contradiction("events_off", "trace", "a trace is made of events"),
+    Contradiction("events_off", "worst", "the steps are known from events"),
+    Contradiction("compare", "trace", "each run would write over the trace of the one before"),
+)
+
+
+def refuse_contradictions(ctx: click.Context) -> None:
+    """Refuse options that contradict each other.
+
+    Raises:
+        UsageError: two do; the message names them and says why.
+    """
+    options = {param.name: max(param.opts, key=len) for param in ctx.command.params}
+    for one, other, why in CONTRADICTIONS:
+        if ctx.params[one] and ctx.params[other]:
+            raise UsageError(
+                f"{options[one]} and {options[other]} contradict each other: {why}; leave one out"
+            )
+    by = (ctx.params["compare"] or "").partition("=")
+    varied = by[0] if by[1] else "profile"
+    if by[0] and varied in ctx.params and ctx.get_parameter_source(varied) is ParameterSource.COMMANDLINE:
+        raise UsageError(
+            f"--compare varies {varied}, and --{varied} sets it: they contradict each other; leave one out"
+        )

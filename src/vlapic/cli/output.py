@@ -6,8 +6,12 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from vlapic.errors import OutputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def emit(write: Callable[[], object]) -> None:
@@ -27,6 +31,19 @@ def emit(write: Callable[[], object]) -> None:
     except OSError as error:
         drop_stdout()
         raise OutputError(f"cannot write the results to stdout: {error.strerror}") from None
+
+
+def print_by_rich(show: Callable[[Console], object]) -> None:
+    """Print what `show` draws on a console that stands for stdout: in its width, with its colours.
+
+    Rich itself would end the program where the reader of stdout went away.
+    """
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    with console.capture() as drawn:
+        show(console)
+    print(drawn.get(), end="")
 
 
 def complain(message: str, status: int) -> int:

@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from vlapic.session import SoFar
 
 
+class Show(Protocol):
+    """Shows how far a run is."""
+
+    def __call__(self, now: SoFar, label: str = "") -> None:
+        """Draw it."""
+
+
 @contextmanager
-def progress(*, quiet: bool, live: bool, label: str = "") -> Iterator[Callable[[SoFar], None] | None]:
-    """What to call with how far a run is; None where nobody would see it.
+def progress(*, quiet: bool, live: bool) -> Iterator[Show | None]:
+    """What to call with how far a run is, and its label if there are several; None where nobody would see it.
 
     Args:
         quiet: whether nobody wants to.
         live: show the table of the vCPUs instead of a line.
-        label: of this run, if there are several.
     """
     if quiet or sys.stderr is None or not sys.stderr.isatty():
         yield None
@@ -31,17 +37,27 @@ def progress(*, quiet: bool, live: bool, label: str = "") -> Iterator[Callable[[
         with _table() as show:
             yield show
     else:
-        with _line(label) as show:
+        with _line() as show:
             yield show
 
 
-def interrupts_a_second(now: SoFar, begun: float) -> float:
-    """Timer interrupts of the first vCPU a second of wall time, since `begun` of the monotonic clock."""
-    return now.interrupts / max(time.monotonic() - begun, 1e-3)
+class Rate:
+    """Timer interrupts of the first vCPU a second of wall time, since its run began."""
+
+    def __init__(self) -> None:
+        self._label = ""
+        self._begun = self._shown = time.monotonic()
+
+    def __call__(self, now: SoFar, label: str) -> float:
+        if label != self._label:
+            # It began when the one before was shown last, or a little later.
+            self._label, self._begun = label, self._shown
+        self._shown = time.monotonic()
+        return now.interrupts / max(self._shown - self._begun, 0.1)
 
 
 @contextmanager
-def _line(label: str) -> Iterator[Callable[[SoFar], None]]:
+def _line() -> Iterator[Show]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -55,16 +71,17 @@ def _line(label: str) -> Iterator[Callable[[SoFar], None]]:
         auto_refresh=False,
         expand=True,
     )
-    begun = time.monotonic()
+    rate = Rate()
     with bar:
-        task = bar.add_task(label, total=None, rate=0.0, seconds=0.0)
+        task = bar.add_task("", total=None, rate=0.0, seconds=0.0)
 
-        def show(now: SoFar) -> None:
+        def show(now: SoFar, label: str = "") -> None:
             bar.update(
                 task,
+                description=label,
                 completed=now.interrupts,
                 total=now.asked_for,
-                rate=interrupts_a_second(now, begun),
+                rate=rate(now, label),
                 seconds=now.virtual_ns / 1e9,
                 refresh=True,
             )
@@ -73,17 +90,16 @@ def _line(label: str) -> Iterator[Callable[[SoFar], None]]:
 
 
 @contextmanager
-def _table() -> Iterator[Callable[[SoFar], None]]:
+def _table() -> Iterator[Show]:
     from rich.console import Console
     from rich.live import Live
 
     from vlapic.report.terminal import live_table
 
-    begun = time.monotonic()
+    rate = Rate()
     with Live(console=Console(stderr=True), transient=True, auto_refresh=False) as live:
 
-        def show(now: SoFar) -> None:
-            rate = interrupts_a_second(now, begun)
-            live.update(live_table(now.result(), now.interrupts, now.asked_for, rate), refresh=True)
+        def show(now: SoFar, label: str = "") -> None:
+            live.update(live_table(now, label, rate(now, label)), refresh=True)
 
         yield show

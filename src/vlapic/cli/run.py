@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from vlapic.cli.arguments import number, number_or_auto, numbers, seconds
-from vlapic.cli.output import complain, emit
+from vlapic.cli import complete
+from vlapic.cli.arguments import number, number_or_auto, numbers, refuse_contradictions, seconds
+from vlapic.cli.conclude import check_writable, conclude
+from vlapic.cli.config import Config, configure, with_budgets
+from vlapic.cli.output import complain, emit, print_by_rich
 from vlapic.cli.progress import progress
-from vlapic.errors import STATUS_OK, UsageError
+from vlapic.errors import STATUS_OK
 
 if TYPE_CHECKING:
     from vlapic.machine.hostmodel import HostModel
@@ -18,9 +22,10 @@ if TYPE_CHECKING:
 
 
 @click.command("run")
-@click.argument("guest", default="deadline")
+@click.argument("guest", default="deadline", shell_complete=complete.guests)
 @click.option(
     "--profile",
+    shell_complete=complete.profiles,
     default="series",
     show_default=True,
     metavar="NAME",
@@ -28,12 +33,14 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--timer",
+    shell_complete=complete.timers,
     default="auto",
     metavar="auto|hrtimer|preemption",
     help="The host timer under the APIC; auto takes the VMX preemption timer.",
 )
 @click.option(
     "--advance",
+    shell_complete=complete.advancements,
     type=number_or_auto("--advance"),
     default="auto",
     metavar="auto|NS",
@@ -105,6 +112,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--memory",
+    "memory_mib",
     type=number("--memory"),
     default="128",
     show_default=True,
@@ -121,33 +129,60 @@ if TYPE_CHECKING:
     help="Of the host model's random numbers.",
 )
 @click.option("--trace", type=click.Path(), metavar="FILE", help="Write what happens as ftrace text.")
+@click.option(
+    "--worst",
+    type=number("--worst"),
+    default="0",
+    metavar="N",
+    help="Show the N latest interrupts step by step.",
+)
+@click.option(
+    "--events-off",
+    is_flag=True,
+    help="Make no events, which is fastest; they are made for --trace and --worst only.",
+)
+@click.option(
+    "--budget",
+    multiple=True,
+    shell_complete=complete.budgets,
+    metavar="METRIC=LIMIT",
+    help="What a figure may be at most, as p99=3us, early=0 or wait=1%; several are several options.",
+)
+@click.option("--junit", type=click.Path(), metavar="FILE", help="Write the budgets as JUnit XML.")
+@click.option(
+    "--config",
+    type=click.Path(),
+    metavar="FILE",
+    is_eager=True,
+    callback=configure,
+    help="Take options and budgets from this file instead of vlapic.toml.",
+)
+@click.option(
+    "--compare",
+    metavar="[OPTION=]A,B[,C]",
+    shell_complete=complete.variants,
+    help="Run once for each profile, or each value of profile, timer or advance; show them side by side.",
+)
 @click.option("--live", is_flag=True, help="Show a table of the vCPUs while they run, on a terminal.")
 @click.option("--quiet", is_flag=True, help="Print nothing but what went wrong.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--list", "list_guests", is_flag=True, help="List the built-in guests.")
+@click.pass_context
 def command(
+    ctx: click.Context,
+    /,
     guest: str,
-    profile: str,
-    timer: str,
-    advance: int | str,
-    events: int,
-    seconds: float | None,
-    instructions: int | None,
-    vcpus: int | None,
-    tsc_khz: list[int] | None,
-    vms: int,
-    pcpus: int | None,
-    host: str,
+    compare: str | None,
+    budget: tuple[str, ...],
+    junit: str | None,
+    config: Config,
+    events_off: bool,
     print_host: bool,
-    host_tsc_khz: int | None,
-    memory: int,
-    append: str,
-    seed: int,
-    trace: str | None,
     live: bool,
     quiet: bool,
     as_json: bool,
     list_guests: bool,
+    **options: Any,
 ) -> int:
     """Run GUEST and time its timer interrupts.
 
@@ -159,72 +194,44 @@ def command(
     if print_host:
         from vlapic.machine.hosts import find_model
 
-        model = find_model(host, host_tsc_khz)
+        model = find_model(options["host"], options["host_tsc_khz"])
         emit(lambda: _print_host(model, as_json))
         return STATUS_OK
 
-    _refuse_contradictions({"--quiet": quiet, "--live": live, "--json": as_json})
+    refuse_contradictions(ctx)
+    options["budgets"] = with_budgets(config, budget)
+    if junit is not None:
+        check_writable(junit)
     import vlapic
 
+    runs: list[tuple[str, RunResult]]
     with progress(quiet=as_json or quiet, live=live) as show:
-        result = vlapic.run(
-            guest,
-            profile=profile,
-            timer=timer,
-            advance=advance,
-            events=events,
-            seconds=seconds,
-            instructions=instructions,
-            vcpus=vcpus,
-            tsc_khz=tsc_khz,
-            vms=vms,
-            pcpus=pcpus,
-            host=host,
-            host_tsc_khz=host_tsc_khz,
-            memory_mib=memory,
-            append=append,
-            seed=seed,
-            trace=trace,
-            progress=show,
-        )
+        if compare is None:
+            result = vlapic.run(guest, **options, progress=show)
+            runs, status, asked_for = [("", result)], result.exit_status, 1
+            value: dict[str, Any] = result.as_json()
+        else:
+            comparison = vlapic.compare(guest, variants=compare, **options, progress=show)
+            runs, status, asked_for = list(comparison.runs), comparison.exit_status, comparison.asked_for
+            value = comparison.as_json()
+    if config.path is not None and not quiet:
+        complain(config.in_words(), STATUS_OK)
     if not quiet:
-        emit(lambda: _print_result(result, as_json))
-    for failure in (result.trace_failure, result.failure_text):
-        if failure is not None:
-            complain(failure, result.exit_status)
-    if result.interrupted and result.failure_text is None:
-        complain("interrupted; the results are those so far", result.exit_status)
-    return result.exit_status
+        emit(lambda: _print(runs, value, as_json))
+    return conclude(runs, asked_for, status, junit, in_full=quiet or as_json)
 
 
-#: Options that ask for opposite things.
-CONTRADICTIONS = (
-    ("--quiet", "--live", "one shows less than a report, the other more"),
-    ("--quiet", "--json", "one prints nothing, the other the result"),
-    ("--json", "--live", "one is for programs, the other for people"),
-)
-
-
-def _refuse_contradictions(given: dict[str, bool]) -> None:
-    """Raise UsageError if two options were given that ask for opposite things."""
-    for one, other, why in CONTRADICTIONS:
-        if given[one] and given[other]:
-            raise UsageError(f"{one} and {other} contradict each other: {why}; leave one out")
-
-
-def _print_result(result: RunResult, as_json: bool) -> None:
+def _print(runs: list[tuple[str, RunResult]], value: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        print(json.dumps(result.as_json(), indent=2))
+        print(json.dumps(value, indent=2))
         return
-    from rich.console import Console
-
+    from vlapic.report.comparison import print_compared
     from vlapic.report.terminal import print_run
 
-    # Rich would end the program where the reader of stdout went away.
-    console = Console(highlight=False)
-    with console.capture() as report:
-        print_run(result, console)
-    print(report.get(), end="")
+    if "runs" in value:
+        print_by_rich(partial(print_compared, value["by"], runs))
+    else:
+        print_by_rich(partial(print_run, runs[0][1]))
 
 
 def _print_host(model: HostModel, as_json: bool) -> None:

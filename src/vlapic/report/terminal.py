@@ -8,14 +8,20 @@ affair: only on a terminal, never with NO_COLOR. Where the output is not UTF-8, 
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from vlapic.analysis.spans import Span
+from vlapic.budgets import BudgetResult
 from vlapic.regime import Regime
-from vlapic.results import RunResult, VcpuResult
+from vlapic.results import RunResult, VcpuResult, vcpu_name
 from vlapic.statistics import Bin
+
+if TYPE_CHECKING:
+    from vlapic.session import SoFar
 
 #: How a regime looks; what needs a person's eye is loud.
 STYLES = {
@@ -62,23 +68,44 @@ def print_run(result: RunResult, console: Console) -> None:
         show(Text("\n".join(f"  {said}" for said in printable(console_text).splitlines())))
     if said:
         show(Text(line * width, "dim"))
+    if result.worst or result.budgets:
+        print_details(result, console)
     show()
-    for vcpu in result.vcpus:
-        who = f"{_name(vcpu, len(result.consoles))}: " if len(result.vcpus) > 1 else ""
-        console.print(
-            Text(who).append_text(Text(in_words(vcpu), STYLES[Regime(vcpu.regime)])), soft_wrap=True
+    for who, words in in_words_by_vcpu(result):
+        show(Text(who).append_text(words))
+
+
+def print_details(result: RunResult, console: Console) -> None:
+    """Print what was asked for beside the figures: the latest interrupts step by step, and the budgets."""
+    for span in result.worst or ():
+        console.print()
+        console.print(steps(span, len(result.consoles)), soft_wrap=True)
+    if result.budgets:
+        console.print()
+        console.print(_budgets(result.budgets, len(result.consoles)), soft_wrap=True)
+
+
+def in_words_by_vcpu(result: RunResult) -> list[tuple[str, Text]]:
+    """For each vCPU whose words they are (empty if there is one vCPU), and the words."""
+    several = len(result.vcpus) > 1
+    return [
+        (
+            f"{vcpu_name(vcpu.vm, vcpu.id, len(result.consoles))}: " if several else "",
+            Text(in_words(vcpu), STYLES[Regime(vcpu.regime)]),
         )
+        for vcpu in result.vcpus
+    ]
 
 
-def live_table(result: RunResult, interrupts: int, asked_for: int, rate: float) -> Group:
+def live_table(now: SoFar, label: str, rate: float) -> Group:
     """A run so far: a line, and a table with a row a vCPU, to be drawn again and again.
 
     Args:
-        result: what it has come to.
-        interrupts: timer interrupts of the first vCPU.
-        asked_for: how many it is to take.
-        rate: how many it takes a second of wall time.
+        now: how far it is.
+        label: of the run, may be empty.
+        rate: timer interrupts of the first vCPU a second of wall time.
     """
+    result = now.result()
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
     for heading in ("vCPU", "interrupts", "p50 ns", "p99 ns", "p99.9", "max", "early", "advance"):
         table.add_column(heading, justify="right", no_wrap=True, min_width=7 if heading != "vCPU" else 4)
@@ -93,8 +120,9 @@ def live_table(result: RunResult, interrupts: int, asked_for: int, rate: float) 
             str(vcpu.advance_ns.final),
             Text(regime, STYLES[regime]),
         )
-    virtual = f"{result.virtual_seconds:.3f} s of virtual time"
-    return Group(Text(f"{interrupts} of {asked_for} interrupts, {rate:.0f}/s, {virtual}"), table)
+    done = f"{now.interrupts} of {now.asked_for} interrupts, {rate:.0f}/s"
+    line = f"{done}, {result.virtual_seconds:.3f} s of virtual time"
+    return Group(Text(f"{label}: {line}" if label else line), table)
 
 
 def in_words(vcpu: VcpuResult) -> str:
@@ -148,13 +176,9 @@ def _title(result: RunResult) -> Text:
     return text
 
 
-def _name(vcpu: VcpuResult, vms: int) -> str:
-    return f"VM {vcpu.vm} vCPU {vcpu.id}" if vms > 1 else f"vCPU {vcpu.id}"
-
-
 def _vcpu_line(vcpu: VcpuResult, vms: int) -> Text:
     missed = f", {vcpu.missed} missed" if vcpu.missed else ""
-    return Text(_name(vcpu, vms), "bold").append(
+    return Text(vcpu_name(vcpu.vm, vcpu.id, vms), "bold").append(
         f"   {_interrupts(vcpu.interrupts)}{missed}, TSC {vcpu.tsc_khz / 1000:.3f} MHz,"
         f" {TIMERS.get(vcpu.timer, vcpu.timer)}",
         "not bold",
@@ -185,6 +209,32 @@ def _table(vcpu: VcpuResult, virtual_ns: int) -> Text:
         if note:
             text.append(" " * (0 if in_cycles != "" else 12) + "   ")
             text.append_text(note if isinstance(note, Text) else Text(note))
+    return text
+
+
+def steps(span: Span, vms: int) -> Text:
+    """One interrupt's way to its handler, a line a step; `vms` is how many VMs there are."""
+    who = vcpu_name(span.interrupt.vm, span.interrupt.vcpu, vms)
+    own = f", {span.blocked_ns} ns of it the guest's own" if span.blocked_ns else ""
+    text = Text(f"{span.lateness_ns} ns late", "bold")
+    text.append(f"   {who}, interrupt {span.number}{own}", "not bold")
+    text.append(f"\n  {'':9}{'took ns':>10}{'sum ns':>10}{'after deadline':>16}", "not bold dim")
+    for step in span.durations():
+        text.append(f"\n  {step.step:<9}{step.took_ns:>10}{step.sum_ns:>10}", "not bold not dim")
+        text.append(f"{step.after_deadline_ns:>16}   {step.what}", "not bold not dim")
+    return text
+
+
+def _budgets(budgets: tuple[BudgetResult, ...], vms: int) -> Text:
+    """A line a budget and vCPU: met or missed, the figure, by how much."""
+    width = max(len(each.budget.text) for each in budgets)
+    names = [vcpu_name(each.vm, each.vcpu, vms) for each in budgets]
+    who_width = max(map(len, names))
+    text = Text("budgets", "bold")
+    for each, who in zip(budgets, names, strict=True):
+        verdict = Text("met   ", "not bold green") if each.met else Text("MISSED", "bold red")
+        text.append("\n  ", "not bold").append_text(verdict)
+        text.append(f"  {each.budget.text:<{width}}  {who:<{who_width}}  {each.in_words()}", "not bold")
     return text
 
 

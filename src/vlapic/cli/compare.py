@@ -1,0 +1,39 @@
+"""`vlapic compare`: results that were kept, side by side."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import Any
+
+import click
+
+from vlapic.cli.output import emit, print_by_rich
+from vlapic.errors import STATUS_OK, UsageError
+
+
+@click.command("compare")
+@click.argument("files", nargs=-1, type=click.Path(), metavar="A.json B.json [...]")
+@click.option("--json", "as_json", is_flag=True, help="Print them as one JSON object.")
+def command(files: tuple[str, ...], as_json: bool) -> int:
+    """Show results of `vlapic run --json` side by side, whatever their guest, seed or profile.
+
+    What differs in how they were set up is said first. A file of `vlapic run --compare --json` has several.
+    """
+    from vlapic.comparison import comparison_json, read_kept
+
+    runs = read_kept(files)
+    if len(runs) < 2:
+        found = "no result" if not runs else "one result"
+        raise UsageError(f"{found} to compare; give two or more, kept by run --json")
+    emit(lambda: _print(runs, as_json, comparison_json("file", runs)))
+    return STATUS_OK
+
+
+def _print(runs: list[tuple[str, dict[str, Any]]], as_json: bool, comparison: dict[str, Any]) -> None:
+    if as_json:
+        print(json.dumps(comparison, indent=2))
+        return
+    from vlapic.report.comparison import print_comparison
+
+    print_by_rich(partial(print_comparison, runs))

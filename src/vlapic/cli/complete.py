@@ -1,0 +1,67 @@
+"""What a shell offers behind <TAB>: names of guests, profiles, metrics, options to compare.
+
+Nothing heavy is imported: a shell calls this at every key.
+"""
+
+from __future__ import annotations
+
+from click import Context, Parameter
+from click.shell_completion import CompletionItem
+
+
+def guests(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
+    """Built-in guests; a path where none begins so."""
+    from vlapic.machine.programs import PROGRAMS
+
+    found = [CompletionItem(name, help=of.summary) for name, of in PROGRAMS.items()]
+    return _beginning(incomplete, found) or [CompletionItem(incomplete, type="file")]
+
+
+def profiles(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
+    """Profiles."""
+    return _beginning(incomplete, [CompletionItem(name) for name in _profiles()])
+
+
+def timers(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
+    """Host timers."""
+    return _beginning(incomplete, [CompletionItem(name) for name in TIMERS])
+
+
+def advancements(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
+    """What --advance takes that is a word, and off."""
+    return _beginning(incomplete, [CompletionItem("auto"), CompletionItem("0", help="off")])
+
+
+def budgets(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
+    """Metrics."""
+    if "=" in incomplete:
+        return []  # a limit is nobody's to guess
+    from vlapic.budgets import METRICS
+
+    return _beginning(incomplete, [CompletionItem(f"{name}=", help=of.what) for name, of in METRICS.items()])
+
+
+def variants(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
+    """Options to compare, and the next of their values."""
+    by, equals, listed = incomplete.rpartition("=")
+    values = {"profile": _profiles(), "timer": list(TIMERS), "advance": ["auto", "0"]}
+    before, comma, last = listed.rpartition(",")
+    given = before.split(",")
+    left = [name for name in values.get(by or "profile", []) if name not in given]
+    found = [CompletionItem(f"{by}{equals}{before}{comma}{name}") for name in left if name.startswith(last)]
+    options = [] if equals or comma else [CompletionItem(f"{name}=") for name in values]
+    return _beginning(incomplete, options) + found
+
+
+#: As `vlapic.session.TIMERS`, which would bring the machine with it.
+TIMERS = ("auto", "hrtimer", "preemption")
+
+
+def _profiles() -> list[str]:
+    from vlapic.profiles import PROFILES
+
+    return list(PROFILES)
+
+
+def _beginning(incomplete: str, items: list[CompletionItem]) -> list[CompletionItem]:
+    return [item for item in items if item.value.startswith(incomplete)]

@@ -1,0 +1,76 @@
+"""The end of a run: what went wrong, a line each on stderr; the file for a CI system; the exit status."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vlapic.cli.output import complain
+from vlapic.errors import STATUS_BUDGET, STATUS_GUEST, STATUS_INTERRUPTED, STATUS_WORLD, OutputError
+
+if TYPE_CHECKING:
+    from vlapic.results import RunResult
+
+
+def check_writable(path: str) -> None:
+    """Find out before the run whether a file can be written after it.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    try:
+        open(path, "ab").close()
+    except OSError as error:
+        raise _cannot_write(path, error) from None
+
+
+def conclude(
+    runs: list[tuple[str, RunResult]], asked_for: int, status: int, junit: str | None, *, in_full: bool
+) -> int:
+    """Say what went wrong, write the JUnit XML, and return the exit status.
+
+    Args:
+        runs: label and result of each run; the label of a single one is empty.
+        asked_for: how many there should have been.
+        status: what they came to.
+        junit: where the XML goes; None for nowhere.
+        in_full: name every missed budget, because no report did.
+    """
+    interrupted = False
+    for label, result in runs:
+        before = f"{label}: " if label else ""
+        if result.trace_failure is not None:
+            complain(before + result.trace_failure, STATUS_WORLD)
+        if result.failure_text is not None:
+            complain(before + result.failure_text, STATUS_GUEST)
+        elif result.interrupted:
+            interrupted = True
+        _tell_budgets(before, result, in_full)
+    if interrupted and asked_for == 1:
+        complain("interrupted; the results are those so far", STATUS_INTERRUPTED)
+    elif interrupted:
+        complain(f"interrupted in run {len(runs)} of {asked_for}; the results are those so far", status)
+    if junit is not None:
+        from vlapic.report.junit import junit_xml
+
+        try:
+            with open(junit, "wb") as file:
+                file.write(junit_xml(runs))
+        except OSError as error:
+            return complain(str(_cannot_write(junit, error)), STATUS_WORLD)
+    return status
+
+
+def _tell_budgets(before: str, result: RunResult, in_full: bool) -> None:
+    missed = result.missed_budgets
+    if in_full:
+        from vlapic.results import vcpu_name
+
+        for each in missed:
+            who = vcpu_name(each.vm, each.vcpu, len(result.consoles))
+            complain(f"{before}missed {each.budget.text}: {who}: {each.in_words()}", STATUS_BUDGET)
+    elif missed:
+        complain(f"{before}{len(missed)} of {len(result.budgets)} budgets missed", STATUS_BUDGET)
+
+
+def _cannot_write(path: str, error: OSError) -> OutputError:
+    return OutputError(f"cannot write {path!r}: {error.strerror}; try another place")

@@ -1,0 +1,119 @@
+"""The report of a comparison: one table a vCPU, a column a run, and how each differs from the first.
+
+A row in which runs differ begins with `*`; beside a figure stands its distance from the first run's. Runs
+that do not fit the width go into a further table, with the first one again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from vlapic.comparison import FIGURES, Figure, figure_of, setup_differences, vcpus_of, vms_of
+from vlapic.report.terminal import MAX_WIDTH, in_words_by_vcpu, print_details
+from vlapic.results import RunResult, vcpu_name
+
+_NAMES_WIDTH = 23
+_VALUE_WIDTH = 11
+_CHANGE_WIDTH = 8
+
+#: Rows that are left out where all is 0.
+_RARE = [figure for figure in FIGURES if figure.path in ("missed", "blocked_ns.max")]
+
+Runs = Sequence[tuple[str, dict[str, Any]]]
+
+
+def print_comparison(runs: Runs, console: Console) -> None:
+    """Print what was set up differently, then the tables; `runs` are labels and objects of `run --json`."""
+    console.print(_setup(runs), soft_wrap=True)
+    _print_tables(runs, console)
+
+
+def _print_tables(runs: Runs, console: Console) -> None:
+    width = min(console.width, MAX_WIDTH)
+    room = width - _NAMES_WIDTH - _VALUE_WIDTH
+    others = max(1, room // (_VALUE_WIDTH + _CHANGE_WIDTH))
+    by_vcpu = vcpus_of(runs)
+    for (vm, vcpu), vcpus in by_vcpu.items():
+        name = vcpu_name(vm, vcpu, vms_of(by_vcpu))
+        for start in range(1, max(len(runs), 2), others):
+            chosen = [0, *range(start, min(start + others, len(runs)))]
+            labels = [runs[at][0] for at in chosen]
+            console.print()
+            console.print(_table(name, labels, [vcpus[at] for at in chosen]), soft_wrap=True)
+
+
+def print_compared(by: str, results: Sequence[tuple[str, RunResult]], console: Console) -> None:
+    """Print runs of now that differ in one option: tables, budgets, latest interrupts, and each in words."""
+    title = Text("vlapic run ", "dim").append(results[0][1].guest, "not dim bold")
+    title.append(f"   {by}: {', '.join(label for label, _ in results)}; seed {results[0][1].seed}", "dim")
+    console.print(title, soft_wrap=True)
+    _print_tables([(label, result.as_json()) for label, result in results], console)
+    for label, result in results:
+        if result.budgets or result.worst:
+            console.print()
+            console.print(Text(label, "bold"))
+            print_details(result, console)
+    console.print()
+    width = max(len(label) for label, _ in results)
+    for label, result in results:
+        for who, words in in_words_by_vcpu(result):
+            text = Text(f"{label:<{width}}  {who}").append_text(words)
+            console.print(text, soft_wrap=True)
+
+
+def _setup(runs: Runs) -> Text:
+    """What was not set up alike, a line each; that nothing differs is said too."""
+    text = Text("vlapic compare ", "dim")
+    text.append(", ".join(label for label, _ in runs), "not dim bold")
+    differences = setup_differences(runs)
+    for name, values in differences.items():
+        text.append(f"\n* {name}: " + ", ".join(_value(value) for value in values), "not dim not bold")
+    if not differences:
+        text.append("\n  set up alike", "not dim not bold")
+    return text
+
+
+def _table(name: str, labels: list[str], vcpus: list[dict[str, Any] | None]) -> Text:
+    text = Text(f"{name:<{_NAMES_WIDTH}}", "bold")
+    for at, label in enumerate(labels):
+        cut = label if len(label) < _VALUE_WIDTH else f"{label[: _VALUE_WIDTH - 3]}.."
+        text.append(f"{cut:>{_VALUE_WIDTH}}" + " " * (_CHANGE_WIDTH if at else 0), "bold")
+    text.rstrip()
+    for figure in FIGURES:
+        values = [None if vcpu is None else figure_of(vcpu, figure) for vcpu in vcpus]
+        if figure in _RARE and not any(values):
+            continue
+        text.append("\n").append_text(_row(figure, values))
+    return text
+
+
+def _row(figure: Figure, values: list[Any]) -> Text:
+    differs = any(value != values[0] for value in values)
+    text = Text(f"{'*' if differs else ' '} {figure.group:<13}{figure.name:<{_NAMES_WIDTH - 15}}")
+    for at, value in enumerate(values):
+        style = "bold" if value != values[0] else ""
+        text.append(f"{_value(value):>{_VALUE_WIDTH}}", style)
+        if at:
+            text.append(f" {_change(values[0], value):<{_CHANGE_WIDTH - 1}}")
+    text.rstrip()
+    return text
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+def _change(first: Any, value: Any) -> str:
+    """How far a figure is from the first run's; empty where that is no question."""
+    if not isinstance(first, int | float) or not isinstance(value, int | float) or first == value:
+        return ""
+    if not first:
+        return f"{value - first:+.6g}"
+    change = 100 * (value - first) / abs(first)
+    return f"{change:+.1f}%" if abs(change) < 1000 else f"{value / first:+.3g}x"

@@ -1,0 +1,102 @@
+"""The report of a comparison: what differs is marked, and it stays readable at any width."""
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from tests.made_up import interrupts, run_result, vcpu_result
+from vlapic.budgets import check, parse_all
+from vlapic.report.comparison import print_compared, print_comparison
+
+
+def drawn(show, *, width=80, **console):
+    out = io.StringIO()
+    show(Console(file=out, width=width, highlight=False, **console))
+    return out.getvalue()
+
+
+def result(late, **fields):
+    return run_result(vcpu_result(interrupts([late] * 200, **fields)))
+
+
+def kept(*results, width=80, **console):
+    runs = [(f"run{at}", of.as_json()) for at, of in enumerate(results)]
+    return drawn(lambda on: print_comparison(runs, on), width=width, **console)
+
+
+def row(text, *names):
+    (line,) = [line for line in text.splitlines() if all(name in line.split() for name in names)]
+    return line
+
+
+def test_a_row_that_differs_is_marked_and_says_how_far_from_the_first():
+    text = kept(result(1200), result(1500), result(1200))
+    assert row(text, "p99").split() == ["*", "p99", "480", "600", "+25.0%", "480"]
+    assert row(text, "early").split() == ["early", "0", "0", "0"]
+    assert row(text, "p99").startswith("* ")
+    assert row(text, "early").startswith("  ")
+
+
+def test_a_figure_is_compared_with_zero_by_their_difference():
+    text = kept(result(1200, wait_cycles=0), result(1200, wait_cycles=250))
+    assert row(text, "busy", "total").split()[-3:] == ["0", "20000", "+20000"]
+
+
+def test_a_regime_that_differs_is_marked_without_a_number():
+    off = vcpu_result(interrupts([1200] * 200, advance_ns=0), auto=False, advance_ns=0)
+    text = kept(run_result(), run_result(off))
+    assert row(text, "regime").split() == ["*", "regime", "settled", "off"]
+
+
+def test_rows_of_nothing_but_zeros_are_left_out_where_they_are_rare():
+    assert "blocked" not in kept(result(1200), result(1300))
+    assert "blocked" in kept(result(1200), result(1300, blocked_cycles=100))
+
+
+def test_what_was_not_set_up_alike_is_said_first():
+    other = run_result(guest="tickless", seed=9)
+    lines = kept(run_result(), other).splitlines()
+    assert lines[:3] == ["vlapic compare run0, run1", "* seed: 0, 9", "* guest: deadline, tickless"]
+    assert kept(run_result(), run_result()).splitlines()[1] == "  set up alike"
+
+
+@pytest.mark.parametrize("width", [40, 80, 100, 200])
+@pytest.mark.parametrize("runs", [2, 3, 4, 7])
+def test_runs_that_do_not_fit_go_into_a_further_table_with_the_first(width, runs):
+    text = kept(*[result(1200 + 100 * at) for at in range(runs)], width=width)
+    heads = [line.split()[2:] for line in text.splitlines() if line.startswith("vCPU 0")]
+    assert [head[0] for head in heads] == ["run0"] * len(heads)
+    assert [label for head in heads for label in head[1:]] == [f"run{at}" for at in range(1, runs)]
+    tables = text.split("vCPU 0")[1:]
+    assert max(len(line) for table in tables for line in table.splitlines()[1:]) <= max(min(width, 100), 53)
+    assert not any(line != line.rstrip() for line in text.splitlines())
+
+
+def test_each_vcpu_has_a_table_and_one_that_a_run_has_not_is_a_dash():
+    vcpus = [vcpu_result(interrupts([1200] * 50), vcpu=id) for id in (0, 1)]
+    text = kept(run_result(*vcpus), run_result(vcpus[0]))
+    assert re.findall(r"^vCPU \d", text, re.MULTILINE) == ["vCPU 0", "vCPU 1"]
+    assert text.split("vCPU 1 ")[1].count(" -\n") >= 10
+
+
+def test_colour_is_not_what_marks_a_difference():
+    plain = kept(result(1200), result(1500))
+    coloured = kept(result(1200), result(1500), force_terminal=True, color_system="truecolor")
+    assert "\x1b" not in plain
+    assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == plain
+
+
+def test_runs_of_now_end_with_their_budgets_and_each_in_words():
+    def held(of):
+        return run_result(*of.vcpus, budgets=check(parse_all(["p99=500ns"]), of))
+
+    runs = [("0", held(result(1200))), ("auto", held(result(1500)))]
+    lines = drawn(lambda on: print_compared("advance", runs, on)).splitlines()
+    assert lines[0] == "vlapic run deadline   advance: 0, auto; seed 0"
+    assert "  MISSED  p99=500ns  vCPU 0  600 ns, 100 ns (20 %) too much" in lines
+    assert lines[-2:] == [
+        "0     settled at 1400 ns after 1 interrupt; 99.9 % within 480 ns; none early",
+        "auto  settled at 1400 ns after 1 interrupt; 99.9 % within 600 ns; none early",
+    ]

@@ -1,0 +1,152 @@
+"""Runs side by side: what can be varied, what is the same, and results that were kept."""
+
+import json
+
+import pytest
+
+import vlapic
+from tests.made_up import interrupts, run_result, vcpu_result
+from vlapic.comparison import Comparison, Variants, read_kept, setup_differences, vcpus_of
+from vlapic.errors import UsageError, WorldError
+
+
+@pytest.mark.parametrize(
+    ("text", "by", "values"),
+    [
+        ("advance=0,1000,auto", "advance", {"0": 0, "1000": 1000, "auto": "auto"}),
+        ("timer=hrtimer,preemption", "timer", {"hrtimer": "hrtimer", "preemption": "preemption"}),
+        ("profile=series,v5.0", "profile", {"series": "series", "v5.0": "v5.0"}),
+        ("series,v5.0", "profile", {"series": "series", "v5.0": "v5.0"}),
+    ],
+)
+def test_an_option_and_its_values_are_read_in_order(text, by, values):
+    variants = Variants.parse(text)
+    assert (variants.by, variants.values) == (by, values)
+    assert list(variants.values) == list(values)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("advance=0", "compare 'advance=0' has one value; give two or more, as in advance=A,B"),
+        ("advance=0,x", "compare advance=x: it is 'auto' or a whole number of ns"),
+        ("advance=0,0", "compare 'advance=0,0' has '0' twice"),
+        ("advanc=0,1", "unknown option to compare 'advanc'; did you mean 'advance'?"),
+        ("x=2,4", "unknown option to compare 'x'; known: advance, profile, timer"),
+    ],
+)
+def test_a_comparison_that_makes_no_sense_is_refused(text, message):
+    with pytest.raises(UsageError) as refused:
+        Variants.parse(text)
+    assert str(refused.value) == message
+
+
+def test_each_run_is_the_run_that_its_value_gives_alone():
+    comparison = vlapic.compare("deadline", variants="advance=0,auto", events=60, seed=5)
+    assert comparison.by == "advance"
+    for label, result in comparison.runs:
+        alone = vlapic.run("deadline", advance=label if label == "auto" else int(label), events=60, seed=5)
+        assert result.as_json() == alone.as_json()
+    assert comparison.as_json() == {
+        "schema": "vlapic.compare/1",
+        "by": "advance",
+        "runs": [{"label": label, "run": result.as_json()} for label, result in comparison.runs],
+    }
+
+
+def test_budgets_hold_for_each_run():
+    comparison = vlapic.compare(
+        "deadline", variants="advance=0,auto", events=100, budgets=["p50=700ns", "early=0"]
+    )
+    kept = {label: [each.met for each in result.budgets] for label, result in comparison.runs}
+    assert kept == {"0": [False, True], "auto": [True, True]}
+    assert comparison.exit_status == 3
+
+
+@pytest.mark.parametrize(
+    ("runs", "status"),
+    [
+        ([{}, {}], 0),
+        ([{}, {"exit_code": 7}], 4),
+        ([{"interrupted": True}, {"exit_code": 7}], 4),
+        ([{"exit_code": 7}, {"trace_failure": "full"}], 1),
+        ([{}, {"interrupted": True}], 130),
+    ],
+)
+def test_the_exit_status_is_that_of_the_run_in_most_need_of_a_look(runs, status):
+    made = tuple((str(at), run_result(**fields)) for at, fields in enumerate(runs))
+    assert Comparison("advance", made, len(made)).exit_status == status
+
+
+def kept(path, *runs, by=None):
+    """A file of a result, or of a comparison of several."""
+    objects = [result.as_json() for result in runs]
+    whole = objects[0]
+    if by is not None:
+        labelled = [{"label": str(at), "run": of} for at, of in enumerate(objects)]
+        whole = {"schema": "vlapic.compare/1", "by": by, "runs": labelled}
+    path.write_text(json.dumps(whole))
+    return str(path)
+
+
+def test_kept_results_are_called_by_their_file_s_name(tmp_path):
+    (tmp_path / "old").mkdir()
+    paths = [kept(tmp_path / name, run_result()) for name in ("a.json", "b.json", "old/b.json")]
+    assert [label for label, _ in read_kept(paths)] == ["a", paths[1], paths[2]]
+
+
+def test_a_kept_comparison_gives_each_of_its_runs(tmp_path):
+    path = kept(tmp_path / "all.json", run_result(), run_result(seed=2), by="advance")
+    assert [(label, of["seed"]) for label, of in read_kept([path])] == [("all 0", 0), ("all 1", 2)]
+
+
+def test_what_differs_in_the_set_up_is_found_and_what_came_of_it_is_not_set_up():
+    one = run_result(virtual_ns=5, console="x")
+    other = run_result(vcpu_result(interrupts([1300] * 50), timer="hrtimer"), seed=3, guest="tickless")
+    differences = setup_differences([("one", one.as_json()), ("other", other.as_json())])
+    assert differences == {
+        "seed": [0, 3], "guest": ["deadline", "tickless"], "vCPU 0 timer": ["preemption", "hrtimer"],
+    }  # fmt: skip
+    assert setup_differences([("one", one.as_json()), ("again", one.as_json())]) == {}
+
+
+def test_a_vcpu_that_one_run_has_not_is_no_difference_of_its_own():
+    vcpus = [vcpu_result(interrupts([1200] * 50), vcpu=id) for id in (0, 1)]
+    runs = [("one", run_result(vcpus[0]).as_json()), ("two", run_result(*vcpus).as_json())]
+    assert setup_differences(runs) == {"vCPUs": [1, 2]}
+    assert [of is None for of in vcpus_of(runs)[0, 1]] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not JSON (Expecting property name"),
+        ("[]", "is neither a result (vlapic.run/1) nor a comparison (vlapic.compare/1): it has another form"),
+        ("{}", "nor a comparison (vlapic.compare/1): 'schema' is missing"),
+        ('{"schema": "vlapic.run/2"}', "its schema is 'vlapic.run/2'"),
+        ('{"schema": "vlapic.run/1"}', "'vcpus' is missing"),
+        ('{"schema": "vlapic.run/1", "vcpus": [{"vm": 0, "id": 0}]}', "'interrupts' is missing"),
+        ('{"schema": "vlapic.compare/1", "runs": [{"run": 3}]}', "it has another form"),
+        ("[" * 100_000, "is not JSON"),
+    ],
+)
+def test_a_file_that_is_no_result_is_the_world_s_fault_and_says_what_is_wrong(tmp_path, text, message):
+    path = tmp_path / "kept.json"
+    path.write_text(text)
+    with pytest.raises(WorldError) as refused:
+        read_kept([str(path)])
+    assert message in str(refused.value)
+
+
+def test_a_result_cut_anywhere_is_refused(tmp_path):
+    whole = json.dumps(run_result().as_json())
+    path = tmp_path / "kept.json"
+    for end in range(0, len(whole) - 1, 37):
+        path.write_text(whole[:end])
+        with pytest.raises(WorldError):
+            read_kept([str(path)])
+
+
+def test_a_file_that_is_not_there_is_the_world_s_fault(tmp_path):
+    with pytest.raises(WorldError, match="No such file or directory; keep a result by run --json"):
+        read_kept([str(tmp_path / "none.json")])
