@@ -70,6 +70,9 @@ class HousekeepingClock:
 class ApicvVcpu(Vcpu):
     """A vCPU with APICv."""
 
+    #: Most of its accesses do not exit at all.
+    FASTPATH = False
+
     def __init__(
         self,
         vm: Vm,

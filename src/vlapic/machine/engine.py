@@ -5,6 +5,10 @@ APIC: memory that is not RAM, model-specific registers, ports, CPUID, VMCALL and
 carry their data, and an exit that reads something is answered by :meth:`CpuEngine.complete` before the next
 run. The order of work around a run is `machine/vcpu.py`'s.
 
+An engine may offer an exit to its caller where it comes up, in the middle of a run
+(:attr:`CpuEngine.fastpath`), and go on in the same run if the caller has nothing else to do. That is KVM's
+EXIT_FASTPATH_REENTER_GUEST, and changes nothing but the speed.
+
 Every exit is precise: the guest stands *at* the instruction for an access that has not been carried out yet
 (`complete` finishes it), and *after* HLT. The smallest engine, `machine/scripted.py`, obeys the same contract
 without a CPU.
@@ -12,6 +16,7 @@ without a CPU.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Protocol
@@ -162,6 +167,15 @@ class Shutdown(NamedTuple):
     reason: str
 
 
+class Handled(NamedTuple):
+    """The caller has handled an exit on the fast path already, and does not want the guest to go on at once.
+
+    `host_tsc` is when the guest left; the time that handling took is the caller's.
+    """
+
+    host_tsc: int
+
+
 Exit = (
     ReadMsr
     | WriteMsr
@@ -179,10 +193,19 @@ Exit = (
     | InterruptWindow
     | NmiWindow
     | Shutdown
+    | Handled
 )
 
 #: What completes an exit: nothing for a write, a number for a read, four registers for CPUID.
 Answer = int | tuple[int, int, int, int] | None
+
+
+#: How a guest goes on after an exit on the fast path: the arguments of :meth:`CpuEngine.run`, in order. A
+#: window may be asked for only while it is shut.
+Reentry = tuple[int, int | None, int | None, bool, bool]
+
+#: Handles an exit at once; None: `run` is to return :class:`Handled`.
+Fastpath = Callable[[Exit], Reentry | None]
 
 
 class CpuEngine(Protocol):
@@ -191,6 +214,12 @@ class CpuEngine(Protocol):
     #: Guest instructions retired since the start. HLT counts as one; an instruction that exited counts
     #: once it is completed.
     instructions: int
+
+    #: Called in a run, if set, at an exit that the engine can go on after by itself, whichever these are. It
+    #: handles the exit as the caller of `run` would: it completes it or injects an exception. Meanwhile the
+    #: guest stands where the exit's contract says, and can be asked, but nothing can be injected.
+    #: After an exception it must return None.
+    fastpath: Fastpath | None
 
     @property
     def rip(self) -> int:
@@ -268,7 +297,9 @@ __all__ = [
     "Cpuid",
     "Exit",
     "ExternalInterrupt",
+    "Fastpath",
     "FirstState",
+    "Handled",
     "Hlt",
     "Hypercall",
     "InterruptWindow",
@@ -278,6 +309,7 @@ __all__ = [
     "ReadMemory",
     "ReadMsr",
     "ReadPort",
+    "Reentry",
     "Shutdown",
     "WriteCr8",
     "WriteMemory",

@@ -2,6 +2,10 @@
 
 Follows the exit handlers of `kvm/vmx/vmx.c` and `kvm/x86.c`. Handling costs what the host model says and is
 paid before the access takes effect, because the kernel reads the time after it was paid.
+
+Some return True: the exit was a plain access to the local APIC or the TSC, so that nobody but the vCPU can
+have something to do now, and the guest may go on at once. A device of the board may end the run, or reach
+another vCPU without a message.
 """
 
 from __future__ import annotations
@@ -60,29 +64,31 @@ def on_shutdown(vcpu: Vcpu, left: e.Shutdown) -> None:
     vcpu.failure = GuestFailure(f"shut down: {left.reason}")
 
 
-def on_read_msr(vcpu: Vcpu, left: e.ReadMsr) -> None:
+def on_read_msr(vcpu: Vcpu, left: e.ReadMsr) -> bool:
     vcpu.spend_exit("MSR_READ")
     try:
         value = read_msr(vcpu, left.msr)
     except r.GeneralProtection:
         fault_msr(vcpu, False, left.msr, 0)
-        return
+        return False
     if vcpu.trace:
         vcpu.trace(events.Msr(*vcpu.stamp(), False, left.msr, value, False))
     vcpu.engine.complete(value)
+    return True
 
 
-def on_write_msr(vcpu: Vcpu, left: e.WriteMsr) -> None:
+def on_write_msr(vcpu: Vcpu, left: e.WriteMsr) -> bool:
     vcpu.spend_exit("MSR_WRITE")
     try:
         write_msr(vcpu, left.msr, left.value)
     except r.GeneralProtection:
         fault_msr(vcpu, True, left.msr, left.value)
-        return
+        return False
     if vcpu.trace:
         vcpu.trace(events.Msr(*vcpu.stamp(), True, left.msr, left.value, False))
     vcpu.engine.complete()
     vcpu.measure.armed(vcpu.engine.instructions)
+    return True
 
 
 def fault_msr(vcpu: Vcpu, write: bool, msr: int, value: int) -> None:
@@ -123,23 +129,24 @@ def is_apic_msr(msr: int) -> bool:
     )
 
 
-def on_read_memory(vcpu: Vcpu, left: e.ReadMemory) -> None:
+def on_read_memory(vcpu: Vcpu, left: e.ReadMemory) -> bool:
     if not vcpu.lapic.decodes(left.address):
         vcpu.spend_exit("EPT_MISCONFIG")
         value = vcpu.vm.board.memory.read(left.address, left.size)
         if vcpu.trace:
             vcpu.trace(events.DeviceAccess(*vcpu.stamp(), False, left.address, left.size, value))
         vcpu.engine.complete(value)
-        return
+        return False
     vcpu.spend_exit("APIC_ACCESS")
     offset = left.address & 0xFFF
     value = vcpu.lapic.read(offset, left.size)
     if vcpu.trace:
         vcpu.trace(events.ApicAccess(*vcpu.stamp(), False, offset, value))
     vcpu.engine.complete(value)
+    return True
 
 
-def on_write_memory(vcpu: Vcpu, left: e.WriteMemory, reason: str = "APIC_ACCESS") -> None:
+def on_write_memory(vcpu: Vcpu, left: e.WriteMemory, reason: str = "APIC_ACCESS") -> bool:
     """A write; one of the local APIC's registers exits for `reason`."""
     if not vcpu.lapic.decodes(left.address):
         vcpu.spend_exit("EPT_MISCONFIG")
@@ -147,7 +154,7 @@ def on_write_memory(vcpu: Vcpu, left: e.WriteMemory, reason: str = "APIC_ACCESS"
             vcpu.trace(events.DeviceAccess(*vcpu.stamp(), True, left.address, left.size, left.value))
         vcpu.vm.board.memory.write(left.address, left.size, left.value)
         vcpu.engine.complete()
-        return
+        return False
     vcpu.spend_exit(reason)
     offset = left.address & 0xFFF
     if vcpu.trace:
@@ -155,6 +162,7 @@ def on_write_memory(vcpu: Vcpu, left: e.WriteMemory, reason: str = "APIC_ACCESS"
     vcpu.lapic.write(offset, left.value, left.size)
     vcpu.engine.complete()
     vcpu.measure.armed(vcpu.engine.instructions)
+    return True
 
 
 def on_read_port(vcpu: Vcpu, left: e.ReadPort) -> None:
@@ -173,18 +181,20 @@ def on_write_port(vcpu: Vcpu, left: e.WritePort) -> None:
     vcpu.engine.complete()
 
 
-def on_read_cr8(vcpu: Vcpu, left: e.ReadCr8) -> None:
+def on_read_cr8(vcpu: Vcpu, left: e.ReadCr8) -> bool:
     vcpu.spend_exit("CR_ACCESS")
     vcpu.engine.complete(vcpu.lapic.interrupts.tpr >> 4)
+    return True
 
 
-def on_write_cr8(vcpu: Vcpu, left: e.WriteCr8) -> None:
+def on_write_cr8(vcpu: Vcpu, left: e.WriteCr8) -> bool:
     vcpu.spend_exit("CR_ACCESS")
     if left.value > MAX_CR8:
         vcpu.engine.inject_exception(GENERAL_PROTECTION, 0)
-        return
+        return False
     vcpu.lapic.write_tpr(left.value << 4)
     vcpu.engine.complete()
+    return True
 
 
 def on_cpuid(vcpu: Vcpu, left: e.Cpuid) -> None:
@@ -194,7 +204,7 @@ def on_cpuid(vcpu: Vcpu, left: e.Cpuid) -> None:
     vcpu.engine.complete(cpuid(left.leaf, left.subleaf, processor))
 
 
-HANDLERS: dict[type[Any], Callable[[Vcpu, Any], None]] = {
+HANDLERS: dict[type[Any], Callable[[Vcpu, Any], bool | None]] = {
     e.PreemptionTimer: on_preemption_timer,
     e.ExternalInterrupt: on_external_interrupt,
     e.InterruptWindow: on_interrupt_window,

@@ -209,6 +209,7 @@ class Vm:
         if self.active is None or vcpu.cpu is self.active.cpu:
             vcpu.inbox.append(message)
         else:
+            self.active.cpu.alone_until = 0
             vcpu.receive(message, self.active.clock.now)
 
     def _send_external(self, message: Message) -> None:

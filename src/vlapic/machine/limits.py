@@ -68,5 +68,8 @@ def run_to_end(
         return until if limits.host_tsc is None else min(until, limits.host_tsc)
 
     vcpus = [vcpu for vm in vms for vcpu in vm.vcpus]
+    if limits.instructions is not None:  # how far a guest may run is another host TSC after each exit
+        for vcpu in vcpus:
+            vcpu.engine.fastpath = None
     while scheduler.run(vcpus, finished, ROUNDS, horizon if limited else None):
         meanwhile()

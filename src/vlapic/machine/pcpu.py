@@ -34,6 +34,7 @@ class PhysicalCpu:
         clock: its time.
         vcpus: those placed on it, in order of creation, without those that were switched off.
         shared: whether there are several. One alone is never asked whether its turn is over.
+        alone_until: host TSC before which nobody but this CPU has something to do; 0 if somebody has.
     """
 
     def __init__(self, index: int, start_tsc: int, model: HostModel, seed: int) -> None:
@@ -42,6 +43,7 @@ class PhysicalCpu:
         self.clock = SimClock(start_tsc)
         self.vcpus: list[Vcpu] = []
         self.shared = False
+        self.alone_until = 0
         self._slice_cycles = model.slice_cycles
         self._min_granularity_cycles = model.min_granularity_cycles
         draws = Draws(seed, _DRAWS_OF_PCPUS + index)

@@ -1,9 +1,9 @@
 """Several CPUs in virtual time: which of them goes on next, and how far.
 
 Each physical CPU has a clock of its own. The one furthest behind goes on, ties by index, up to a slice past
-the next one; a step ends at its next exit in any case, so that what it sent to another is seen without
-delay. The order depends on virtual time alone and is the same in every run. Which vCPU goes on where several
-share a physical CPU that one says (`pcpu.py`).
+the next one; a step ends at its next exit, so that what it sent to another is seen without delay, unless
+nobody else could have gone on before it anyway. The order depends on virtual time alone and is the same in
+every run. Which vCPU goes on where several share a physical CPU that one says (`pcpu.py`).
 
 CPUs on which no VM has vCPUs in common can never see each other. Such groups run further past each other, so
 that no guest is stopped for nothing; it changes only the order in which events of different groups are told,
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 SLICE_CYCLES = 1000
 #: Host cycles that a group of CPUs may run past another one.
 LEAD_CYCLES = 1_000_000
+
+#: Host cycles after which a CPU that handles its exits by itself comes back for a look around.
+ALONE_CYCLES = 10_000_000
 
 FOREVER = GuestFailure("halted for ever: no timer is armed, no interrupt can come")
 
@@ -125,7 +128,10 @@ def _step(group: list[PhysicalCpu], until: int | None, horizon: Horizon | None) 
         return False
     if next_at is not None:
         until = next_at + SLICE_CYCLES if until is None else min(until, next_at + SLICE_CYCLES)
+    alone_until = at + ALONE_CYCLES if until is None else min(until, at + ALONE_CYCLES)
     if horizon is not None and (limit := horizon(chosen)) is not None:
         until = limit if until is None else min(until, limit)
+        alone_until = min(alone_until, limit)
+    chosen.alone_until = alone_until if next_at is None else min(alone_until, next_at)
     chosen.step(until)
     return True

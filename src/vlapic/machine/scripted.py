@@ -74,6 +74,7 @@ class ScriptedEngine:
         handler: Callable[[ScriptedEngine, int], Script] | None = None,
     ) -> None:
         self.instructions = 0
+        self.fastpath: e.Fastpath | None = None
         self.interrupts_enabled = True
         self.shadow = False
         self.in_nmi = False
@@ -212,7 +213,14 @@ class ScriptedEngine:
                 continue
             if isinstance(step, e.Hlt):
                 self._retire(1)
-            return type(step)(self._now, *step[1:])
+                return e.Hlt(self._now)
+            left = type(step)(self._now, *step[1:])
+            if self.fastpath is None:
+                return left
+            reentry = self.fastpath(left)
+            if reentry is None:
+                return e.Handled(self._now)
+            self._now, until, preemption, window, nmi_window = reentry
 
     def _compute(self, until: int | None, preemption: int | None, window: bool) -> None:
         """Retire instructions up to the nearest limit; one only while a shadow or a window needs a look."""

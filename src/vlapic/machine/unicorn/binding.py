@@ -47,6 +47,7 @@ for _name, _arguments in {
     "uc_close": (_ptr,),
     "uc_emu_start": (_ptr, _u64, _u64, _u64, _size),
     "uc_emu_stop": (_ptr,),
+    "uc_reg_write": (_ptr, _i32, _ptr),
     "uc_mem_map_ptr": (_ptr, _u64, _size, _u32, _ptr),
     "uc_mmio_map": (_ptr, _u64, _size, _ptr, _ptr, _ptr, _ptr),
     "uc_context_alloc": (_ptr, _ptr),
@@ -112,6 +113,8 @@ class Cpu:
         self._handle = _ptr()
         self._keep: list[Any] = []
         self._context = _ptr()
+        self._target = _u64()
+        self._target_address = ctypes.addressof(self._target)
         self._failure: BaseException | None = None
         self._hook_before = sys.unraisablehook
         self._catch = self._keep_failure
@@ -163,7 +166,7 @@ class Cpu:
     def write_msr(self, msr: int, value: int) -> None:
         """Write one of Unicorn's own model-specific registers."""
         access = _Msr(msr, value)
-        lib.uc_reg_write(_ptr(self.handle), x86.UC_X86_REG_MSR, ctypes.byref(access))
+        lib.uc_reg_write(self.handle, x86.UC_X86_REG_MSR, ctypes.addressof(access))
 
     # -- running --
 
@@ -193,6 +196,11 @@ class Cpu:
             self.stop()
         else:
             self._hook_before(unraisable)
+
+    def jump(self, rip: int) -> None:
+        """In a hook of an instruction: go on at `rip`. (After a batch the instruction would run again.)"""
+        self._target.value = rip
+        lib.uc_reg_write(self.handle, x86.UC_X86_REG_RIP, self._target_address)
 
     def stop(self) -> None:
         """Ask for a stop; takes effect before the next block, instruction with a hook, or memory access."""

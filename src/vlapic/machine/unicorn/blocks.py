@@ -21,12 +21,12 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from unicorn import unicorn_const as uc
 
 from vlapic.machine.unicorn.binding import EMU_STOP_ADDRESS, BlockCallback, Cpu, GeneratedCallback
-from vlapic.machine.unicorn.decode import MODE_FLAG, REMAP_FLAG, WINDOW_FLAG, Block, Site, decode
+from vlapic.machine.unicorn.decode import MODE_FLAG, REMAP_FLAG, WINDOW_FLAG, Block, Kind, Site, decode
 from vlapic.machine.unicorn.machine_code import SITE_OFFSET, MachineCode, Table, key
 
 # The counter: 64-bit fields, by index. blocks.S has the same in bytes.
@@ -43,6 +43,18 @@ _FIELDS = 11
 
 # Values of STOPPED. Up to AT_RESUME the CPU stands between two blocks.
 NOT_STOPPED, AT_LIMIT, AT_WINDOW, AT_NEW_SITES, AT_RESUME, AT_SITE, AT_MEMORY, AT_EXCEPTION = range(8)
+AT_HANDLED = 8  # at an exit that was handled on the fast path
+
+#: Exiting instructions that are offered on the fast path.
+FASTPATH_KINDS = frozenset({Kind.RDMSR, Kind.WRMSR})
+
+
+class KnownSite(NamedTuple):
+    """An exiting instruction in a block: the block's row, and how many of its instructions are left there."""
+
+    row: int
+    left: int
+    site: Site
 
 
 class Blocks:
@@ -52,6 +64,7 @@ class Blocks:
         counter: the fields above; the engine reads and writes them between runs.
         machine_code: that counts, None where Python does.
         sites: the exiting instructions known so far, by address; the CPU stops at each, before it runs.
+        known_sites: those that can be carried out in a hook, by address, each in the block it last ran in.
     """
 
     def __init__(
@@ -62,6 +75,7 @@ class Blocks:
         resumes: Callable[[], bool],
         remapped: Callable[[], None],
         translated: Callable[[int, int], None],
+        on_site: Callable[[int, int, int, int], None],
         native: bool,
         fast_spin: bool,
     ) -> None:
@@ -73,10 +87,12 @@ class Blocks:
             resumes: whether one instruction is to run alone, because RFLAGS.RF is set until it has.
             remapped: called before a block runs that may change the paging.
             translated: called when Unicorn has translated the code at (address, size).
+            on_site: called before an instruction of FASTPATH_KINDS runs, with its address second.
             native: count by machine code; else in Python.
             fast_spin: jump over the laps of loops that only wait.
         """
         self.sites: dict[int, Site] = {}
+        self.known_sites: dict[int, KnownSite] = {}
         self._cpu = cpu
         self._read_code = read_code
         self._code_bits = code_bits
@@ -95,7 +111,8 @@ class Blocks:
         self._fields = (ctypes.c_uint64 * _FIELDS)()
         self.counter = memoryview(self._fields).cast("B").cast("Q")
         self._python_hook = BlockCallback(self.on_block)
-        self._site_hook: Any = BlockCallback(self._on_site)
+        self._site_hook: Any = BlockCallback(self._stop_at_site)
+        self._fastpath_hook = BlockCallback(on_site)
         self._table: Table | None = None
         self.machine_code: MachineCode | None = None
         block_hook: Any = self._python_hook
@@ -220,7 +237,21 @@ class Blocks:
             self._table.remove(place, size)
         self._translated(address, size)
 
-    def _on_site(self, _cpu: int, _address: int, _size: int, _data: int) -> None:
+    def know_site(self, address: int) -> KnownSite | None:
+        """Look at an instruction of FASTPATH_KINDS in the block that runs now.
+
+        Returns:
+            None if it may not be carried out in a hook: it is alone in its block, which ends for a reason (a
+            shadow, a single step), or the block is not counted by machine code.
+        """
+        row, site = self.counter[ROW], self.sites[address]
+        block = self._rows.get(row)
+        if block is None or block.count == 1 or site.kind not in FASTPATH_KINDS:
+            return None
+        known = self.known_sites[address] = KnownSite(row, block.left_at(address), site)
+        return known
+
+    def _stop_at_site(self, _cpu: int, _address: int, _size: int, _data: int) -> None:
         self.stop(AT_SITE)
 
     # -- between runs --
@@ -239,8 +270,9 @@ class Blocks:
                 self.forget()  # what is known of other blocks may rest on what stood here
             self.sites[site.address] = site
             if site.address not in self._site_hooks:
+                hook = self._fastpath_hook if site.kind in FASTPATH_KINDS else self._site_hook
                 self._site_hooks[site.address] = self._cpu.hook(
-                    uc.UC_HOOK_CODE, self._site_hook, site.address, site.address, data
+                    uc.UC_HOOK_CODE, hook, site.address, site.address, data
                 )
         self._cpu.forget_code(block.address, block.size)
 
@@ -248,5 +280,6 @@ class Blocks:
         """Look at every block again: what addresses stand for may have changed."""
         self._known.clear()
         self._rows.clear()
+        self.known_sites.clear()
         if self._table is not None:
             self._table.clear()

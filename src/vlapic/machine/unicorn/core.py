@@ -13,11 +13,12 @@ from unicorn import unicorn_const as uc
 
 from vlapic.errors import EngineError
 from vlapic.machine import engine as exits
-from vlapic.machine.engine import FirstState
+from vlapic.machine.engine import Fastpath, FirstState
 from vlapic.machine.loader import MAX_MEMORY
 from vlapic.machine.unicorn.binding import InterruptCallback, check
 from vlapic.machine.unicorn.blocks import (
     AT_EXCEPTION,
+    AT_HANDLED,
     AT_LIMIT,
     AT_MEMORY,
     AT_NEW_SITES,
@@ -26,6 +27,7 @@ from vlapic.machine.unicorn.blocks import (
     AT_WINDOW,
     COUNT,
     NOT_STOPPED,
+    ROW,
     STATE,
     STOPPED,
     WINDOW,
@@ -53,6 +55,7 @@ class Core:
     Attributes:
         instructions: retired since the start, see :class:`~vlapic.machine.engine.CpuEngine`. An iteration
             of a REP string instruction counts as one, and so does the look that finds RCX at 0.
+        fastpath: see :class:`~vlapic.machine.engine.CpuEngine`; nothing is offered to it here.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class Core:
         if len(memory) > MAX_MEMORY:
             raise EngineError(f"{len(memory)} bytes of guest memory; expected {MAX_MEMORY} at most")
         self.instructions = 0
+        self.fastpath: Fastpath | None = None
         self._cycles_per_insn = cycles_per_insn
         self._exit: Site | None = None  # the instruction to complete; None: none, or an access to memory
         self._again: tuple[int, int] | None = None  # RIP and count of an instruction that is run again
@@ -95,6 +99,7 @@ class Core:
 
         self._processor = Processor(memory, first)
         cpu, paging = self._processor.cpu, self._processor.paging
+        self._state = cpu.state
         self._blocks = Blocks(
             cpu,
             self._processor.read_code,
@@ -102,11 +107,12 @@ class Core:
             self._processor.state.resumes,
             paging.flush,
             self._on_translated,
+            self._on_site,
             native_counting() if native is None else native,
             fast_spin,
         )
         self._counter = self._blocks.counter
-        self._devices = DeviceMemory(cpu, self._blocks, len(memory))
+        self._devices = DeviceMemory(cpu, self._blocks, len(memory), self._on_access)
         msrs, control = OwnMsrs(cpu, self._remapped), Control(cpu, self._remapped)
         self._instructions = Instructions(cpu.state, paging, msrs, control)
         self._time = TscReads(cpu, self._blocks, tsc, cycles_per_insn)
@@ -145,9 +151,14 @@ class Core:
             return self._leave(self._blocks.sites[self._processor.address], now)
         if stopped in (AT_LIMIT, AT_WINDOW):
             return None
+        if stopped == AT_HANDLED:
+            return self._handled(now)
         if stopped == AT_MEMORY:
             asked = self._devices.asked
             assert asked is not None
+            if self._blocks.last is not None:
+                row = counter[ROW]
+                self._devices.places.learn(self._blocks.last, row, self._processor.address)
             if asked.value is None:
                 return exits.ReadMemory(now, asked.address, asked.size)
             return exits.WriteMemory(now, asked.address, asked.size, asked.value)
@@ -200,7 +211,11 @@ class Core:
         self.instructions = counter[COUNT]
         if not self._state_is_found and counter[STATE]:
             self._state_is_found = True
-            processor.state.use(counter[STATE])
+            self._find_state(counter[STATE])
+
+    def _find_state(self, address: int) -> None:
+        """Machine code has seen where the CPU keeps its state."""
+        self._processor.state.use(address)
 
     def _leave(self, site: Site, now: int) -> exits.Exit | None:
         """The CPU stands at an instruction that leaves the guest."""
@@ -290,9 +305,22 @@ class Core:
     # -- called by Unicorn, in a run --
 
     def _on_translated(self, address: int, size: int) -> None:
+        self._devices.places.forget()
         if self._shared.tracked:
             for physical, length in self._processor.physical(address, size):
                 self._shared.add(physical, length)
+
+    def _on_site(self, _cpu: int, _address: int, _size: int, _data: int) -> None:
+        """The CPU is at an instruction of FASTPATH_KINDS; nothing is offered here."""
+        self._blocks.stop(AT_SITE)
+
+    def _on_access(self, _address: int, _size: int, _value: int | None) -> int | None:
+        """The CPU is at an access to device memory; nothing is offered here."""
+        return None
+
+    def _handled(self, _now: int) -> exits.Exit | None:
+        """After a stop AT_HANDLED."""
+        raise AssertionError("nothing was handled on the fast path")
 
     def _on_exception(self, _cpu: int, vector: int, _data: int) -> None:
         if not self._counter[STOPPED]:

@@ -141,7 +141,7 @@ _PORT_SIZE = {"al": 1, "ax": 2, "eax": 4}
 _STRING_SIZE = {"b": 1, "w": 2, "d": 4}
 _GENERAL = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{x}" for x in range(8, 16)))
 #: The general register each register is part of.
-_WHOLE = {
+WHOLE = {
     **{part: f"r{x}x" for x in "abcd" for part in (f"r{x}x", f"e{x}x", f"{x}x", f"{x}l", f"{x}h")},
     **{part: f"r{x}" for x in ("sp", "bp", "si", "di") for part in (f"r{x}", f"e{x}", x, f"{x}l")},
     **{part: f"r{x}" for x in range(8, 16) for part in (f"r{x}", f"r{x}d", f"r{x}w", f"r{x}b")},
@@ -152,7 +152,7 @@ LOOP_BYTES = 64
 
 
 @cache
-def _decoder(bits: int, detail: bool) -> capstone.Cs:
+def decoder(bits: int, detail: bool) -> capstone.Cs:
     mode = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}[bits]
     decoder = capstone.Cs(capstone.CS_ARCH_X86, mode)
     decoder.detail = detail
@@ -170,7 +170,7 @@ def decode(code: bytes, address: int, size: int, bits: int, read: Callable[[int,
     starts: list[int] = []
     sites: list[Site] = []
     flags, end, quiet = 0, address, bits != 16
-    for start, length, mnemonic, operands in _decoder(bits, False).disasm_lite(code, address):
+    for start, length, mnemonic, operands in decoder(bits, False).disasm_lite(code, address):
         starts.append(start)
         end = start + length
         words = mnemonic.split()
@@ -191,15 +191,15 @@ def _site(words: list[str], operands: str, code: bytes, address: int, bits: int)
     if name == "mov":
         first, _, second = operands.partition(", ")
         if first in _CONTROL:
-            return Site(_CONTROL[first], address, length, bits, register=_number(second))
+            return Site(_CONTROL[first], address, length, bits, register=register_number(second))
         if second == "cr8":
-            return Site(Kind.READ_CR8, address, length, bits, register=_number(first))
+            return Site(Kind.READ_CR8, address, length, bits, register=register_number(first))
         return None
     if name in _STRINGS:
         return _string(_STRINGS[name], _STRING_SIZE[name[-1]], code, address, bits)
     if name == "smsw":  # Unicorn writes 16 bits of a register that is to have 32
-        wide = bits != 64 and operands in _WHOLE and operands[0] == "e"
-        return Site(Kind.SMSW, address, length, bits, register=_number(operands)) if wide else None
+        wide = bits != 64 and operands in WHOLE and operands[0] == "e"
+        return Site(Kind.SMSW, address, length, bits, register=register_number(operands)) if wide else None
     kind = _SITES.get(name)
     if kind not in (Kind.IN, Kind.OUT):
         return None if kind is None else Site(kind, address, length, bits)
@@ -208,9 +208,9 @@ def _site(words: list[str], operands: str, code: bytes, address: int, bits: int)
     return Site(kind, address, length, bits, _PORT_SIZE[data], None if port == "dx" else int(port, 0))
 
 
-def _number(register: str) -> int:
+def register_number(register: str) -> int:
     """The number of a general register of 32 or 64 bits."""
-    return _GENERAL.index(_WHOLE[register])
+    return _GENERAL.index(WHOLE[register])
 
 
 def _string(kind: Kind, size: int, code: bytes, address: int, bits: int) -> Site:
@@ -284,7 +284,7 @@ def waiting_loop(
 def _lines(
     read: Callable[[int, int], bytes], address: int, size: int, bits: int
 ) -> Iterator[capstone.CsInsn]:
-    yield from _decoder(bits, True).disasm(read(address, size), address)
+    yield from decoder(bits, True).disasm(read(address, size), address)
 
 
 def _target(line: capstone.CsInsn) -> int | None:
@@ -311,13 +311,13 @@ def _settles(loop: list[capstone.CsInsn]) -> bool:
         if line.mnemonic not in _QUIET:
             return False
         names = {line.reg_name(register) for register in line.regs_access()[0]}
-        read_first |= {_WHOLE.get(name, name) for name in names} - written
+        read_first |= {WHOLE.get(name, name) for name in names} - written
         if line.mnemonic in _COMPARES:
             written.add("flags")
         elif line.mnemonic in _LOADS:
             into = line.operands[0]
             name = line.reg_name(into.reg) if into.type == cs.X86_OP_REG else ""
-            if into.size < 4 or name not in _WHOLE:
+            if into.size < 4 or name not in WHOLE:
                 return False
-            written.add(_WHOLE[name])
+            written.add(WHOLE[name])
     return not written & read_first

@@ -4,7 +4,8 @@ Unicorn calls back in the middle of an instruction and wants the answer at once;
 after an exit. A stop asked for in the callback makes Unicorn leave before the instruction and run it
 again when resumed. So an access is reported once, its answer is kept, and when the instruction runs again
 the callbacks are given what is kept, in order: an `orl $5, (%rdx)` runs three times, and its read and its
-write happen once each.
+write happen once each. An access whose instruction is known (`access_place.py`) is offered on the fast path
+first, and answered at once.
 
 An access is what Unicorn makes of it: 4 bytes at most, so that one of 8 is two; a read that is not aligned is
 two aligned ones, a write that is not aligned goes byte by byte.
@@ -16,8 +17,10 @@ at the end of the block.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+from vlapic.machine.unicorn.access_place import Places
 from vlapic.machine.unicorn.binding import Cpu
 from vlapic.machine.unicorn.blocks import AT_MEMORY, SPIN, STOPPED, Blocks
 
@@ -40,11 +43,27 @@ class DeviceMemory:
 
     Attributes:
         asked: the access that stopped the run, until it is answered.
+        places: the accessing instructions that are known.
     """
 
-    def __init__(self, cpu: Cpu, blocks: Blocks, ram_bytes: int) -> None:
+    def __init__(
+        self,
+        cpu: Cpu,
+        blocks: Blocks,
+        ram_bytes: int,
+        on_access: Callable[[int, int, int | None], int | None],
+    ) -> None:
+        """Answer for all memory but RAM.
+
+        Args:
+            on_access: offered an access (address, size, value or None for a read) first; None: it is to be
+                an exit.
+        """
         self.asked: Access | None = None
         self._blocks = blocks
+        self._counter = blocks.counter
+        self._on_access = on_access
+        self.places = Places()
         self._done: list[tuple[Access, int]] = []
         self._replayed = 0
         cpu.map_mmio(DEVICES, _DEVICES_END - DEVICES, self._read, self._write)
@@ -59,6 +78,10 @@ class DeviceMemory:
         self._done.append((self.asked, value))
         self.asked = None
 
+    def keep(self, access: Access, value: int) -> None:
+        """Keep the answer to an access that was answered on the fast path, like :meth:`answer`."""
+        self._done.append((access, value))
+
     def replay(self) -> None:
         """The instruction whose accesses are kept is about to run again."""
         self._replayed = 0
@@ -68,22 +91,25 @@ class DeviceMemory:
         self._done.clear()
 
     def _read(self, _cpu: int, offset: int, size: int, _data: int) -> int:
-        return self._access(Access(DEVICES + offset, size, None))
+        return self._access(DEVICES + offset, size, None)
 
     def _write(self, _cpu: int, offset: int, size: int, value: int, _data: int) -> None:
-        self._access(Access(DEVICES + offset, size, value))
+        self._access(DEVICES + offset, size, value)
 
-    def _access(self, access: Access) -> int:
-        counter = self._blocks.counter
+    def _access(self, address: int, size: int, value: int | None) -> int:
+        counter = self._counter
         counter[SPIN] = 0  # a loop that asks a device waits for more than memory
         if counter[STOPPED]:
             return 0
         if self._replayed < len(self._done):
-            kept, value = self._done[self._replayed]
-            if kept == access:
+            kept, answer = self._done[self._replayed]
+            if kept == (address, size, value):
                 self._replayed += 1
-                return value
-        self.asked = access
+                return answer
+        at_once = self._on_access(address, size, value)
+        if at_once is not None:
+            return at_once
+        self.asked = Access(address, size, value)
         self._blocks.stop(AT_MEMORY)
         return 0
 

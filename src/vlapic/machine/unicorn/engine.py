@@ -24,12 +24,9 @@ from typing import NoReturn, Self
 from vlapic.errors import EngineError
 from vlapic.machine import engine as exits
 from vlapic.machine.unicorn.blocks import COUNT, WINDOW
-from vlapic.machine.unicorn.core import Core
 from vlapic.machine.unicorn.events import NMI, Event, TripleFault
+from vlapic.machine.unicorn.fastpath import SLICE, FastpathCore
 from vlapic.machine.unicorn.processor import Processor
-
-#: Instructions run without a look at Python's signals, at most.
-SLICE = 20_000_000
 
 
 class _Closed:
@@ -43,7 +40,7 @@ class _Closed:
         raise EngineError("the emulated CPU is closed; make another one to run on")
 
 
-class UnicornEngine(Core):
+class UnicornEngine(FastpathCore):
     """One emulated CPU. Use it as a context manager, or :meth:`close` it."""
 
     def close(self) -> None:
@@ -71,6 +68,8 @@ class UnicornEngine(Core):
     @property
     def rip(self) -> int:
         """The guest's instruction pointer."""
+        if self._standing is not None:
+            return self._rip_at_once()
         if self._again is not None:
             self._settle()
         return self._processor.rip
@@ -78,12 +77,18 @@ class UnicornEngine(Core):
     @property
     def interrupts_enabled(self) -> bool:
         """RFLAGS.IF."""
-        self._settle()
+        if self._standing is not None:
+            self._processor.see_flags()
+        else:
+            self._settle()
         return self._processor.interrupts_enabled
 
     @property
     def interruptible(self) -> bool:
         """Whether an interrupt can be injected now: IF is set and no shadow of STI or MOV SS is open."""
+        if self._standing is not None:
+            self._processor.see_flags()
+            return self._processor.takes_interrupts()
         if self._again is not None:
             self._settle()
         return self._again is None and self._pending is None and self._processor.takes_interrupts()
@@ -91,6 +96,9 @@ class UnicornEngine(Core):
     @property
     def nmi_blocked(self) -> bool:
         """Whether an NMI has to wait: one is handled (until an IRET has completed), or a shadow is open."""
+        if self._standing is not None:
+            self._processor.see_flags()
+            return not self._processor.takes_nmi()
         if self._again is not None:
             self._settle()
         return self._again is not None or self._pending is not None or not self._processor.takes_nmi()
@@ -116,6 +124,9 @@ class UnicornEngine(Core):
     def inject_exception(self, vector: int, error_code: int | None = None) -> None:
         """Fault the instruction of the last exit instead of completing it."""
         self._exit = None
+        if self._standing is not None:
+            self._fault_at_once = Event(vector, error_code)
+            return
         self._devices.asked = None
         self._retry_no_more()
         self._pending = self._deliver(Event(vector, error_code), 0)
@@ -123,7 +134,10 @@ class UnicornEngine(Core):
     def complete(self, answer: exits.Answer = None) -> None:
         """Carry out the access of the last exit, with what it read. The instruction retires now."""
         site, self._exit = self._exit, None
-        if site is not None:
+        if self._standing is not None:
+            self._answer, self._completed = answer, True
+            self.instructions += 1
+        elif site is not None:
             self._pending = self._retire(site, answer)
         else:
             assert answer is None or isinstance(answer, int)
@@ -157,16 +171,13 @@ class UnicornEngine(Core):
     ) -> exits.Exit:
         """Run the guest from host TSC `now` until it exits; see :class:`~vlapic.machine.engine.CpuEngine`."""
         counter = self._counter
-        cycles = self._cycles_per_insn
         processor = self._processor
         assert not processor.waits, "a CPU that waits for SIPI was run"
-        self._time.zero_tsc = now - cycles * counter[COUNT]
         if self._sharers.last != self._number and self._shared.others_wrote():
             self._forget_translated()
-        if preemption is not None and now >= preemption:
-            return exits.PreemptionTimer(now)
-        if until is not None and now >= until:
-            return exits.ExternalInterrupt(now)
+        limit = self._go_from(now, until, preemption, window, nmi_window, counter[COUNT])
+        if limit <= counter[COUNT]:
+            return self._at_limit(now)
         takes_nmi = nmi_window and not self.nmi_blocked  # this may bring up a pending exit
         is_open = window and self.interruptible
         if self._pending is not None:
@@ -177,33 +188,32 @@ class UnicornEngine(Core):
         if is_open:
             return exits.InterruptWindow(now)
 
-        end = until if preemption is None else preemption if until is None else min(until, preemption)
-        limit = counter[COUNT] + (SLICE if end is None else -(-(end - now) // cycles))
-        if until is None:
-            limit = min(limit, counter[COUNT] + SLICE)
-        wanted = window or nmi_window
-        counter[WINDOW] = wanted
+        cycles, time = self._cycles_per_insn, self._time
         while True:
+            wanted = counter[WINDOW]
             # Where a shadow holds the window shut, one instruction opens it.
             ahead = 1 if wanted and processor.in_shadow() else SLICE
             self._stalled = False
-            left_now = self._step(min(limit, counter[COUNT] + ahead))
+            left_now = self._step(min(self._limit, counter[COUNT] + ahead))
             if left_now is not None:
                 return left_now
             count = counter[COUNT]
             if self._stalled:  # time goes on where no instruction retires: a handler that faults at once
-                self._time.zero_tsc += cycles
-                limit -= 1
-            now = self._time.zero_tsc + cycles * count
-            if count >= limit:
-                if preemption is not None and now >= preemption:
-                    return exits.PreemptionTimer(now)
-                return exits.ExternalInterrupt(now)
-            if wanted and self._again is None:
-                if nmi_window and processor.takes_nmi():
+                time.zero_tsc += cycles
+                self._limit -= 1
+            now = time.zero_tsc + cycles * count
+            if count >= self._limit:
+                return self._at_limit(now)
+            if counter[WINDOW] and self._again is None:
+                if self._nmi_window and processor.takes_nmi():
                     return exits.NmiWindow(now)
-                if window and processor.takes_interrupts():
+                if self._window and processor.takes_interrupts():
                     return exits.InterruptWindow(now)
+
+    def _at_limit(self, now: int) -> exits.Exit:
+        if self._preemption is not None and now >= self._preemption:
+            return exits.PreemptionTimer(now)
+        return exits.ExternalInterrupt(now)
 
 
 __all__ = ["SLICE", "UnicornEngine"]

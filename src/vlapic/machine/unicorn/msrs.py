@@ -35,6 +35,8 @@ _PLAIN = {
 }
 #: MSRs that never reach the machine.
 NATIVE_MSRS = _UNICORNS | _PLAIN.keys()
+#: MSRs that Unicorn's own WRMSR ignores, so that it can be let to: the deadline, and the x2APIC's.
+UNICORN_IGNORES = frozenset({0x6E0, *range(0x800, 0x900)})
 _ADDRESSES = frozenset(
     {MSR_LSTAR, MSR_CSTAR, MSR_FS_BASE, MSR_GS_BASE, MSR_KERNEL_GS_BASE, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP}
 )

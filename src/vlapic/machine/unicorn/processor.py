@@ -17,7 +17,7 @@ from vlapic.machine.unicorn.fast_entry import FastEntry
 from vlapic.machine.unicorn.gates import deliver
 from vlapic.machine.unicorn.layout import HF2_NMI, HF_CS32, HF_CS64, HF_INHIBIT_IRQ
 from vlapic.machine.unicorn.paging import CR0_PG, EFER_LMA, PAGE, PageFault, Paging
-from vlapic.machine.unicorn.state import Segment
+from vlapic.machine.unicorn.state import Segment, Stand
 
 # What a guest of 64-bit code starts with: PG, WP, NE, MP; OSXMMEXCPT, OSFXSR, PAE; NXE, LMA, LME, SCE.
 _LONG = CR0_PG | 1 << 16 | 0x33, 0x620, 0xD01
@@ -32,6 +32,14 @@ _EDX_AT_RESET = 0x0005_0654
 _RSP = 4
 _DR6_BS = 1 << 14
 _DR6_AT_RESET, _DR7_AT_RESET = 0xFFFF_0FF0, 0x400
+
+
+def following(stand: Stand, rip: int, length: int) -> int:
+    """RIP behind an instruction, in the size of code that the CPU is in."""
+    rip += length
+    if not stand.hflags & HF_CS64:
+        rip &= 0xFFFF_FFFF if stand.hflags & HF_CS32 else 0xFFFF
+    return rip
 
 
 class Processor:
@@ -146,10 +154,17 @@ class Processor:
 
     def advance(self, length: int) -> None:
         """Go on behind an instruction that was carried out by hand."""
-        rip = self.rip + length
-        if not self.stand.hflags & HF_CS64:
-            rip &= 0xFFFF_FFFF if self.stand.hflags & HF_CS32 else 0xFFFF
-        self.rip = rip
+        self.rip = following(self.stand, self.rip, length)
+
+    def skip(self, length: int) -> None:
+        """In a hook of an instruction: go on behind it, which was carried out by hand."""
+        stand = self.state.stand()
+        self.cpu.jump(following(stand, stand.rip, length))
+
+    def see_flags(self) -> None:
+        """In a callback: flags and hidden flags are seen as they are there."""
+        stand = self.stand = self.state.stand()
+        self.eflags = stand.eflags
 
     def jump(self, rip: int) -> None:
         """Go on elsewhere, after registers were written by hand."""

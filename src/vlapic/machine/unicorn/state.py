@@ -96,6 +96,8 @@ def place(name: str) -> int:
 
 _CS = place("cs")
 _STAND = reader({at.RAX: "3Q", at.RIP: "2Q", at.HFLAGS: "2I", _CS: "I4xQ"})
+#: RAX, RCX, RDX and the hidden flags.
+MSR_ACCESS = reader({at.RAX: "3Q", at.HFLAGS: "I"})
 _SYSTEM = reader(
     {
         at.RSP: "Q",
@@ -124,6 +126,7 @@ class CpuState:
     Attributes:
         live: the CPU's own memory is read and written; else a copy of it.
         view: that memory; a copy is right after a read here only.
+        quads: its beginning in 64-bit units: the general registers by their numbers, RIP.
     """
 
     def __init__(
@@ -148,6 +151,7 @@ class CpuState:
         address, size = copy
         self._size = size - layout.state
         self.view = self._look_at(address + layout.state)
+        self.quads = self.view[: at.SEGMENTS // 8 * 8].cast("Q")
 
     def _look_at(self, address: int) -> memoryview:
         return memoryview((ctypes.c_char * self._size).from_address(address)).cast("B")
@@ -158,6 +162,7 @@ class CpuState:
         own = self._look_at(address)
         if own[: at.HFLAGS] == self.view[: at.HFLAGS]:
             self.view = own
+            self.quads = own[: at.SEGMENTS // 8 * 8].cast("Q")
             self._load = self._store = _nothing
             self.live = True
 

@@ -1,0 +1,183 @@
+"""Which instruction makes an access to device memory, told in the middle of it.
+
+Unicorn's RIP is right between blocks and before instructions with a hook, but not in a callback of device
+memory. What is right there is where in its translated code the CPU is (QEMU 5.0's `CPUState.mem_io_pc`). So
+an instruction is found out once, by stopping the CPU, and known by that place from then on, until code is
+translated anew.
+
+Left out: everything but a MOV that is not its block's last instruction. Others may access memory twice, fault
+after the access, or end where a single step or a shadow does. A MOV of 8 bytes, or one that is not aligned,
+makes several accesses too: so what it accesses is told as well, by its operand.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import struct
+from functools import cache
+from typing import NamedTuple
+
+from capstone import x86 as cs
+
+from vlapic.machine.unicorn.binding import Cpu
+from vlapic.machine.unicorn.blocks import AT_MEMORY, STATE, Blocks
+from vlapic.machine.unicorn.decode import WHOLE, Block, decoder, register_number
+
+_MOVES = (cs.X86_INS_MOV, cs.X86_INS_MOVZX, cs.X86_INS_MOVSX, cs.X86_INS_MOVSXD)
+_SEGMENT_REGISTERS = {"es", "cs", "ss", "ds", "fs", "gs"}
+
+
+class Place(NamedTuple):
+    """An instruction that accesses device memory.
+
+    Attributes:
+        row: of its block, in the machine code's table; never 0.
+        left: instructions of the block from this one on, at least 2.
+        address: linear.
+        length: bytes.
+        size: of what it moves, bytes.
+        displacement, base, once, other, scale: what it moves is at the displacement + the register of number
+            `base` times `once` (0 or 1) + that of number `other` times `scale` (0 to 8), from where a segment
+            begins.
+    """
+
+    row: int
+    left: int
+    address: int
+    length: int
+    size: int
+    displacement: int
+    base: int
+    once: int
+    other: int
+    scale: int
+
+
+class Places:
+    """The accessing instructions of one CPU that are known.
+
+    Attributes:
+        known: by where in translated code they are; None: to be left alone.
+        here: one number, where the CPU is; None until it is known where Unicorn keeps that.
+        asked: what it was at the last access that was not known.
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[int, Place | None] = {}
+        self.here: memoryview | None = None
+        self.asked = 0
+
+    def look_at(self, state: int) -> None:
+        """The CPU's state begins at an address on this host."""
+        offset = find_place_offset()
+        if offset is not None:
+            field = (ctypes.c_uint64 * 1).from_address(state + offset)
+            self.here = memoryview(field).cast("B").cast("Q")
+
+    def forget(self) -> None:
+        """Code has been translated."""
+        self.known.clear()
+
+    def learn(self, block: Block, row: int, address: int) -> None:
+        """The CPU was stopped at an access, in the instruction at a linear address."""
+        here = self.asked
+        if self.here is None or self.here[0] != here or not row:
+            return
+        known = self.known.get(here)
+        if here in self.known and (known is None or known.row == row):
+            return
+        self.known[here] = _place(block, row, address)
+
+
+def _place(block: Block, row: int, address: int) -> Place | None:
+    """The instruction at a linear address, None if it is to be left alone."""
+    left = block.left_at(address)
+    code = block.code[address - block.address :]
+    for line in decoder(block.bits, True).disasm(code, address, 1):
+        memory = [operand for operand in line.operands if operand.type == cs.X86_OP_MEM]
+        registers = {line.reg_name(operand.reg) for operand in line.operands if operand.type == cs.X86_OP_REG}
+        if left < 2 or line.id not in _MOVES or len(memory) != 1 or registers & _SEGMENT_REGISTERS:
+            return None
+        place, displacement = memory[0].mem, memory[0].mem.disp
+        base, index = (line.reg_name(register) or "" for register in (place.base, place.index))
+        if base in ("rip", "eip"):
+            base, displacement = "", displacement + address + line.size
+        if {base, index} - WHOLE.keys() - {""}:
+            return None
+        return Place(
+            row,
+            left,
+            address,
+            line.size,
+            memory[0].size,
+            displacement,
+            register_number(base) if base else 0,
+            1 if base else 0,
+            register_number(index) if index else 0,
+            place.scale if index else 0,
+        )
+    return None
+
+
+#: ba DEVICE: mov $DEVICE, %edx; 1: mov %eax, (%rdx); mov %eax, (%rdx); mov (%rdx), %eax; jmp 1b.
+_LAP = bytes.fromhex("ba 00 00 10 00 89 02 89 02 8b 02 eb f8")
+_ENTRY, _DEVICE, _PAGE = 0x1000, 0x10_0000, 0x1000
+_ACCESSES = 3
+#: How far before the state the field is looked for; `CPUState` and what is behind it are longer.
+_BEFORE = 0x4000
+
+
+@cache
+def find_place_offset() -> int | None:
+    """Where Unicorn keeps the place of an access, relative to a CPU's state; found once for the process.
+
+    A loop with three accesses is run. The field is the only one that rises from each access to the next and
+    comes back in the next lap; the first lap does not count, because its block begins before the loop.
+
+    Returns:
+        None where that is not one field: then no access is known by its place.
+    """
+    memory = mmap.mmap(-1, 2 * _PAGE)
+    memory[_ENTRY : _ENTRY + len(_LAP)] = _LAP
+    cpu = Cpu()
+    cpu.map_ram(0, memory)
+
+    def read(address: int, size: int) -> bytes:
+        return memory[address : address + size]
+
+    blocks = Blocks(
+        cpu,
+        read,
+        code_bits=lambda: 64,
+        resumes=lambda: False,
+        remapped=lambda: None,
+        translated=lambda _address, _size: None,
+        on_site=lambda *_: None,
+        native=True,
+        fast_spin=False,
+    )
+    seen: list[tuple[int, ...]] = []
+
+    def look() -> None:
+        before = ctypes.string_at(blocks.counter[STATE] - _BEFORE, _BEFORE)
+        seen.append(struct.unpack(f"<{_BEFORE // 8}Q", before))
+        if len(seen) == 3 * _ACCESSES:
+            blocks.stop(AT_MEMORY)
+
+    def read_device(*_: int) -> int:
+        look()
+        return 0
+
+    cpu.map_mmio(_DEVICE, _PAGE, read_device, lambda *_: look())
+    blocks.start(10 * len(_LAP))
+    cpu.start(_ENTRY)
+    cpu.close()
+    blocks.close()
+    columns = zip(*seen[_ACCESSES:], strict=True)
+    found = [
+        index
+        for index, values in enumerate(columns)
+        if values[0] < values[1] < values[2] and values[:_ACCESSES] == values[_ACCESSES:]
+    ]
+    return 8 * found[0] - _BEFORE if len(found) == 1 else None

@@ -1,0 +1,60 @@
+"""Exits handled in the middle of a run: results and traces are those of the loop, byte for byte."""
+
+import pytest
+
+import vlapic
+from vlapic.machine.programs import PROGRAMS
+from vlapic.machine.vcpu import Vcpu
+
+GUESTS = sorted(PROGRAMS) if isinstance(PROGRAMS, dict) else sorted(each.name for each in PROGRAMS)
+
+
+def outcome(monkeypatch, tmp_path, fastpath, **options):
+    """A run's result, without and with a trace, and the trace."""
+    monkeypatch.setattr(Vcpu, "FASTPATH", fastpath)
+    trace = tmp_path / "trace.txt"
+    untraced = vlapic.run(events=150, **options)
+    return untraced, vlapic.run(events=150, trace=trace, **options), trace.read_bytes()
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+@pytest.mark.parametrize("timer", ["preemption", "hrtimer"])
+@pytest.mark.parametrize("guest", GUESTS)
+def test_results_and_traces_are_the_same_without_it(monkeypatch, tmp_path, guest, timer, seed):
+    with_it, without = (
+        outcome(monkeypatch, tmp_path, fastpath, guest=guest, timer=timer, seed=seed)
+        for fastpath in (True, False)
+    )
+    assert with_it == without
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.01])
+@pytest.mark.parametrize("guest", ["storm", "ipi"])
+def test_a_limit_of_time_ends_the_run_at_the_same_place(monkeypatch, tmp_path, guest, seconds):
+    with_it, without = (
+        outcome(monkeypatch, tmp_path, fastpath, guest=guest, seconds=seconds) for fastpath in (True, False)
+    )
+    assert with_it == without
+
+
+@pytest.mark.parametrize("instructions", [500, 5_000, 50_000])
+def test_a_limit_of_instructions_ends_the_run_at_the_same_place(monkeypatch, tmp_path, instructions):
+    with_it, without = (
+        outcome(monkeypatch, tmp_path, fastpath, guest="storm", instructions=instructions)
+        for fastpath in (True, False)
+    )
+    assert with_it == without
+
+
+def test_a_guest_that_writes_deadlines_is_not_left_for_them(monkeypatch):
+    """What the fast path is for; else the tests above would compare the loop with itself."""
+    rounds = []
+    step = Vcpu.step
+    monkeypatch.setattr(Vcpu, "step", lambda vcpu, *rest: rounds.append(0) or step(vcpu, *rest))
+    counts = []
+    for fastpath in (True, False):
+        rounds.clear()
+        monkeypatch.setattr(Vcpu, "FASTPATH", fastpath)
+        vlapic.run("deadline-hlt", events=100)
+        counts.append(len(rounds))
+    assert counts[1] - counts[0] > 190  # a deadline and an EOI an interrupt
