@@ -210,16 +210,35 @@ class TraceReader(ABC):
 
     def read(self, *event_types: type[Any]) -> dict[type[Any], Table[Any]]:
         """All events of some classes (none named: of all) by class, an empty table where there are none."""
-        wanted = event_types or EVENT_TYPES
-        found: dict[type[Any], list[Array]] = {event_type: [] for event_type in wanted}
+        found = {event_type: _Growing(event_type) for event_type in event_types or EVENT_TYPES}
         for batch in self.batches():
             for event_type, table in batch.tables.items():
                 if event_type in found:
                     found[event_type].append(table.rows)
-        return {
-            event_type: Table(event_type, np.concatenate(rows) if rows else np.zeros(0, DTYPES[event_type]))
-            for event_type, rows in found.items()
-        }
+        return {event_type: Table(event_type, rows.all()) for event_type, rows in found.items()}
+
+
+class _Growing:
+    """Rows of one class that become more; never in memory twice, if the system can move pages."""
+
+    def __init__(self, event_type: type[Any]) -> None:
+        self._dtype = DTYPES[event_type]
+        # As raw bytes: rows of fields would be copied field by field.
+        self._rows = np.zeros(0, f"V{self._dtype.itemsize}")
+        self._used = 0
+
+    def append(self, rows: Array) -> None:
+        """Put rows behind those that are there."""
+        end = self._used + len(rows)
+        if end > len(self._rows):
+            self._rows.resize(end + end // 2, refcheck=False)
+        self._rows[self._used : end] = rows.view(self._rows.dtype)
+        self._used = end
+
+    def all(self) -> Array:
+        """All of them."""
+        self._rows.resize(self._used, refcheck=False)
+        return self._rows.view(self._dtype)
 
 
 def in_time_order(batches: Iterable[Batch], facts: TraceFacts) -> Iterator[Batch]:
