@@ -209,6 +209,7 @@ class RunResult:
         budgets: how each vCPU kept the budgets that were given.
         worst: the latest interrupts, the very latest first; None if they were not asked for.
         wall_seconds: how long it took; None where time is virtual.
+        apicv: "on" if the CPU virtualised the APIC, "posted" if timer interrupts were posted too; else empty.
     """
 
     engine: str
@@ -227,6 +228,7 @@ class RunResult:
     budgets: tuple[BudgetResult, ...] = ()
     worst: tuple[Span, ...] | None = None
     wall_seconds: float | None = None
+    apicv: str = ""
 
     @property
     def console(self) -> str:
@@ -271,6 +273,7 @@ class RunResult:
             "schema": SCHEMA,
             "engine": self.engine,
             "profile": self.profile,
+            **({"apicv": self.apicv} if self.apicv else {}),
             "host": self.host,
             "seed": self.seed,
             "guest": self.guest,

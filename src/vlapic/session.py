@@ -15,6 +15,7 @@ from vlapic.apic.parameter import PARAMETERS
 from vlapic.budgets import check, parse_all
 from vlapic.errors import GuestFailure, UsageError, nearest
 from vlapic.events import Table, TimerInterrupt
+from vlapic.machine.apicv import check_posting
 from vlapic.machine.engine import CpuMode
 from vlapic.machine.host import Host, ModuleParameters
 from vlapic.machine.hostmodel import DEFAULT, HostModel
@@ -105,6 +106,9 @@ def run(
     *,
     profile: str = "series",
     timer: str = "auto",
+    apicv: bool = False,
+    pi_inject: bool = False,
+    mwait_in_guest: bool = False,
     advance: str | int = "auto",
     events: int = DEFAULT_EVENTS,
     seconds: float | None = None,
@@ -130,6 +134,11 @@ def run(
         guest: a built-in guest's name, or the path of an image: multiboot, ELF or flat.
         profile: the name of the rules in force, of `vlapic.profiles`.
         timer: the host timer under the guest's: "preemption", "hrtimer", or "auto", which takes the first.
+        apicv: whether the CPU virtualises the APIC.
+        pi_inject: whether timer interrupts are posted into the running guest (`pi_inject_timer`); it takes
+            `apicv`, and a profile whose kernel can.
+        mwait_in_guest: whether the guest's MWAIT does not exit; KVM uses no preemption timer then, and some
+            kernels post timer interrupts only then.
         advance: "auto" tunes the advancement from 1000 ns; a number of ns is used as it is, 0 is off. A
             profile's kernel may mean something else by a number, or take none but 0.
         events: timer interrupts of the first vCPU to measure, in each VM as all limits are. A built-in guest
@@ -165,7 +174,10 @@ def run(
     rules = find_profile(profile)
     limits_of_figures = parse_all(budgets)
     _check("worst", worst, 0, MAX_WORST)
-    parameters = ModuleParameters(_advance_setting(rules, advance), _on_preemption_timer(timer))
+    parameters = ModuleParameters(
+        _advance_setting(rules, advance), _on_preemption_timer(timer), apicv, pi_inject
+    )
+    check_posting(rules, parameters, mwait_in_guest, timer)
     _check("events", events, 1, U64)
     _check("seed", seed, 0, U64)
     _check("memory", memory_mib, MIN_MEMORY >> 20, MAX_MEMORY >> 20, "MiB")
@@ -238,7 +250,7 @@ def run(
         )
         start = machine.module.start()
         for loaded in guests:
-            _switch_on(machine, stack, loaded, frequencies)
+            _switch_on(machine, stack, loaded, frequencies, mwait_in_guest)
             for khz in frequencies:
                 collector.add_vcpu(
                     VcpuStatistics(
@@ -262,6 +274,7 @@ def run(
             return RunResult(
                 engine="emulated",
                 profile=machine.profile.name,
+                apicv=("posted" if pi_inject else "on") if apicv else "",
                 host=machine.model.name,
                 seed=seed,
                 guest=os.fspath(guest),
@@ -275,7 +288,7 @@ def run(
                         vm=vcpu.vm.index,
                         id=vcpu.index,
                         tsc_ratio=vcpu.tsc.ratio,
-                        timer="preemption" if parameters.preemption_timer else "hrtimer",
+                        timer="preemption" if vcpu.timer.has_hv_timer else "hrtimer",
                     )
                     for vcpu, statistics in zip(every_vcpu, collector.statistics, strict=True)
                 ),
@@ -312,14 +325,16 @@ def run(
         )
 
 
-def _switch_on(host: Host, stack: ExitStack, loaded: LoadedGuest, frequencies: Sequence[int]) -> None:
+def _switch_on(
+    host: Host, stack: ExitStack, loaded: LoadedGuest, frequencies: Sequence[int], mwait_in_guest: bool
+) -> None:
     """A VM with a guest in its memory, a vCPU a frequency; its engines are closed with `stack`."""
 
     def engine(tsc: GuestTsc) -> UnicornEngine:
         made = UnicornEngine(loaded.memory, tsc, host.model.cycles_per_insn, first=loaded.first)
         return stack.enter_context(made)
 
-    vm = host.create_vm()
+    vm = host.create_vm(mwait_in_guest)
     for index, khz in enumerate(frequencies):
         vm.create_vcpu(engine, khz, wait_for_sipi=index > 0)
     if loaded.first.mode is CpuMode.PROTECTED:

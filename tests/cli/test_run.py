@@ -96,6 +96,7 @@ def test_options_left_out_are_the_library_s_defaults(canned, capsys):
         "seconds": None, "instructions": None, "vcpus": None, "tsc_khz": None,
         "vms": 1, "pcpus": None, "host": "default", "host_tsc_khz": None, "memory_mib": 128,
         "append": "", "seed": 0, "trace": None, "worst": 0, "budgets": [], "progress": None,
+        "apicv": False, "pi_inject": False, "mwait_in_guest": False,
     }  # fmt: skip
 
 

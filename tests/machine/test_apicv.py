@@ -21,7 +21,9 @@ from tests.machine.machines import (
 )
 from vlapic import events as ev
 from vlapic import rules as r
-from vlapic.machine.apicv import MAY_POST
+from vlapic.errors import UsageError
+from vlapic.machine.apicv import MAY_POST, check_posting
+from vlapic.machine.host import ModuleParameters
 from vlapic.profiles import SERIES, V5_2, V5_3, V5_14, V6_1, V6_19
 
 # The constant model's costs, in cycles.
@@ -282,3 +284,34 @@ def test_periods_are_posted_too():
     run = Run(guest, profile=V6_19, **POSTS)
     assert "EXTERNAL_INTERRUPT" not in exits(run)
     assert all(HRTIMER - 3 < late <= HRTIMER for late in run.lateness)
+
+
+# -- what cannot be --
+
+
+@pytest.mark.parametrize(
+    ("profile", "apicv", "mwait_in_guest", "timer", "words"),
+    [
+        (SERIES, True, True, "auto", "profile series posts no timer interrupts .* v5.3 and later do"),
+        (V5_2, True, True, "auto", "profile v5.2 posts no timer interrupts"),
+        (V5_3, False, True, "auto", "with APICv only; add --apicv"),
+        (V6_1, True, False, "auto", "profile v6.1 .* whose MWAIT does not exit; add --mwait-in-guest"),
+        (V5_3, True, False, "preemption", "with --pi-inject KVM does not use the preemption timer"),
+    ],
+)
+def test_posting_that_cannot_be_is_refused_in_a_line(profile, apicv, mwait_in_guest, timer, words):
+    parameters = ModuleParameters(enable_apicv=apicv, pi_inject_timer=True)
+    with pytest.raises(UsageError, match=words):
+        check_posting(profile, parameters, mwait_in_guest, timer)
+
+
+def test_a_preemption_timer_that_kvm_refuses_is_refused_in_a_line():
+    with pytest.raises(UsageError, match="with --mwait-in-guest KVM does not use the preemption timer"):
+        check_posting(SERIES, ModuleParameters(), True, "preemption")
+
+
+def test_posting_that_can_be_is_not_refused():
+    for profile, mwait_in_guest in ((V5_3, False), (V5_14, False), (V6_1, True), (V6_19, True)):
+        parameters = ModuleParameters(enable_apicv=True, pi_inject_timer=True)
+        check_posting(profile, parameters, mwait_in_guest, "auto")
+        check_posting(profile, parameters, mwait_in_guest, "hrtimer")

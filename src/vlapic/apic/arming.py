@@ -87,6 +87,11 @@ class HostTimers:
         """Whether a host timer is armed for it."""
         return self.hv_timer_in_use or self.hrtimer.active
 
+    @property
+    def has_hv_timer(self) -> bool:
+        """Whether it may ever be on the preemption timer (`kvm_can_use_hv_timer`)."""
+        return self.preemption is not None and not self.preemption.refused
+
     # -- arming --
 
     def _cancel(self, what: Cancels) -> None:

@@ -38,6 +38,11 @@ if TYPE_CHECKING:
     metavar="auto|hrtimer|preemption",
     help="The host timer under the APIC; auto takes the VMX preemption timer.",
 )
+@click.option("--apicv", is_flag=True, help="Let the CPU virtualise the APIC.")
+@click.option(
+    "--pi-inject", is_flag=True, help="Post timer interrupts into the running guest; takes --apicv."
+)
+@click.option("--mwait-in-guest", is_flag=True, help="Tell KVM that the guest's MWAIT does not exit.")
 @click.option(
     "--advance",
     shell_complete=complete.advancements,

@@ -24,6 +24,7 @@ from vlapic.apic import registers as r
 from vlapic.apic.advancement import Waited
 from vlapic.apic.backends import Hrtimer
 from vlapic.clock import Alarm, SimClock
+from vlapic.errors import UsageError
 from vlapic.machine import engine as e
 from vlapic.machine import exits
 from vlapic.machine.vcpu import Vcpu
@@ -31,7 +32,8 @@ from vlapic.rules import DirectInjection
 from vlapic.tsc import GuestTsc
 
 if TYPE_CHECKING:
-    from vlapic.machine.host import Vm
+    from vlapic.machine.host import ModuleParameters, Vm
+    from vlapic.profiles import Profile
 
 #: Whether timer interrupts may be posted: with `pi_inject_timer`, of whether MWAIT does not exit.
 MAY_POST: dict[DirectInjection, Callable[[bool], bool]] = {
@@ -47,6 +49,35 @@ READS_THAT_EXIT = frozenset({r.APR, r.PPR, r.TMCCT})
 #: Writes that do not exit: they only change which interrupt is next.
 WRITES_WITHOUT_EXIT = frozenset({r.EOI, r.TPR})
 TPR_MAX = 0xFF
+
+
+def check_posting(profile: Profile, parameters: ModuleParameters, mwait_in_guest: bool, timer: str) -> None:
+    """Whether a run can be what it is asked to be.
+
+    Args:
+        timer: "preemption" if nothing but the preemption timer will do.
+
+    Raises:
+        UsageError: timer interrupts are to be posted and cannot be, or the preemption timer is asked for
+            where KVM refuses it.
+    """
+    may_post = MAY_POST[profile.direct_injection]
+    if parameters.pi_inject_timer:
+        if not may_post(True):
+            raise UsageError(
+                f"the kernel of profile {profile.name} posts no timer interrupts (--pi-inject);"
+                " those of v5.3 and later do"
+            )
+        if not parameters.enable_apicv:
+            raise UsageError("timer interrupts are posted (--pi-inject) with APICv only; add --apicv")
+        if not may_post(mwait_in_guest):
+            raise UsageError(
+                f"the kernel of profile {profile.name} posts timer interrupts (--pi-inject) only into guests"
+                " whose MWAIT does not exit; add --mwait-in-guest"
+            )
+    if timer == "preemption" and (parameters.pi_inject_timer or mwait_in_guest):
+        why = "--pi-inject" if parameters.pi_inject_timer else "--mwait-in-guest"
+        raise UsageError(f"with {why} KVM does not use the preemption timer; leave --timer preemption out")
 
 
 class HousekeepingClock:

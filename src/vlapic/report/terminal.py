@@ -36,6 +36,7 @@ STYLES = {
     Regime.TUNING: "yellow",
 }
 
+APICV = {"": "", "on": "APICv, ", "posted": "APICv, posted timer interrupts, "}
 TIMERS = {"hrtimer": "host hrtimer", "preemption": "VMX preemption timer"}
 
 #: The report is no wider than this, however wide the terminal is: eyes have to travel from a name to its
@@ -169,7 +170,7 @@ def _title(result: RunResult) -> Text:
     text = Text("vlapic run ", "dim")
     text.append(result.guest, "bold")
     text.append(
-        f"   {result.engine} CPU, profile {result.profile}, {host}seed {result.seed}\n"
+        f"   {result.engine} CPU, profile {result.profile}, {APICV[result.apicv]}{host}seed {result.seed}\n"
         f"{result.virtual_seconds:.6f} s of virtual time, {result.instructions} guest instructions",
         "dim",
     )
