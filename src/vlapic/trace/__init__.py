@@ -38,6 +38,9 @@ def open_trace(path: str | os.PathLike[str]) -> TraceReader:
     name = os.fspath(path)
     with open_file(name) as file:
         head = file.read(64)
+        damage = getattr(file, "damage", None)
+    if not head and damage:
+        raise TraceError(f"nothing can be read of the trace {name!r}: its packing is {damage}; copy it anew")
     if not head:
         raise TraceError(f"the trace {name!r} is empty; expected {KNOWN}")
     if head.startswith(DAT_MAGIC):
@@ -46,6 +49,8 @@ def open_trace(path: str | os.PathLike[str]) -> TraceReader:
         return open_dat(name)
     reader = TextReader(name, partial(open_file, name))
     if not reader.probe():
+        if reader.facts.header and head.startswith(b"#"):
+            raise TraceError(f"the trace {name!r} has no events, only a header; record anew, or give another")
         seen = head[:_SHOWN].decode(errors="backslashreplace").splitlines() or [""]
         raise TraceError(f"{name!r} is no trace: it begins with {seen[0]!r}; expected {KNOWN}")
     return reader

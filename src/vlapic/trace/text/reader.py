@@ -96,7 +96,7 @@ class TextReader(TraceReader):
 
     def _read_all(self) -> Iterator[tuple[Text, Lines, Batch]]:
         """Each stretch of whole lines; its text is there until the next one."""
-        text = Text(room=STRETCH + LONGEST_LINE)
+        text = Text()
         left = b""
         with self._open_source() as source:
             while fresh := source.read(STRETCH):
@@ -104,13 +104,15 @@ class TextReader(TraceReader):
                 if not cut and len(left) + len(fresh) < LONGEST_LINE:
                     left += fresh
                     continue
+                if len(left) + len(fresh) > text.room:
+                    text = Text(room=len(left) + len(fresh))
                 # A line that is longer than any is damaged; what of it does not fit is left out.
                 text.put(left, memoryview(fresh)[: cut or len(fresh)])
                 left = fresh[cut:][:LONGEST_LINE] if cut else b""
                 yield text, *self._read_stretch(text, last=False)
             damage = getattr(source, "damage", None)
             if left or damage:
-                text.put(left)
+                text = Text(left)
                 yield text, *self._read_stretch(text, last=True, damage=damage)
 
     def _read_stretch(self, text: Text, *, last: bool, damage: str | None = None) -> tuple[Lines, Batch]:

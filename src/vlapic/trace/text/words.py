@@ -60,15 +60,19 @@ class Text:
             ValueError: there is not enough room.
         """
         length = sum(len(piece) for piece in pieces)
-        room = len(self.raw) - PAD_BEFORE - PAD_AFTER
-        if length > room:
-            raise ValueError(f"a text of {length} characters in a buffer for {room}")
+        if length > self.room:
+            raise ValueError(f"a text of {length} characters in a buffer for {self.room}")
         buffer, at = memoryview(self.raw), PAD_BEFORE
         for piece in pieces:
             buffer[at : at + len(piece)] = piece
             at += len(piece)
         buffer[at : at + PAD_AFTER] = b"\n" * PAD_AFTER
         self.end = at
+
+    @property
+    def room(self) -> int:
+        """How long a text can be."""
+        return len(self.raw) - PAD_BEFORE - PAD_AFTER
 
     @property
     def unfinished(self) -> bool:

@@ -1,0 +1,139 @@
+"""What vlapic writes reads back as it was: any events, in every kernel's format, and real runs."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from vlapic import session
+from vlapic.events import DTYPES, NO_VCPU, ApicAccess, ApicIpi, Lost, Sample, TimerInterrupt, VcpuStart
+from vlapic.profiles import PROFILES
+from vlapic.trace import open_trace
+from vlapic.trace.ftrace_text import FtraceTextWriter
+from vlapic.trace.kernels import trace_kernel
+from vlapic.trace.markers import OWN_MARKERS
+
+KERNELS = ["v4.19", "v5.0", "v5.2", "v5.3", "v5.4", "v5.9", "v5.14", "v5.19", "v6.1", "v6.12", "v6.19"]
+#: Bits of ICR's low half that kvm_apic_ipi prints.
+ICR_PRINTED = 0xCCFFF & ~(1 << 12)
+
+NAMES = st.sampled_from(["MSR_WRITE", "npf", "DB excp", "apic_timer_fn", "ABS|PINNED", "x"])
+WORDS = {
+    "previous_comm": st.sampled_from(["CPU 0/KVM", "kworker/0:1", "a b c"]),
+    "next_comm": st.sampled_from(["swapper/3", "<...>"]),
+    "comm": st.sampled_from(["qemu (x)", "y"]),
+    "previous_state": st.sampled_from(["S", "R+"]),
+    "delivery_mode": st.integers(0, 7),
+    "icr_low": st.integers(0, 2**32 - 1).map(lambda value: value & ICR_PRINTED),
+}
+
+
+def column(dtype, name):
+    if name in WORDS:
+        return WORDS[name]
+    match dtype[name].kind, dtype[name].itemsize:
+        case "S", _:
+            return NAMES
+        case "b", _:
+            return st.booleans()
+        case "u", 8:
+            # What has 20 digits is read by the slow way.
+            return st.integers(0, 2**64 - 1) | st.integers(0, 10**19)
+        case "u", size:
+            return st.integers(0, 2 ** (8 * size) - 1)
+        case "i", size:
+            return st.integers(-(2 ** (8 * size - 1)), 2 ** (8 * size - 1) - 1)
+
+
+def events_of(event_type):
+    dtype = DTYPES[event_type]
+    own = {"host_tsc": st.integers(0, 10**12), "vm": st.integers(0, 3), "vcpu": st.integers(0, 3)}
+    fields = {name: own.get(name) if name in own else column(dtype, name) for name in dtype.names}
+    return st.builds(event_type, **fields)
+
+
+def carried(event, kernel):
+    """The event as its text has it: what the kernel does not print is as if it had not been given."""
+    point = kernel.tracepoints.get(type(event))
+    if point is None:
+        return event
+    stored = point.form_of(kernel.version).stored | {"host_tsc", "vm", "vcpu"}
+    if type(event) is ApicIpi:
+        stored.add("icr_low")
+    if type(event) is ApicAccess and kernel.version < (5, 18):
+        event = event._replace(value=event.value & 0xFFFF_FFFF)
+    absent = {name: type(getattr(event, name))() for name in event._fields if name not in stored}
+    return event._replace(**absent)
+
+
+def write(path, kernel, events, host_khz=2_500_000):
+    with FtraceTextWriter.open(path, kernel, host_khz=host_khz, cpus=4) as writer:
+        writer.write_all(events)
+
+
+WRITTEN = [*trace_kernel("v5.2").tracepoints, *OWN_MARKERS, Sample]
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_any_events_read_back_as_they_were(name, tmp_path):
+    path = tmp_path / "trace"
+    kernel = trace_kernel(name)
+    starts = [VcpuStart(0, vm, vcpu, 1, 2, 3, 4, "series", 5) for vm in range(4) for vcpu in range(4)]
+
+    @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+    @given(st.lists(st.one_of(*map(events_of, WRITTEN)), max_size=40))
+    def check(events):
+        write(path, name, starts + events)
+        trace = open_trace(path)
+        expected = [carried(event, kernel) for event in starts + events]
+        assert list(trace.events()) == sorted(expected, key=lambda event: event.host_tsc)
+        assert trace.lost == []
+        assert not trace.passed_over
+        assert not any(thread.vm_inferred for thread in trace.threads.values())
+
+    check()
+
+
+def test_losses_read_back_at_their_place(tmp_path):
+    lost = Lost(5, NO_VCPU, NO_VCPU, cpu=3, events=23, cause="overrun", place=0)
+    start = VcpuStart(5, 0, 0, 1, 2, 3, 4, "series", 5)
+    write(tmp_path / "trace", "v5.2", [start, lost, start._replace(host_tsc=6)])
+    first, read, last = open_trace(tmp_path / "trace").events()
+    assert read._replace(place=0) == lost
+    assert (first.host_tsc, last.host_tsc) == (5, 6)
+
+
+RUNS = [
+    ("deadline", {}),
+    ("deadline-hlt", {"timer": "hrtimer", "advance": 2000}),
+    ("periodic", {}),
+    ("storm", {}),
+    ("ipi", {}),
+    ("scaled", {}),
+    ("interrupt", {"timer": "hrtimer"}),
+]
+
+
+@pytest.mark.parametrize(("guest", "options"), RUNS, ids=[guest for guest, _ in RUNS])
+def test_a_run_reads_back_as_it_was(guest, options, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(FtraceTextWriter, "write", keeping(made, FtraceTextWriter.write))
+    path = tmp_path / "trace"
+    session.run(guest, events=40, trace=path, **options)
+    trace = open_trace(path)
+    read = list(trace.events())
+    kernel = trace_kernel(PROFILES["series"].trace_kernel)
+    assert read == sorted((carried(event, kernel) for event in made), key=lambda event: event.host_tsc)
+    assert any(type(event) is TimerInterrupt for event in read) == (guest != "ipi")
+    assert trace.lost == []
+    assert not trace.passed_over
+    assert trace.facts.disordered == 0
+
+
+def keeping(made, write):
+    """The writer's method, which keeps what it is given."""
+
+    def kept(self, event, **more):
+        made.append(event)
+        write(self, event, **more)
+
+    return kept
