@@ -108,6 +108,15 @@ class Batch:
             {part[0].event_type: part[0] for part in parts},
         )
 
+    @classmethod
+    def timed(
+        cls, codes: Array, cpus: Array, tids: Array, tables: dict[type[Any], Table[Any]], times: Array
+    ) -> Batch:
+        """A batch whose times are known beside its tables; they are not gathered from these again."""
+        batch = cls(codes, cpus, tids, tables)
+        batch.__dict__["times"] = times
+        return batch
+
     def __len__(self) -> int:
         return len(self.codes)
 

@@ -244,7 +244,8 @@ class TextReader(TraceReader):
         codes = np.full(places, 255, np.uint8)
         if losses:
             losses.sort(key=lambda loss: loss[0])
-            merged[Lost] = [self._lost_rows(lines, losses, codes)]
+            at_losses, lost_rows = self._lost_rows(lines, losses)
+            merged[Lost] = [(at_losses, lost_rows)]
         tables: dict[type[Any], Table[Any]] = {}
         for event_type, pieces in merged.items():
             at = np.concatenate([piece[0] for piece in pieces])
@@ -257,12 +258,17 @@ class TextReader(TraceReader):
         present = np.flatnonzero(codes != 255)
         # Where a file ends too early is behind its last line.
         cpus, tids = np.append(lines.cpus, 0), np.append(lines.tids, 0)
-        batch = Batch(codes[present], cpus[present].astype("<u2"), tids[present].astype("<u4"), tables)
+        times = np.append(lines.times, np.uint64(0))
+        if losses:
+            times[at_losses] = lost_rows["host_tsc"]
+        batch = Batch.timed(
+            codes[present], cpus[present].astype("<u2"), tids[present].astype("<u4"), tables, times[present]
+        )
         if len(present):
             self._last_time = int(batch.times[-1])
         return batch
 
-    def _lost_rows(self, lines: Lines, losses: list[tuple[int, Lost]], codes: Array) -> tuple[Array, Array]:
+    def _lost_rows(self, lines: Lines, losses: list[tuple[int, Lost]]) -> tuple[Array, Array]:
         """Losses as rows, with the time of the last event before each."""
         read = np.flatnonzero(lines.read)
         at = np.array([row for row, _ in losses])
