@@ -5,6 +5,8 @@ import itertools
 import statistics
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.machine.machines import DEADLINE_MSR, SVR, VECTOR, end_of_interrupt, halting, set_up, spinning
 from vlapic.events import Entry, HvTimerState, InjectVirq, TimerInterrupt
@@ -264,3 +266,35 @@ def test_sharing_and_bursts_are_the_same_in_every_run(pcpus):
     first = events()
     assert len([event for event in first if isinstance(event, TimerInterrupt)]) == 130
     assert first == events()
+
+
+@st.composite
+def crowds(draw):
+    """Guests of any kind, and a host they share in any way."""
+    kinds = st.sampled_from([spinning, halting])
+    guests = draw(st.lists(st.tuples(kinds, st.integers(3000, 400_000)), min_size=1, max_size=4))
+    longest = draw(st.sampled_from([5000, 60_000, 900_000]))
+    burst = Burst(Cost((40_000, 900_000)), Cost((0, 90_000)))
+    model = dataclasses.replace(
+        DEFAULT,
+        slice_cycles=longest,
+        min_granularity_cycles=draw(st.sampled_from([0, 1000, longest])),
+        switch=draw(st.sampled_from([constant(0), constant(3000)])),
+        burst=draw(st.sampled_from([None, burst])),
+    )
+    return guests, model, draw(st.integers(1, len(guests))), draw(st.booleans())
+
+
+@settings(deadline=None, max_examples=60)
+@given(crowds(), st.integers(0, 1 << 32))
+def test_in_any_crowd_every_guest_gets_its_interrupts_and_none_runs_beside_another(crowd, seed):
+    guests, model, pcpus, preemption = crowd
+    made = [kind(8, delta=delta) for kind, delta in guests]
+    machine = Shared(*made, model=model, pcpus=pcpus, seed=seed, advance=None, preemption=preemption).run()
+    for vm in range(len(guests)):
+        # A late one stands for no other: each deadline is armed after the last interrupt.
+        assert len(machine.lateness(vm)) == 8
+        assert min(machine.lateness(vm)) >= 0
+    for cpu in machine.host.cpus:
+        own = [event.host_tsc for event in machine.events if event.vm % pcpus == cpu.index]
+        assert own == sorted(own)

@@ -59,6 +59,11 @@ class PhysicalCpu:
             self._burst_lengths = draws.of("burst.length", model.burst.length)
             self._burst = self.clock.at(start_tsc + next(self._burst_intervals), self._be_busy)
 
+    @property
+    def alone(self) -> Vcpu | None:
+        """The one vCPU that is here, if there is nothing else; it steps without a look at its CPU."""
+        return None if self.shared or self._burst is not None or not self.vcpus else self.vcpus[0]
+
     def place(self, vcpu: Vcpu) -> None:
         """A new vCPU runs here from now on."""
         self.vcpus.append(vcpu)
@@ -99,10 +104,15 @@ class PhysicalCpu:
                 self.clock.sleep()
                 return
             vcpu = chosen
+        self.make_active(vcpu)
+        vcpu.step(until)
+
+    @staticmethod
+    def make_active(vcpu: Vcpu) -> None:
+        """This vCPU goes on now: devices read its time, limits are looked at for its VM."""
         vm = vcpu.vm
         vm.active = vcpu
         vm.host.active = vm
-        vcpu.step(until)
 
     def turn_is_over(self) -> bool:
         """Whether the vCPU that runs has to give way to another one now (`need_resched`).

@@ -61,9 +61,16 @@ def run(
     groups, lead = _groups(vcpus), _lead(vcpus)
     group = groups[0]
     until: int | None = 0  # nothing is done before that: the first round chooses
+    # One vCPU alone has nobody to be compared with.
+    alone = group[0].alone if horizon is None and groups == [[group[0]]] else None
+    if alone is not None:
+        alone.cpu.make_active(alone)
     for _ in range(rounds):
         if finished():
             return False
+        if alone is not None and not alone.sleeping and alone.failure is None:
+            alone.step()
+            continue
         if _step(group, until, horizon):
             continue
         group, until = _furthest_behind(groups, lead)
