@@ -74,7 +74,7 @@ def constant(cycles: int) -> Cost:
 
 DEFAULT_TSC_KHZ = 2_500_000
 #: 3 ms: `sysctl_sched_base_slice` of Linux 6.6, 0.75 ms, times 1 + log2 of 8 CPUs
-# (`get_update_sysctl_factor`).
+#: (`get_update_sysctl_factor`).
 DEFAULT_SLICE_CYCLES = 7_500_000
 #: 2 us, assumed.
 DEFAULT_SWITCH = constant(5000)
