@@ -52,11 +52,13 @@ PRINT_FORMATS = {
     'REC->immediate_exit ? "[immediate exit]" : ""',
     "kvm_wait_lapic_expire": '"vcpu %u: delta %lld (%s)", REC->vcpu_id, REC->delta, '
     'REC->delta < 0 ? "early" : "late"',
-    "kvm_exit": '"vcpu %u reason %s rip 0x%lx info1 0x%016llx info2 0x%016llx intr_info 0x%08x '
+    "kvm_exit": '"vcpu %u reason %s%s%s rip 0x%lx info1 0x%016llx info2 0x%016llx intr_info 0x%08x '
     'error_code 0x%08x", REC->vcpu_id, (REC->isa == 1) ? __print_symbolic(REC->exit_reason & 0xffff, '
     '{ 12, "HLT" }, { 52, "PREEMPTION_TIMER" }) : __print_symbolic(REC->exit_reason, { 0x060, "interrupt" }, '
-    '{ 0x040 + 1, "DB excp" }, { -1, "invalid" }), REC->guest_rip, REC->info1, REC->info2, REC->intr_info, '
-    "REC->error_code",
+    '{ 0x040 + 1, "DB excp" }, { -1, "invalid" }), '
+    '(REC->isa == 1 && REC->exit_reason & ~0xffff) ? " " : "", (REC->isa == 1) ? __print_flags('
+    'REC->exit_reason & ~0xffff, " ", { 0x80000000, "FAILED_VMENTRY" }) : "", '
+    "REC->guest_rip, REC->info1, REC->info2, REC->intr_info, REC->error_code",
     "kvm_msr": '"msr_%s %x = 0x%llx%s", REC->write ? "write" : "read", REC->ecx, REC->data, '
     'REC->exception ? " (#GP)" : ""',
     "print": '"%ps: %s", (void *)REC->ip, REC->buf',

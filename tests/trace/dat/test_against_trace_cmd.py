@@ -64,9 +64,12 @@ def test_a_made_file_has_the_events_that_trace_cmd_prints(
         ring, time = Ring(machine), 1000 + cpu
         for number in range(200):
             time += (number * 7919 + cpu) % 5000 << (number % 17)
+            reason = 1 << 31 | 52 if number % 50 == 9 else 12
             tid, at = 1000 + cpu, {"absolute": number % 13 == 1, "long": number % 11 == 2}
             ring.add(
-                time, machine.payload("kvm_exit", tid, vcpu_id=cpu, exit_reason=12, isa=1, info1=number), **at
+                time,
+                machine.payload("kvm_exit", tid, vcpu_id=cpu, exit_reason=reason, isa=1, info1=number),
+                **at,
             )
             if number % 10 == 5:
                 ring.discard(16)

@@ -58,6 +58,7 @@ def test_tables_of_names_come_from_the_print_format() -> None:
     assert leave.symbols == [
         {12: "HLT", 52: "PREEMPTION_TIMER"},
         {0x60: "interrupt", 0x41: "DB excp", (1 << 64) - 1: "invalid"},
+        {0x80000000: "FAILED_VMENTRY"},
     ]
 
 

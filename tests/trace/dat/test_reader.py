@@ -59,7 +59,7 @@ def one_of_each(machine: Machine) -> bytes:
         ("kvm_exit", 1000, {"exit_reason": 52, "isa": 1, "guest_rip": 7, "info1": 1 << 63, "error_code": 9}),
         ("kvm_exit", 1000, {"exit_reason": 0x60, "isa": 2}),
         ("kvm_exit", 1000, {"exit_reason": 0xFFFF_FFFF, "isa": 2}),
-        ("kvm_exit", 1000, {"exit_reason": 77, "isa": 1}),
+        ("kvm_exit", 1000, {"exit_reason": 1 << 31 | 77, "isa": 1}),
         ("kvm_msr", 1000, {"write": 1, "ecx": 0x6E0, "data": (1 << 64) - 5, "exception": 1}),
         ("hrtimer_expire_entry", 7, {"hrtimer": 5, "now": -3, "function": 0xFFFFFFFF81234560 & mask}),
         (
@@ -102,7 +102,7 @@ def test_events_are_decoded_by_the_formats_that_the_file_carries(machine: Machin
         Exit(1002, vm, 0, "PREEMPTION_TIMER", 7, 1 << 63, 0, 0, 9),
         Exit(1003, vm, 0, "interrupt", 0, 0, 0, 0, 0),
         Exit(1004, vm, 0, "invalid", 0, 0, 0, 0, 0),
-        Exit(1005, vm, 0, "0x4d", 0, 0, 0, 0, 0),
+        Exit(1005, vm, 0, "0x4d FAILED_VMENTRY", 0, 0, 0, 0, 0),
         Msr(1006, vm, 0, True, 0x6E0, (1 << 64) - 5, True),
         HrtimerExpire(1007, NO_VCPU, NO_VCPU, 5, function, -3),
         SchedSwitch(1008, vm, 0, "CPU 0/KVM", 1000, 120, "S+", "a b", 7, -2),

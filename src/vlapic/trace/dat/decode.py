@@ -18,7 +18,7 @@ import numpy.typing as npt
 from vlapic import events as e
 from vlapic.trace.dat.formats import Format
 from vlapic.trace.dat.names import KernelSymbols, flag_names, named
-from vlapic.trace.exit_reasons import ISA_VMX, exit_name
+from vlapic.trace.exit_reasons import ISA_SVM, ISA_VMX, exit_name
 
 Array = npt.NDArray[Any]
 
@@ -101,26 +101,36 @@ class Decoding:
 
 
 def _exit_reason(rows: Rows) -> Array:
-    """By the names that the file's own print format has, for VMX and SVM in this order."""
-    reasons = rows["exit_reason"]
-    isas = rows["isa"]
+    """By the names that the file's own print format has: VMX's, SVM's, and since v5.8 VMX's flags."""
+    reasons = rows["exit_reason"].astype("u4")
     tables = rows.format.symbols
     of_file = len(tables) >= 2
     vmx_table, svm_table = (tables[0], tables[1]) if of_file else ({}, {})
+    flags = tables[2] if len(tables) > 2 else {}
 
     def vmx(number: int) -> str:
-        return vmx_table.get(number) or (hex(number) if of_file else exit_name(ISA_VMX, number))
+        if not of_file:
+            return exit_name(ISA_VMX, number)
+        if not flags:
+            return vmx_table.get(number, hex(number))
+        basic, above = number & 0xFFFF, number & ~0xFFFF
+        words = [vmx_table.get(basic, hex(basic))]
+        words += [name for flag, name in flags.items() if above & flag]
+        unnamed = above & ~sum(flags)
+        return " ".join([*words, hex(unnamed)] if unnamed else words)
 
     def svm(number: int) -> str:
-        signed_too = svm_table.get(number) or svm_table.get(number | 0xFFFF_FFFF_0000_0000)
-        return signed_too or (hex(number) if of_file else exit_name(0, number))
+        if not of_file:
+            return exit_name(ISA_SVM, number)
+        # -1 stands there without a width.
+        return svm_table.get(number) or svm_table.get(number | 0xFFFF_FFFF_0000_0000) or hex(number)
 
-    is_vmx = isas == ISA_VMX
+    is_vmx = rows["isa"] == ISA_VMX
     if is_vmx.all():
-        return named(reasons & 0xFFFF, vmx)
+        return named(reasons, vmx)
     if not is_vmx.any():
         return named(reasons, svm)
-    return np.where(is_vmx, named(reasons & 0xFFFF, vmx), named(reasons, svm))
+    return np.where(is_vmx, named(reasons, vmx), named(reasons, svm))
 
 
 def _function(rows: Rows) -> Array:
