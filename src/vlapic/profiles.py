@@ -7,11 +7,12 @@ letter describes them, on the v5.0 base; each of them is a switch (:meth:`Profil
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
 
 from vlapic import rules as r
-from vlapic.errors import UsageError, unknown_name
+from vlapic.errors import UsageError, nearest
+from vlapic.fixes import FIXES
 
 #: Advancement a vCPU starts to tune from, ns (`LAPIC_TIMER_ADVANCE_NS_INIT`).
 ADVANCE_START_NS = 1000
@@ -24,66 +25,6 @@ ADJUST_MIN_CYCLES = 100
 ADJUST_MAX_CYCLES = 10_000
 #: A step of tuning is an eighth, of the advancement or of the delta (`LAPIC_TIMER_ADVANCE_ADJUST_STEP`).
 ADJUST_STEP = 8
-
-
-class Fix(NamedTuple):
-    """One patch of the series: its title as posted, and the rules that it put in the place of others.
-
-    Attributes:
-        number: 1 to 7.
-        title: of the first posting.
-        merged: release and hash under which it was merged, in its merged form.
-        before: the rules without it, by the profile's field.
-    """
-
-    number: int
-    title: str
-    merged: str
-    before: dict[str, r.RuleEnum]
-
-
-FIXES = {
-    fix.number: fix
-    for fix in (
-        Fix(
-            1,
-            "Hard cap the auto-calculated timer advancement",
-            "v5.1, 57bf67e73ce9: a value above the cap ends advancement instead",
-            {"overflow": r.Overflow.KEEP},
-        ),
-        Fix(
-            2,
-            'Delay 1ns at a time when waiting for timer to "expire"',
-            "v5.1, b6aa57c69cb2: scaled guests wait with ndelay() instead",
-            {"wait": r.Wait.DELAY},
-        ),
-        Fix(3, "Track lapic timer advance per vCPU", "v5.1, 39497d7660d9", {"scope": r.Scope.GLOBAL}),
-        Fix(
-            4,
-            "Allow user to override auto-tuning of timer advancement",
-            "v5.1, c3941d9e0ccd: -1 is the word for auto",
-            {"parameter": r.Parameter.START},
-        ),
-        Fix(
-            5,
-            "Busy wait for timer to expire when using hv_timer",
-            "v5.2, ee66e453db13: without effect on the normal path until v5.13, d981dd15498b",
-            {"records": r.Records.TSC_DEADLINE},
-        ),
-        Fix(
-            6,
-            "Clean up the code for handling of a pre-expired hv_timer",
-            "v5.2, as three patches",
-            {"pre_expired": r.PreExpired.PRETEND_FAILURE},
-        ),
-        Fix(
-            7,
-            "Skip delta_tsc shift-and-divide if the dividend is zero",
-            "v5.2",
-            {"zero_delta": r.ZeroDelta.DIVIDE},
-        ),
-    )
-}
 
 
 @dataclass(frozen=True)
@@ -146,20 +87,30 @@ class Profile:
             if isinstance(value := getattr(self, field.name), r.RuleEnum)
         }
 
+    def changes(self, other: Profile) -> dict[str, tuple[r.RuleEnum, r.RuleEnum]]:
+        """Where another profile answers otherwise: by the question, this one's rule and the other's."""
+        theirs = other.rules
+        return {name: (rule, theirs[name]) for name, rule in self.rules.items() if rule is not theirs[name]}
+
     def without(self, *numbers: int) -> Profile:
         """The series without some of its fixes, 1 to 7; its name says which.
 
         Raises:
             UsageError: this is not the series, or there is no such fix.
         """
-        if not self.fixes and numbers:
+        if not numbers:
+            return self
+        if not self.fixes:
             raise UsageError(
                 f"profile {self.name} has no fixes to leave out; expected profile series, which has 1 to 7"
             )
         changed: dict[str, r.RuleEnum] = {}
         for number in numbers:
             if number not in FIXES:
-                raise UsageError(f"no fix {number} in the series; expected one or more of 1 to {len(FIXES)}")
+                near = min(max(number, 1), len(FIXES))
+                raise UsageError(
+                    f"no fix {number} in the series; did you mean {near}? known: 1 to {len(FIXES)}"
+                )
             changed |= FIXES[number].before
         left = self.fixes - set(numbers)
         absent = sorted(FIXES.keys() - left)
@@ -333,16 +284,23 @@ SERIES = replace(
     fixes=frozenset(FIXES),
 )
 
-PROFILES = {profile.name: profile for profile in (SERIES,)}
+PROFILES = {
+    profile.name: profile for profile in (SERIES, V5_0, V5_1, V5_2, V5_3, V5_4, V5_14, V6_1, V6_12, V6_19)
+}
+
+_SERIES_WITHOUT = re.compile(rf"{SERIES.name}((?:-[0-9]+)+)")
 
 
 def find_profile(name: str) -> Profile:
-    """The profile of that name.
+    """The profile of that name; `series-3-5` is the series without its fixes 3 and 5.
 
     Raises:
-        UsageError: there is none; the message offers the nearest.
+        UsageError: there is none; the message offers the nearest and says which there are.
     """
-    try:
+    if name in PROFILES:
         return PROFILES[name]
-    except KeyError:
-        raise unknown_name("profile", name, PROFILES) from None
+    if found := _SERIES_WITHOUT.fullmatch(name):
+        return SERIES.without(*map(int, found[1][1:].split("-")))
+    near, known = nearest(name, PROFILES), f"known: {', '.join(PROFILES)}"
+    hint = f"{near} {known}" if near.startswith("did") else known
+    raise UsageError(f"unknown profile {name!r}; {hint}")

@@ -37,6 +37,11 @@ class RuleEnum(Enum):
         """Where the member comes from, and what it does."""
         return self.value
 
+    @property
+    def question(self) -> str:
+        """What the members answer, as the first words of a sentence."""
+        return (type(self).__doc__ or "").strip().rstrip(".")
+
 
 class Scope(RuleEnum):
     """Whose advancement it is."""

@@ -105,6 +105,7 @@ def run(
     guest: str | os.PathLike[str] = "deadline",
     *,
     profile: str = "series",
+    without: Sequence[int] = (),
     timer: str = "auto",
     apicv: bool = False,
     pi_inject: bool = False,
@@ -133,6 +134,7 @@ def run(
     Args:
         guest: a built-in guest's name, or the path of an image: multiboot, ELF or flat.
         profile: the name of the rules in force, of `vlapic.profiles`.
+        without: fixes to take out of the profile `series`, 1 to 7.
         timer: the host timer under the guest's: "preemption", "hrtimer", or "auto", which takes the first.
         apicv: whether the CPU virtualises the APIC.
         pi_inject: whether timer interrupts are posted into the running guest (`pi_inject_timer`); it takes
@@ -171,7 +173,7 @@ def run(
         WorldError: the file of the host model cannot be read.
         OutputError: `trace` cannot be begun.
     """
-    rules = find_profile(profile)
+    rules = find_profile(profile).without(*without)
     limits_of_figures = parse_all(budgets)
     _check("worst", worst, 0, MAX_WORST)
     parameters = ModuleParameters(

@@ -49,9 +49,13 @@ def test_without_a_command_the_help_is_printed(capsys):
     ("arguments", "message"),
     [
         (["rnu"], "unknown command 'rnu'; did you mean 'run'?"),
-        (["simulate"], "unknown command 'simulate'; known: compare, completion, regs, run"),
+        (["simulate"], "unknown command 'simulate'; known: compare, completion, profiles, regs, run"),
         (["--versoin"], "unknown option '--versoin'; did you mean '--version'?"),
-        (["run", "--profile", "serie"], "unknown profile 'serie'; did you mean 'series'?"),
+        (
+            ["run", "--profile", "serie"],
+            "unknown profile 'serie'; did you mean 'series'? known: series, v5.0, v5.1, v5.2, v5.3, v5.4,"
+            " v5.14, v6.1, v6.12, v6.19",
+        ),
         (["run", "--evnts", "5"], "unknown option '--evnts'; did you mean '--events'?"),
         (["run", "--timer", "hrtimr"], "unknown timer 'hrtimr'; did you mean 'hrtimer'?"),
         (["run", "--timer", "x"], "unknown timer 'x'; known: auto, hrtimer, preemption"),

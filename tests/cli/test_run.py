@@ -92,8 +92,8 @@ def test_options_left_out_are_the_library_s_defaults(canned, capsys):
     seen = canned()
     assert main(["run"]) == 0
     assert seen == {
-        "guest": "deadline", "profile": "series", "timer": "auto", "advance": "auto", "events": 10_000,
-        "seconds": None, "instructions": None, "vcpus": None, "tsc_khz": None,
+        "guest": "deadline", "profile": "series", "without": (), "timer": "auto", "advance": "auto",
+        "events": 10_000, "seconds": None, "instructions": None, "vcpus": None, "tsc_khz": None,
         "vms": 1, "pcpus": None, "host": "default", "host_tsc_khz": None, "memory_mib": 128,
         "append": "", "seed": 0, "trace": None, "worst": 0, "budgets": [], "progress": None,
         "apicv": False, "pi_inject": False, "mwait_in_guest": False,
@@ -446,3 +446,51 @@ def test_several_vms_are_told_apart(capsys):
     printed = run_json(capsys, "--vms", "2", "--events", "20")
     assert [(vcpu["vm"], vcpu["id"]) for vcpu in printed["vcpus"]] == [(0, 0), (1, 0)]
     assert printed["consoles"] == [printed["console"]] * 2
+
+
+# -- profiles and fixes --
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["--without", "3"], "series-3"),
+        (["--without", "5,3"], "series-3-5"),
+        (["--without", "5", "--without", "3"], "series-3-5"),
+        (["--profile", "v5.4"], "v5.4"),
+        (["--profile", "series-1"], "series-1"),
+    ],
+)
+def test_a_run_says_whose_rules_it_had(arguments, name, capsys):
+    assert main(["run", *arguments, "--events", "20", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["profile"] == name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--without", "8"], "no fix 8 in the series; did you mean 7? known: 1 to 7"),
+        (["--without", "cap"], "--without takes a whole number, not 'cap'"),
+        (["--without", "1", "--profile", "v5.1"], "profile v5.1 has no fixes to leave out"),
+        (["--profile", "v5.5"], "unknown profile 'v5.5'; did you mean 'v5.4'? known: series, v5.0"),
+        (
+            ["--profile", "v6.12", "--advance", "3000"],
+            "profile v6.12 takes auto or 0 as the advancement, not 3000",
+        ),
+        (
+            ["--profile", "v5.1", "--advance", "2147483648"],
+            "advance 2147483648 ns is out of range in profile v5.1",
+        ),
+    ],
+)
+def test_a_profile_or_fix_that_cannot_be_is_one_line_and_status_2(arguments, complaint, capsys):
+    assert main(["run", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"vlapic: {complaint}")
+    assert captured.err.count("\n") == 1
+
+
+def test_the_signed_parameter_takes_a_negative_number_that_wraps(capsys):
+    assert main(["run", "--profile", "v5.1", "--advance", "-2", "--events", "5", "--json"]) == 0
+    (vcpu,) = json.loads(capsys.readouterr().out)["vcpus"]
+    assert vcpu["advance_ns"]["initial"] == 4_294_967_294

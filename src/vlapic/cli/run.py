@@ -29,7 +29,15 @@ if TYPE_CHECKING:
     default="series",
     show_default=True,
     metavar="NAME",
-    help="The rules of timer advancement in force.",
+    help="Whose rules are in force: a kernel's, or the series' (vlapic profiles).",
+)
+@click.option(
+    "--without",
+    type=numbers("--without"),
+    multiple=True,
+    callback=lambda ctx, param, given: tuple(number for several in given for number in several),
+    metavar="N[,N...]",
+    help="Take fixes out of the series, 1 to 7.",
 )
 @click.option(
     "--timer",
