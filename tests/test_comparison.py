@@ -6,6 +6,7 @@ import pytest
 
 import vlapic
 from tests.made_up import interrupts, run_result, vcpu_result
+from vlapic import comparison
 from vlapic.comparison import Comparison, Variants, read_kept, setup_differences, vcpus_of
 from vlapic.errors import UsageError, WorldError
 
@@ -32,7 +33,7 @@ def test_an_option_and_its_values_are_read_in_order(text, by, values):
         ("advance=0,x", "compare advance=x: it is 'auto' or a whole number of ns"),
         ("advance=0,0", "compare 'advance=0,0' has '0' twice"),
         ("advanc=0,1", "unknown option to compare 'advanc'; did you mean 'advance'?"),
-        ("x=2,4", "unknown option to compare 'x'; known: advance, profile, timer"),
+        ("x=2,4", "unknown option to compare 'x'; known: advance, host, profile, timer"),
     ],
 )
 def test_a_comparison_that_makes_no_sense_is_refused(text, message):
@@ -42,25 +43,41 @@ def test_a_comparison_that_makes_no_sense_is_refused(text, message):
 
 
 def test_each_run_is_the_run_that_its_value_gives_alone():
-    comparison = vlapic.compare("deadline", variants="advance=0,auto", events=60, seed=5)
-    assert comparison.by == "advance"
-    for label, result in comparison.runs:
+    compared = vlapic.compare("deadline", variants="advance=0,auto", events=60, seed=5)
+    assert compared.by == "advance"
+    for label, result in compared.runs:
         alone = vlapic.run("deadline", advance=label if label == "auto" else int(label), events=60, seed=5)
         assert result.as_json() == alone.as_json()
-    assert comparison.as_json() == {
+    assert compared.as_json() == {
         "schema": "vlapic.compare/1",
         "by": "advance",
-        "runs": [{"label": label, "run": result.as_json()} for label, result in comparison.runs],
+        "runs": [{"label": label, "run": result.as_json()} for label, result in compared.runs],
     }
 
 
+@pytest.mark.parametrize(
+    ("variants", "message"),
+    [
+        ("timer=hrtimer,preemptoin", "unknown timer 'preemptoin'; did you mean 'preemption'?"),
+        ("series,v99", "unknown profile 'v99'"),
+        ("advance=0,-5", "advance -5 ns is out of range"),
+        ("host=default,nosy", "'nosy'"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_found_before_the_first_run(monkeypatch, variants, message):
+    monkeypatch.setattr(comparison, "run", None)
+    with pytest.raises(UsageError) as refused:
+        vlapic.compare("deadline", variants=variants, events=10**9)
+    assert message in str(refused.value)
+
+
 def test_budgets_hold_for_each_run():
-    comparison = vlapic.compare(
+    compared = vlapic.compare(
         "deadline", variants="advance=0,auto", events=100, budgets=["p50=700ns", "early=0"]
     )
-    kept = {label: [each.met for each in result.budgets] for label, result in comparison.runs}
+    kept = {label: [each.met for each in result.budgets] for label, result in compared.runs}
     assert kept == {"0": [False, True], "auto": [True, True]}
-    assert comparison.exit_status == 3
+    assert compared.exit_status == 3
 
 
 @pytest.mark.parametrize(

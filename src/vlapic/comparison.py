@@ -23,8 +23,9 @@ from vlapic.errors import (
     WorldError,
     unknown_name,
 )
+from vlapic.machine.hosts import find_model
 from vlapic.results import RunResult
-from vlapic.session import SoFar, run
+from vlapic.session import SoFar, check_settings, run
 
 SCHEMA = "vlapic.compare/1"
 #: Exit statuses of several runs: the first that one of them has is that of all.
@@ -47,7 +48,7 @@ def _advance(text: str) -> int | str:
 
 
 #: Options that can be varied, and how their values are read.
-COMPARABLE: dict[str, Callable[[str], Any]] = {"profile": str, "timer": str, "advance": _advance}
+COMPARABLE: dict[str, Callable[[str], Any]] = {"profile": str, "timer": str, "advance": _advance, "host": str}
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,8 @@ def compare(
     """
     if isinstance(variants, str):
         variants = Variants.parse(variants)
+    for value in variants.values.values():
+        _check(options | {variants.by: value})
     runs: list[tuple[str, RunResult]] = []
     for label, value in variants.values.items():
         show = None if progress is None else partial(_labelled, progress, label)
@@ -149,6 +152,13 @@ def compare(
         if result.interrupted:
             break
     return Comparison(variants.by, tuple(runs), len(variants.values))
+
+
+def _check(options: dict[str, Any]) -> None:
+    """Find out before the first run whether a later one cannot be."""
+    names = {"profile": "series", "timer": "auto", "advance": "auto"}
+    check_settings(**{name: options.get(name, value) for name, value in names.items()})
+    find_model(options.get("host", "default"), options.get("host_tsc_khz"))
 
 
 def _labelled(progress: Callable[[SoFar, str], None], label: str, now: SoFar) -> None:

@@ -379,6 +379,16 @@ def _same_file(first: Path, second: str | os.PathLike[str]) -> bool:
         return False
 
 
+def check_settings(profile: str, timer: str, advance: str | int) -> None:
+    """Find out what :func:`run` would say of these, without a run.
+
+    Raises:
+        UsageError: one of them makes no sense.
+    """
+    _advance_setting(find_profile(profile), advance)
+    _on_preemption_timer(timer)
+
+
 def _advance_setting(rules: Profile, advance: str | int) -> int | None:
     """What the module parameter is to say, if the profile's kernel can be told so."""
     if advance == "auto":

@@ -4,10 +4,12 @@ import itertools
 
 import pytest
 
+import vlapic
 from tests.machine import machines as m
 from vlapic import events as ev
 from vlapic.analysis.spans import Spans, Step, Worst
 from vlapic.machine.hostmodel import constant_model
+from vlapic.trace import open_trace
 
 KHZ = 2_500_000
 ALL = [Step.ARMED, Step.FIRED, Step.EXIT, Step.ACCEPT, Step.INJECT, Step.ENTRY, Step.WAIT, Step.HANDLER]
@@ -181,3 +183,15 @@ def test_the_json_has_every_step_in_ns():
     assert list(printed["steps"][0]) == [
         "step", "what", "host_tsc", "took_ns", "sum_ns", "after_deadline_ns",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("guest", ["deadline", "deadline-hlt", "periodic", "storm", "scaled", "interrupt"])
+@pytest.mark.parametrize("timer", ["preemption", "hrtimer"])
+def test_a_trace_read_back_gives_the_same_spans(tmp_path, guest, timer):
+    path = tmp_path / "trace.txt"
+    result = vlapic.run(guest, timer=timer, events=60, trace=path, worst=1000)
+    worst = Worst(Spans(KHZ), 1000)
+    for event in open_trace(path).events():
+        worst(event)
+    told = [(span.interrupt.vcpu, span.number, span.durations()) for span in worst.spans()]
+    assert told == [(span.interrupt.vcpu, span.number, span.durations()) for span in result.worst]

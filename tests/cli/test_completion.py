@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from vlapic.cli import complete, main
+from vlapic.machine.hosts import HOSTS
 from vlapic.machine.programs import PROGRAMS
 from vlapic.profiles import PROFILES
 from vlapic.session import TIMERS
@@ -81,7 +82,9 @@ def test_what_is_offered_is_what_there_is():
     assert [item.value for item in complete.profiles(None, None, "")] == list(PROFILES)
     assert complete.TIMERS == TIMERS
     offers = [item.value for item in complete.variants(None, None, "")]
-    assert offers == ["profile=", "timer=", "advance=", *PROFILES]
+    assert offers == ["profile=", "timer=", "advance=", "host=", *PROFILES]
+    assert tuple(HOSTS) == complete.HOSTS
+    assert [item.value for item in complete.hosts(None, None, "no")] == ["noisy"]
     assert [item.value for item in complete.variants(None, None, "timer=auto,")] == [
         "timer=auto,hrtimer", "timer=auto,preemption",
     ]  # fmt: skip

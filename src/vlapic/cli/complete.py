@@ -27,6 +27,12 @@ def timers(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionIt
     return _beginning(incomplete, [CompletionItem(name) for name in TIMERS])
 
 
+def hosts(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
+    """Host models with a name; a path where none begins so."""
+    found = [CompletionItem(name) for name in HOSTS]
+    return _beginning(incomplete, found) or [CompletionItem(incomplete, type="file")]
+
+
 def advancements(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
     """What --advance takes that is a word, and off."""
     return _beginning(incomplete, [CompletionItem("auto"), CompletionItem("0", help="off")])
@@ -44,7 +50,7 @@ def budgets(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionI
 def variants(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
     """Options to compare, and the next of their values."""
     by, equals, listed = incomplete.rpartition("=")
-    values = {"profile": _profiles(), "timer": list(TIMERS), "advance": ["auto", "0"]}
+    values = {"profile": _profiles(), "timer": list(TIMERS), "advance": ["auto", "0"], "host": list(HOSTS)}
     before, comma, last = listed.rpartition(",")
     given = before.split(",")
     left = [name for name in values.get(by or "profile", []) if name not in given]
@@ -55,6 +61,8 @@ def variants(ctx: Context, param: Parameter, incomplete: str) -> list[Completion
 
 #: As `vlapic.session.TIMERS`, which would bring the machine with it.
 TIMERS = ("auto", "hrtimer", "preemption")
+#: As `vlapic.machine.hosts.HOSTS`, for the same reason.
+HOSTS = ("default", "nested", "realtime", "noisy")
 
 
 def _profiles() -> list[str]:

@@ -103,6 +103,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--host",
+    shell_complete=complete.hosts,
     default="default",
     show_default=True,
     metavar="NAME|FILE",
@@ -174,7 +175,7 @@ if TYPE_CHECKING:
     "--compare",
     metavar="[OPTION=]A,B[,C]",
     shell_complete=complete.variants,
-    help="Run once for each profile, or each value of profile, timer or advance; show them side by side.",
+    help="Run once for each value of profile, timer, advance or host; show the runs side by side.",
 )
 @click.option("--live", is_flag=True, help="Show a table of the vCPUs while they run, on a terminal.")
 @click.option("--quiet", is_flag=True, help="Print nothing but what went wrong.")
