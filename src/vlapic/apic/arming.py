@@ -213,7 +213,10 @@ class HostTimers:
         # The series' fifth patch: what expired on the preemption timer is waited for in every mode.
         if self.mode is TimerMode.TSC_DEADLINE or (self.hv_timer_in_use and self.rules.records_hv_timer):
             self.expired_deadline_tsc = self.deadline_tsc
-        self.fired_deadline_tsc = self._came_at()
+        # A count that a new TDCR made expire again has no deadline, and neither has one left armed.
+        self.fired_deadline_tsc = self.deadline_tsc or self._tsc.at(self._clock.now)
+        if self.mode is TimerMode.PERIODIC and not self.rules.collapses_periods:
+            self._measure_from_target()
         if self.apicv and self._bypass_the_loop(from_callback):
             return False
         self.pending = True
@@ -233,15 +236,12 @@ class HostTimers:
             self.target_ns = 0
         return True
 
-    def _came_at(self) -> int:
-        """The guest TSC that an expiry now was to come at, for measurement only."""
-        if self.mode is TimerMode.PERIODIC and not self.rules.collapses_periods:
-            # The deadline of a period that was past when it began is no time; its target is.
-            late_ns = self.hrtimer.now_ns() - self.target_ns
-            if late_ns > 0:
-                return (self._tsc.at(self._clock.now) - ns_to_cycles(late_ns, self._tsc.khz)) & U64
-        # A count that a new TDCR made expire again has no deadline, and neither has one left armed.
-        return self.deadline_tsc or self._tsc.at(self._clock.now)
+    def _measure_from_target(self) -> None:
+        """The deadline of a period that was past when it began is no time; its target is."""
+        late_ns = self.hrtimer.now_ns() - self.target_ns
+        if late_ns > 0:
+            late_cycles = ns_to_cycles(late_ns, self._tsc.khz)
+            self.fired_deadline_tsc = (self._tsc.at(self._clock.now) - late_cycles) & U64
 
     def hrtimer_fired(self) -> bool:
         """The hrtimer's callback (`apic_timer_fn`); returns as `expire`."""

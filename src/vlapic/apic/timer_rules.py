@@ -55,8 +55,8 @@ RECORDS_HV_TIMER = {r.Records.TSC_DEADLINE: False, r.Records.HV_TIMER: True}
 CANCELS_FIRST = {r.HvExit.CANCEL_FIRST: True, r.HvExit.EXPIRE_FIRST: False}
 PRETENDS_FAILURE = {r.PreExpired.PRETEND_FAILURE: True, r.PreExpired.CANCEL: False}
 DEADLINE_MODES = {
-    r.DeadlineWrite.NOT_COUNTING: frozenset({TimerMode.TSC_DEADLINE, TimerMode.RESERVED}),
-    r.DeadlineWrite.TSC_DEADLINE: frozenset({TimerMode.TSC_DEADLINE}),
+    r.DeadlineWrite.NOT_COUNTING: (TimerMode.TSC_DEADLINE, TimerMode.RESERVED),
+    r.DeadlineWrite.TSC_DEADLINE: (TimerMode.TSC_DEADLINE,),
 }
 TDCR_BITS = {r.Divide.RAW: U32, r.Divide.MASKED: 0xB}
 COLLAPSES_PERIODS = {r.PeriodicAdvance.OLD_TARGET: False, r.PeriodicAdvance.NOT_BEFORE_NOW: True}
@@ -107,7 +107,7 @@ class TimerRules(NamedTuple):
     records_hv_timer: bool
     cancels_first: bool
     pretends_failure: bool
-    deadline_modes: frozenset[TimerMode]
+    deadline_modes: tuple[TimerMode, ...]
     tdcr_bits: int
     collapses_periods: bool
     restarts_always: bool

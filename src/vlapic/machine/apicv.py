@@ -216,8 +216,10 @@ class ApicvVcpu(Vcpu):
         self._in_guest = True
         self.clock.take_interrupts()
         self._in_guest = False
-        # What else came is this CPU's own, or a message: the guest is left for it.
-        return self._calls > calls and self.clock.now == now and not self.inbox
+        # What else came is this CPU's own, a message, or another's turn: the guest is left for it.
+        if self.inbox or self.clock.now != now or self._calls == calls:
+            return False
+        return not (self.cpu.shared and self.cpu.turn_is_over())
 
 
 # -- exits, and what is none --
