@@ -69,6 +69,7 @@ def run(
         if finished():
             return False
         if alone is not None and not alone.sleeping and alone.failure is None:
+            alone.cpu.alone_until = alone.clock.now + ALONE_CYCLES
             alone.step()
             continue
         if _step(group, until, horizon):
