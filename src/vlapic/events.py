@@ -70,7 +70,15 @@ class TimerInterrupt(NamedTuple):
 
 
 class VcpuStart(NamedTuple):
-    """A vCPU was created; vlapic's own marker, with what a reader of its deltas must know."""
+    """A vCPU was created; a marker with what a reader of its deltas must know.
+
+    Attributes:
+        tsc_khz: frequency of its TSC.
+        tsc_ratio, frac_bits: its scaling; 0 where that is not told.
+        profile: vlapic's name of the rules; empty of a real kernel.
+        advance_ns: the advancement it starts with.
+        parameter: the module parameter it was created under: `auto` or ns; empty where that is not told.
+    """
 
     host_tsc: U64
     vm: U32
@@ -81,6 +89,20 @@ class VcpuStart(NamedTuple):
     tsc_offset: U64
     profile: Name
     advance_ns: U32
+    parameter: Name = ""
+
+
+class VcpuCreated(NamedTuple):
+    """A vCPU that is not traced was created; somebody who recorded a trace wrote so into it.
+
+    Attributes:
+        parameter: the module parameter lapic_timer_advance_ns at that time: `auto`, -1 or ns.
+    """
+
+    host_tsc: U64
+    vm: U32
+    vcpu: U32
+    parameter: Name
 
 
 class AdvanceSample(NamedTuple):
@@ -416,6 +438,7 @@ class SmiIgnored(NamedTuple):
 Event = (
     TimerInterrupt
     | VcpuStart
+    | VcpuCreated
     | AdvanceSample
     | Sample
     | Lost

@@ -28,6 +28,7 @@ from vlapic.events import (
     Sample,
     SmiIgnored,
     TimerInterrupt,
+    VcpuCreated,
     VcpuStart,
     WaitLapicExpire,
 )
@@ -200,10 +201,11 @@ def test_a_start_has_a_marker_with_a_signed_offset():
         tsc_offset=2**64 - 5,
         profile="series",
         advance_ns=1000,
+        parameter="auto",
     )
     assert after_time(start)[0] == (
         "tracing_mark_write: vlapic: vcpu=0 start khz=2000000 ratio=281474976710656 frac=48 offset=-5"
-        " profile=series advance=1000"
+        " profile=series advance=1000 parameter=auto"
     )
 
 
@@ -263,7 +265,7 @@ def test_a_marker_of_another_vm_says_which():
 
 def test_every_event_has_a_form():
     examples = {type(event) for event, _ in FORMATS} | {VcpuStart, TimerInterrupt, AdvanceSample}
-    examples |= {RemoteEoi, SmiIgnored, Sample, Lost}
+    examples |= {RemoteEoi, SmiIgnored, Sample, Lost, VcpuCreated}
     assert examples | {point.event_type for point in TRACEPOINTS} == set(get_args(Event))
 
 

@@ -78,6 +78,12 @@ class ModuleState:
             self.shared.advance_ns, ended = self._rule.start(self.parameter)
             self.shared.done = ended or (self.shared.done and not self._rule.overrides)
 
+    def setting(self) -> str:
+        """What the parameter was set to, as `--advance` says it: `auto`, or ns."""
+        if self.parameter == self._rule.auto:
+            return "auto"
+        return str(self.parameter)
+
     def start(self) -> Tuned:
         """What a vCPU starts with that is created now."""
         return Tuned(*self._rule.start(self.parameter))

@@ -131,6 +131,7 @@ class Vcpu:
                     self.tsc.offset,
                     host.profile.name,
                     self.advancement.advance_ns,
+                    host.module.setting(),
                 )
             )
 

@@ -17,6 +17,7 @@ from vlapic.events import (
     Sample,
     SmiIgnored,
     TimerInterrupt,
+    VcpuCreated,
     VcpuStart,
 )
 from vlapic.trace.forms import Compute, Form
@@ -46,7 +47,8 @@ def _in_vms(text: str, computed: Compute | None = None) -> tuple[Form, Form]:
 OWN_MARKERS: dict[type[Any], tuple[Form, Form]] = {
     event_type: _in_vms(text)
     for event_type, text in {
-        VcpuStart: f"{_START} advance={{advance_ns}}",
+        VcpuStart: f"{_START} advance={{advance_ns}} parameter={{parameter:s}}",
+        VcpuCreated: "created parameter={parameter:s}",
         TimerInterrupt: _INTERRUPT,
         AdvanceSample: "advance_ns={advance_ns}",
         RemoteEoi: "remote_eoi vector={vector}",
@@ -87,4 +89,6 @@ MARKERS: tuple[tuple[type[Any], Form], ...] = (
     *((TimerInterrupt, form) for form in HANDLERS),
     (Sample, SAMPLE),
     (VcpuStart, Form(_LAB_START, decode=_lab_start)),
+    *((VcpuStart, form) for form in _in_vms(f"{_START} advance={{advance_ns}}")),
+    (VcpuCreated, Form("LAB secondvm param={parameter:s} advance={_advance_ns}")),
 )

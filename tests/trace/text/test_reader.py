@@ -45,8 +45,10 @@ def test_a_recording_is_read_whole(name):
     samples = [line for line in lines if line[5].startswith(b"LAB sample")]
     assert counts["Sample"] == len(samples) == len(trace.facts.samples) - 2
     assert counts["VcpuStart"] == 1
+    others = [line for line in lines if line[5].startswith(b"LAB secondvm")]
+    assert counts["VcpuCreated"] == len(others)
     passed_over = {"kvm_userspace_exit", "kvm_update_master_clock"} & set(names)
-    markers = names["tracing_mark_write"] - len(samples) - 1
+    markers = names["tracing_mark_write"] - len(samples) - len(others) - 1
     assert trace.passed_over == {n: names[n] for n in passed_over} | {"tracing_mark_write": markers}
     assert (trace.clock, trace.form, trace.lost) == (Clock.TSC, "ftrace text", [])
 
