@@ -134,7 +134,7 @@ def test_tuning_is_the_same_interpreted_and_compiled_and_knows_one_kind_of_numbe
 
 @pytest.mark.parametrize("mixes", [lambda one: one / one, lambda one: one + 1], ids=["float", "int64"])
 def test_another_kind_of_number_would_be_found(mixes):
-    machine_code = compiled._njit(mixes)
+    machine_code = compiled.njit(mixes)
     machine_code(np.uint64(1))
     assert strange_numbers_in(machine_code)
 
@@ -165,7 +165,7 @@ def test_a_fold_over_many_vcpus_is_tuning_one_by_one(profile):
 def test_without_numba_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "numba", None)
     with pytest.raises(EngineError, match=r"need numba.*install vlapic\[fast\]"):
-        compiled._njit(advance.keep)
+        compiled.njit(advance.keep)
 
 
 def test_numba_is_imported_only_when_something_is_compiled():

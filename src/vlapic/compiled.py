@@ -33,7 +33,12 @@ TWINS: dict[object, Callable[..., Any]] = {
 }
 
 
-def _njit(function: Callable[..., Any]) -> Callable[..., Any]:
+def njit(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function over columns that calls compiled rules, compiled as it stands.
+
+    Raises:
+        EngineError: numba is not installed.
+    """
     try:
         import numba
     except ImportError:
@@ -85,7 +90,7 @@ def compiled(rule: Callable[..., Any]) -> Callable[..., Any]:
     }
     names |= one_type.constants
     exec(compile(tree, inspect.getfile(function), "exec"), names)
-    return _njit(names[function.__name__])
+    return njit(names[function.__name__])
 
 
 def _translated(value: object) -> object:
@@ -99,7 +104,7 @@ def _translated(value: object) -> object:
 
 @cache
 def _tuning(*rules: Callable[..., Any]) -> Callable[..., Any]:
-    return _njit(advance.tuning(*map(compiled, rules)))
+    return njit(advance.tuning(*map(compiled, rules)))
 
 
 def tuning(profile: Profile) -> Callable[..., tuple[int, bool]]:
@@ -123,7 +128,7 @@ def _fold(tune: Callable[..., tuple[int, bool]]) -> Callable[..., None]:
                 after_ns[vcpu, event] = value
             advance_ns[vcpu], done[vcpu] = value, ended
 
-    return _njit(fold)
+    return njit(fold)
 
 
 def fold(profile: Profile) -> Callable[..., None]:

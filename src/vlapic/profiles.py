@@ -304,3 +304,21 @@ def find_profile(name: str) -> Profile:
     near, known = nearest(name, PROFILES), f"known: {', '.join(PROFILES)}"
     hint = f"{near} {known}" if near.startswith("did") else known
     raise UsageError(f"unknown profile {name!r}; {hint}")
+
+
+def release_numbers(release: str) -> tuple[int, int]:
+    """Major and minor number of a kernel's release as `uname -r` says it; (0, 0) if it says none."""
+    match = re.match(r"v?(\d+)\.(\d+)", release)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def profile_of_release(release: str) -> Profile | None:
+    """The profile that a kernel behaves like: the newest of those that begin at it or before.
+
+    None if all begin later. Fixes that a stable release took from a newer kernel do not count.
+    """
+    number = release_numbers(release)
+    able = [
+        each for each in PROFILES.values() if each is not SERIES and release_numbers(each.since) <= number
+    ]
+    return max(able, key=lambda each: release_numbers(each.since), default=None)
