@@ -17,7 +17,7 @@ import io
 import os
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from vlapic.errors import OutputError
 from vlapic.events import Event, Lost, Sample, TimerInterrupt
@@ -49,6 +49,8 @@ class FtraceTextWriter:
         host_khz: int,
         cpus: int = 1,
         cpu_of: Callable[[int, int], int] | None = None,
+        in_ns: bool = False,
+        comments: Iterable[str] = (),
     ) -> None:
         """Begin a trace.
 
@@ -58,6 +60,8 @@ class FtraceTextWriter:
             host_khz: frequency of the host's TSC, for what markers say in ns.
             cpus: how many CPUs the host has.
             cpu_of: tells the CPU on which a vCPU runs, from the VM's number and its own; None is its own.
+            in_ns: times are ns, and written as seconds with nine decimals.
+            comments: lines to stand above the rest, without their `#`.
         """
         self._file = file
         self._path = getattr(file, "name", "trace")
@@ -77,6 +81,8 @@ class FtraceTextWriter:
         self._forms[Sample] = (f"....{fifth}", "tracing_mark_write", (SAMPLE, SAMPLE))
         self._handler = handler_marker(host_khz)
         self._pid_width = text.layout.pid_width
+        self._in_ns = in_ns
+        self._put("".join(f"# {comment}\n" for comment in comments))
         self._put("# tracer: nop\n#\n")
         self._counts_at = file.tell() if file.seekable() else None
         if self._counts_at is not None:
@@ -92,6 +98,8 @@ class FtraceTextWriter:
         host_khz: int,
         cpus: int = 1,
         cpu_of: Callable[[int, int], int] | None = None,
+        in_ns: bool = False,
+        comments: Iterable[str] = (),
     ) -> FtraceTextWriter:
         """Begin a trace in a new file, or in place of the one that is there."""
         try:
@@ -99,10 +107,22 @@ class FtraceTextWriter:
         except OSError as error:
             raise _cannot_write(path, error) from None
         try:
-            return cls(file, kernel, host_khz=host_khz, cpus=cpus, cpu_of=cpu_of)
+            return cls(
+                file,
+                kernel,
+                host_khz=host_khz,
+                cpus=cpus,
+                cpu_of=cpu_of,
+                in_ns=in_ns,
+                comments=comments,
+            )
         except OutputError:
             file.close()
             raise
+
+    def writes(self, event_type: type[Any]) -> bool:
+        """Whether there are words for a class of event."""
+        return event_type is Lost or event_type in self._forms
 
     def write(
         self, event: Event, *, task: str = TASK, tid: int | None = None, cpu: int | None = None
@@ -116,7 +136,9 @@ class FtraceTextWriter:
             tid = FIRST_PID + PIDS_A_VM * event.vm + event.vcpu
         if cpu is None:
             cpu = self._cpu_of(event.vm, event.vcpu)
-        head = f"{task:>16}-{tid:<{self._pid_width}d} [{cpu:03d}] {flags} {event.host_tsc:12d}: {name}: "
+        head = (
+            f"{task:>16}-{tid:<{self._pid_width}d} [{cpu:03d}] {flags} {self._time(event.host_tsc)}: {name}: "
+        )
         vm = event.vm > 0
         self._put(f"{head}{forms[vm].write(event)}\n")
         self._written += 1
@@ -147,6 +169,11 @@ class FtraceTextWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         self.close()
+
+    def _time(self, time: int) -> str:
+        if self._in_ns:
+            return f"{time // 1_000_000_000:5d}.{time % 1_000_000_000:09d}"
+        return f"{time:12d}"
 
     def _put(self, text: str) -> None:
         try:

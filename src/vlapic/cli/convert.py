@@ -1,0 +1,44 @@
+"""`vlapic convert`: a trace as columns, or as the text of a kernel."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from vlapic.cli.output import complain, emit
+from vlapic.errors import STATUS_INTERRUPTED, STATUS_OK
+
+SCHEMA = "vlapic.convert/1"
+
+
+@click.command("convert")
+@click.argument("trace", type=click.Path())
+@click.argument("output", metavar="OUT.parquet|.csv|.txt", type=click.Path())
+@click.option(
+    "--kernel",
+    metavar="vX.Y",
+    show_default="the one that recorded, else v6.1",
+    help="For .txt: the kernel whose formats are written.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print how many events went over as JSON.")
+def command(trace: str, output: str, kernel: str | None, as_json: bool) -> int:
+    """Write the events of TRACE as a table (.parquet, .csv) or as ftrace text (.txt)."""
+    from vlapic.trace.convert import convert
+
+    done = convert(trace, output, kernel=kernel)
+    counts = {
+        "events": done.events,
+        "left_out": done.left_out,
+        "lost": done.lost,
+        "passed_over": done.passed_over,
+    }
+    if as_json:
+        found = {"schema": SCHEMA, "trace": done.trace, "output": done.output, **counts}
+        emit(lambda: print(json.dumps(found, indent=2)))
+    else:
+        said = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count)
+        emit(lambda: print(f"{done.output}: {said or 'no events'}"))
+    if done.interrupted:
+        return complain("interrupted; the output has the events so far", STATUS_INTERRUPTED)
+    return STATUS_OK

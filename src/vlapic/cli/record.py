@@ -1,0 +1,40 @@
+"""`vlapic record`: how to record a host's timer."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from vlapic.cli.arguments import number
+from vlapic.cli.output import emit
+from vlapic.errors import STATUS_OK, UsageError
+
+
+@click.command("record")
+@click.option("--print", "print_only", is_flag=True, help="Print the commands; nothing is recorded.")
+@click.option(
+    "--kernel",
+    metavar="RELEASE",
+    show_default="this machine's",
+    help="The kernel they are for.",
+)
+@click.option(
+    "--seconds",
+    type=number("--seconds"),
+    default="60",
+    show_default=True,
+    metavar="N",
+    help="How long to record.",
+)
+@click.option("--output", default="trace.dat", show_default=True, metavar="FILE", help="The trace to make.")
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+def command(print_only: bool, kernel: str | None, seconds: int, output: str, as_json: bool) -> int:
+    """Show how to record the timers of a KVM host: a shell script around trace-cmd, every part explained."""
+    from vlapic.record import recording
+
+    if not (print_only or as_json):
+        raise UsageError("record does not record by itself; --print shows the commands that do")
+    found = recording(kernel, seconds=seconds, output=output)
+    emit(lambda: print(json.dumps(found.as_json(), indent=2) if as_json else found.script))
+    return STATUS_OK

@@ -1,0 +1,106 @@
+"""The sidecar of a trace: what its recorder knew and the trace does not say, in `NAME.toml` beside it.
+
+    kernel = "6.1.0-56-amd64"           # uname -r of the host
+    tsc_khz = 2599997                   # of the guest's TSC: KVM_GET_TSC_KHZ
+    tsc_ratio = 281474976710656         # debugfs tsc-scaling-ratio; left out: not scaled
+    frac_bits = 48                      # debugfs tsc-scaling-ratio-frac-bits
+    [parameters]                        # of the kvm modules
+    lapic_timer_advance_ns = -1
+
+Every line may be left out.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vlapic.errors import TraceError, nearest
+from vlapic.tsc import U32, U64
+
+#: The numbers it may say, each with its least and greatest value.
+_NUMBERS = {"tsc_khz": (1, U32), "tsc_ratio": (1, U64), "frac_bits": (1, 63)}
+_KEYS = ("kernel", *_NUMBERS, "parameters")
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What a sidecar says; None or empty is not said.
+
+    Attributes:
+        path: the file, empty where there is none.
+        kernel: release of the kernel that recorded the trace.
+        tsc_khz: frequency of the guest's TSC.
+        tsc_ratio, frac_bits: the scaling ratio of the guest's TSC.
+        parameters: of the kvm modules, as sysfs has them.
+    """
+
+    path: str = ""
+    kernel: str | None = None
+    tsc_khz: int | None = None
+    tsc_ratio: int | None = None
+    frac_bits: int | None = None
+    parameters: dict[str, str] = field(default_factory=dict)
+
+
+def sidecar_of(trace: str) -> Sidecar:
+    """The sidecar of a trace: `a.toml` beside `a.txt`, `a.dat` or `a.txt.gz`; an empty one if it has none.
+
+    Raises:
+        TraceError: it is there, and cannot be read or understood.
+    """
+    path = Path(trace)
+    names = [path.name + ".toml"]
+    stem = path.name
+    while "." in stem.lstrip("."):
+        stem = stem.rpartition(".")[0]
+        names.append(stem + ".toml")
+    for name in names:
+        beside = path.with_name(name)
+        if beside != path and beside.is_file():
+            return _read(beside)
+    return Sidecar()
+
+
+def _read(path: Path) -> Sidecar:
+    try:
+        said = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TraceError(f"cannot read the sidecar {str(path)!r}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise TraceError(
+            f"the sidecar {str(path)!r} is no TOML: {error}; expected lines like tsc_khz = 2599997"
+        ) from None
+    for key in said:
+        if key not in _KEYS:
+            raise TraceError(f"the sidecar {str(path)!r} has an unknown key {key!r}; {nearest(key, _KEYS)}")
+    for key, (least, most) in _NUMBERS.items():
+        value = said.get(key)
+        if value is not None and not (type(value) is int and least <= value <= most):
+            raise TraceError(
+                f"the sidecar {str(path)!r} has {key} = {value!r}; expected a whole number, {least} to {most}"
+            )
+    kernel, parameters = said.get("kernel"), said.get("parameters", {})
+    if kernel is not None and not isinstance(kernel, str):
+        raise TraceError(
+            f"the sidecar {str(path)!r} has kernel = {kernel!r}; expected a release in quotes, as uname -r"
+            " says it"
+        )
+    if not isinstance(parameters, dict):
+        raise TraceError(
+            f"the sidecar {str(path)!r} has parameters = {parameters!r}; expected a table [parameters]"
+        )
+    return Sidecar(
+        path=str(path),
+        kernel=kernel,
+        tsc_khz=said.get("tsc_khz"),
+        tsc_ratio=said.get("tsc_ratio"),
+        frac_bits=said.get("frac_bits"),
+        parameters={name: _as_sysfs(value) for name, value in parameters.items()},
+    )
+
+
+def _as_sysfs(value: Any) -> str:
+    return ("Y" if value else "N") if isinstance(value, bool) else str(value)
