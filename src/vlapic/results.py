@@ -289,7 +289,7 @@ class RunResult:
             known["budgets"] = [budget.as_json() for budget in self.budgets]
         if self.worst is not None:
             known["worst"] = [span.as_json() for span in self.worst]
-        return known | {"unavailable": {path: self._why_null(path) for path in _nulls(known)}}
+        return known | {"unavailable": {path: self._why_null(path) for path in nulls(known)}}
 
     def _why_null(self, path: str) -> str:
         if path == "wall_seconds":
@@ -315,12 +315,12 @@ def vcpu_name(vm: int, vcpu: int, vms: int) -> str:
     return f"VM {vm} vCPU {vcpu}" if vms > 1 else f"vCPU {vcpu}"
 
 
-def _nulls(value: Any, path: str = "") -> list[str]:
+def nulls(value: Any, path: str = "") -> list[str]:
     """The paths of all that is None in an object, in its order."""
     if value is None:
         return [path]
     if isinstance(value, dict):
-        return [null for key, of in value.items() for null in _nulls(of, f"{path}.{key}" if path else key)]
+        return [null for key, of in value.items() for null in nulls(of, f"{path}.{key}" if path else key)]
     if isinstance(value, list):
-        return [null for index, of in enumerate(value) for null in _nulls(of, f"{path}[{index}]")]
+        return [null for index, of in enumerate(value) for null in nulls(of, f"{path}[{index}]")]
     return []

@@ -49,7 +49,11 @@ def test_without_a_command_the_help_is_printed(capsys):
     ("arguments", "message"),
     [
         (["rnu"], "unknown command 'rnu'; did you mean 'run'?"),
-        (["simulate"], "unknown command 'simulate'; known: compare, completion, profiles, regs, run"),
+        (
+            ["simulate"],
+            "unknown command 'simulate'; known: compare, completion, convert, profiles, record, regs, replay,"
+            " run",
+        ),
         (["--versoin"], "unknown option '--versoin'; did you mean '--version'?"),
         (
             ["run", "--profile", "serie"],

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from vlapic.replay.session import SoFar as ReplayedSoFar
     from vlapic.session import SoFar
+
+#: How often what a trace has come to is drawn anew.
+SHOWN_EVERY_SECONDS = 0.2
 
 
 class Show(Protocol):
@@ -39,6 +43,39 @@ def progress(*, quiet: bool, live: bool) -> Iterator[Show | None]:
     else:
         with _line() as show:
             yield show
+
+
+@contextmanager
+def events_progress(*, quiet: bool) -> Iterator[Callable[[ReplayedSoFar], None] | None]:
+    """What to call with how far a trace has been read; None where nobody would see it."""
+    if quiet or sys.stderr is None or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress, TextColumn
+
+    bar = Progress(
+        TextColumn(
+            "{task.fields[events]} events read, {task.fields[rate]:.1f} million/s,"
+            " {task.fields[deltas]} deltas"
+        ),
+        console=Console(stderr=True),
+        transient=True,
+        auto_refresh=False,
+    )
+    begun = shown = time.monotonic()
+    with bar:
+        task = bar.add_task("", total=None, events=0, rate=0.0, deltas=0)
+
+        def show(now: ReplayedSoFar) -> None:
+            nonlocal shown
+            clock = time.monotonic()
+            if clock - shown >= SHOWN_EVERY_SECONDS:
+                shown = clock
+                rate = now.events / max(clock - begun, 1e-3) / 1e6
+                bar.update(task, events=now.events, rate=rate, deltas=now.deltas, refresh=True)
+
+        yield show
 
 
 class Rate:

@@ -1,0 +1,112 @@
+"""`vlapic replay`: the deltas of a recorded trace through a kernel's rules."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from vlapic.cli.arguments import number, number_or_auto
+from vlapic.cli.output import complain, emit
+from vlapic.cli.progress import events_progress
+from vlapic.errors import STATUS_INTERRUPTED
+
+if TYPE_CHECKING:
+    from vlapic.replay.results import ReplayResult
+
+
+@click.command("replay")
+@click.argument("trace", type=click.Path())
+@click.option(
+    "--profile",
+    metavar="NAME",
+    show_default="the kernel's that recorded it, else v6.1",
+    help="The rules of timer advancement.",
+)
+@click.option(
+    "--advance",
+    type=number_or_auto("--advance"),
+    metavar="auto|NS",
+    show_default="what the trace says, else auto",
+    help="The module parameter under which the vCPUs were created.",
+)
+@click.option(
+    "--tsc-khz",
+    type=number("--tsc-khz"),
+    metavar="KHZ",
+    show_default="what the trace says",
+    help="Frequency of the guests' TSC.",
+)
+@click.option(
+    "--samples",
+    type=click.Path(),
+    metavar="CSV",
+    help="Compare with the advancement in this file, instead of the samples in the trace.",
+)
+@click.option(
+    "--infer-flag",
+    is_flag=True,
+    help="Where samples part from the model, look for a flip of the module's flag that explains it.",
+)
+@click.option(
+    "--trajectory",
+    type=click.Path(),
+    metavar="FILE",
+    help="Write the advancement at every delta to FILE, .csv or .parquet.",
+)
+@click.option("--quiet", is_flag=True, help="Print nothing but what went wrong.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def command(
+    trace: str,
+    profile: str | None,
+    advance: int | str | None,
+    tsc_khz: int | None,
+    samples: str | None,
+    infer_flag: bool,
+    trajectory: str | None,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    """Put every timer delta of TRACE through the rules of a kernel.
+
+    TRACE is what a host recorded (ftrace text or trace.dat, compressed or not), or what `vlapic run --trace`
+    wrote. Samples of the kernel's own advancement in it are compared; the exit status is 3 where they differ.
+    """
+    from vlapic.replay.session import replay
+
+    with events_progress(quiet=quiet) as show:
+        result = replay(
+            trace,
+            profile=profile,
+            advance=advance,
+            tsc_khz=tsc_khz,
+            samples=samples,
+            trajectory=trajectory,
+            infer_flag=infer_flag,
+            progress=show,
+        )
+    if as_json:
+        emit(lambda: print(json.dumps(result.as_json(), indent=2)))
+    elif not quiet:
+        emit(lambda: _print(result))
+    if result.interrupted:
+        return complain("interrupted; the results are those of the trace so far", STATUS_INTERRUPTED)
+    if quiet and result.mismatches:
+        return complain(
+            f"{result.mismatches} of {result.checked} samples differ from the model; --json says where",
+            result.exit_status,
+        )
+    return result.exit_status
+
+
+def _print(result: ReplayResult) -> None:
+    from rich.console import Console
+
+    from vlapic.report.replay import print_replay
+
+    # Rich would end the program where the reader of stdout went away.
+    console = Console(highlight=False)
+    with console.capture() as report:
+        print_replay(result, console)
+    print(report.get(), end="")

@@ -1,0 +1,71 @@
+"""One vCPU of a replay: where its frequency and parameter are from, and the folds over its deltas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vlapic.regime import AdvanceHistory, Evidence, Regime, classify
+from vlapic.replay.checks import Check
+from vlapic.replay.delivery import Delivery
+from vlapic.replay.model import Walked
+from vlapic.replay.rebuild import Rebuild
+from vlapic.replay.sources import Setting, TscFrequency
+
+Array = npt.NDArray[Any]
+
+
+@dataclass
+class Vcpu:
+    """One vCPU of a replay.
+
+    Attributes:
+        vm, vcpu: which one.
+        number: in the model.
+        frequency: of its TSC.
+        setting: the module parameter it was created under.
+        auto: whether its deltas tuned when it was created, or have since.
+        history: the advancement after each event.
+        rebuild: its deltas computed again; None where the trace's clock is not the TSC.
+        delivery: what else its events tell.
+        dropped: deltas that did not go into the model: the bogus first one of v5.3 to v5.17.
+        filtered: deltas that would have tuned, but were too large.
+        resets: how often tuning came out above the limit and began anew.
+        while_off: deltas at an advancement of 0, with which no kernel waits.
+        check: the samples compared.
+    """
+
+    vm: int
+    vcpu: int
+    number: int
+    frequency: TscFrequency
+    setting: Setting
+    auto: bool
+    history: AdvanceHistory
+    rebuild: Rebuild | None
+    delivery: Delivery
+    dropped: int = 0
+    filtered: int = 0
+    resets: int = 0
+    while_off: int = 0
+    check: Check = field(default_factory=Check)
+
+    @property
+    def events(self) -> int:
+        """How many deltas went into the model."""
+        return self.history.events
+
+    @property
+    def regime(self) -> Regime:
+        """What its advancement did."""
+        return classify(Evidence(self.history, self.auto))
+
+    def take(self, deltas: Array, walked: Walked) -> None:
+        """Count its next deltas."""
+        self.resets += int(np.count_nonzero(walked.reset))
+        self.filtered += int(np.count_nonzero(walked.filtered))
+        self.while_off += int(np.count_nonzero(walked.before_ns == 0))
+        self.history.add(walked.after_ns, deltas, np.ones(len(deltas), np.bool_))

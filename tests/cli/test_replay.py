@@ -1,0 +1,243 @@
+"""`vlapic replay`, `convert` and `record`: what they print and end with, what they say of bad input."""
+
+import csv
+import json
+import sys
+
+import pytest
+
+from tests.replay.made import HEADER, deadline, line, sample, start, wait
+from tests.trace.recordings import path_of
+from vlapic.cli import main
+
+SECOND_VM = str(path_of("svm-shift0-secondvm-adaptive"))
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Write a trace and give its path."""
+
+    def write(*lines, name="trace.txt"):
+        path = tmp_path / name
+        path.write_text(HEADER + "".join(lines))
+        return str(path)
+
+    return write
+
+
+def complaint(capsys):
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("vlapic: ")
+    assert len(err.splitlines()) == 1
+    return err
+
+
+def test_a_replay_prints_its_report(capsys):
+    assert main(["replay", SECOND_VM]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "profile v6.1: the trace says kernel 6.1.0-56-amd64" in out
+    assert "tuning went off for all vCPUs before delta 10" in out
+    assert out.splitlines()[-1] == "all 40 samples agree with the model"
+
+
+def test_json_has_the_schema_and_a_reason_for_every_null(capsys):
+    assert main(["replay", SECOND_VM, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["schema"], found["profile"]) == ("vlapic.replay/1", "v6.1")
+    (vcpu,) = found["vcpus"]
+    assert (vcpu["vm"], vcpu["vcpu"], vcpu["events"], vcpu["filtered"], vcpu["resets"]) == (0, 0, 40, 0, 0)
+    assert (vcpu["checked"], vcpu["mismatches"], vcpu["parting"]) == (40, 0, None)
+    assert vcpu["advance_ns"]["initial"] == 1000
+    assert vcpu["advance_ns"]["final"] == 2628
+    assert "vcpus[0].parting" in found["unavailable"]
+
+
+def test_a_sample_that_differs_ends_with_3_and_says_where(written, capsys):
+    trace = written(start(1), wait(10, 800), sample(20, 1100), wait(30, 800), sample(40, 1201), wait(50, 800))
+    assert main(["replay", trace]) == 3
+    out = capsys.readouterr().out
+    assert (
+        "model and samples part between delta 1 and delta 2, at 40: the model has 1200 ns, the kernel 1201 ns"
+        in out
+    )
+    assert out.splitlines()[-1] == "1 of 2 samples differ from the model"
+
+
+def test_samples_come_from_a_csv_file_by_time_or_by_number(written, tmp_path, capsys):
+    trace = written(start(1), wait(10, 800), wait(20, 800), sample(25, 9))
+    samples = tmp_path / "samples.csv"
+    samples.write_text("timestamp,advance_ns\n5,1000\n10,1100\n15,1100\n99,1200\n")
+    assert main(["replay", trace, "--samples", str(samples), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["vcpus"][0]["checked"] == 4
+    samples.write_text("index,advance_ns\n0,1000\n1,1100\n2,1200\n3,1300\n")
+    assert main(["replay", trace, "--samples", str(samples), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["vcpus"][0]["checked"], found["unplaced"]) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a,b\n1,2\n", "begin with 'a,b'"),
+        ("index,advance_ns\n1,x\n", "samples.csv:2 is no sample"),
+        ("index,advance_ns\n1,-5\n", "advance_ns -5"),
+        ("", "begin with ''"),
+    ],
+)
+def test_a_csv_file_that_holds_no_samples_is_told_so(written, tmp_path, capsys, text, said):
+    samples = tmp_path / "samples.csv"
+    samples.write_text(text)
+    assert main(["replay", written(start(1), wait(10, 800)), "--samples", str(samples)]) == 1
+    assert said in complaint(capsys)
+
+
+def test_a_trace_without_deltas_says_what_it_needs_what_it_found_and_how_to_record(written, capsys):
+    assert main(["replay", written(deadline(5, 1000), line(6, "sched_wakeup: comm=x"))]) == 1
+    said = complaint(capsys)
+    assert "has no kvm_wait_lapic_expire" in said
+    assert "Msr (1)" in said
+    assert "sched_wakeup (1)" in said
+    assert "trace-cmd record -C x86-tsc" in said
+
+
+def test_an_unknown_frequency_says_what_to_give_and_where_to_read_it(written, capsys):
+    assert main(["replay", written(wait(10, 800))]) == 1
+    said = complaint(capsys)
+    assert "--tsc-khz" in said
+    assert "NAME.toml" in said
+    assert "dmesg" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--profile", "v6.2"], "unknown profile 'v6.2'; did you mean"),
+        (["--tsc-khz", "0"], "TSC frequency 0 kHz is out of range"),
+        (["--advance", "often"], "--advance takes 'auto' or a whole number"),
+        (["--advance", "3000", "--profile", "v6.12"], "profile v6.12 takes auto or 0"),
+        (["--trajectory", "x.xlsx"], "ends in neither .csv nor .parquet"),
+        (["--sample", "x"], "did you mean '--samples'"),
+    ],
+)
+def test_wrong_arguments_end_with_2(written, capsys, arguments, said):
+    assert main(["replay", written(start(1), wait(10, 800)), *arguments]) == 2
+    assert said in complaint(capsys)
+
+
+def test_a_file_that_is_missing_or_no_trace_ends_with_1(tmp_path, capsys):
+    assert main(["replay", str(tmp_path / "none.txt")]) == 1
+    complaint(capsys)
+    (tmp_path / "poem.txt").write_text("roses are red\n")
+    assert main(["replay", str(tmp_path / "poem.txt")]) == 1
+    complaint(capsys)
+
+
+def test_a_trajectory_that_cannot_be_written_ends_with_1(written, capsys):
+    assert main(["replay", written(start(1), wait(10, 800)), "--trajectory", "/nowhere/at/all.csv"]) == 1
+    assert "cannot write '/nowhere/at/all.csv'" in complaint(capsys)
+
+
+def test_a_sidecar_says_what_the_trace_does_not(written, tmp_path, capsys):
+    trace = written(wait(10, 800), wait(20, 800))
+    (tmp_path / "trace.toml").write_text(
+        'kernel = "5.3.0"\ntsc_khz = 1000000\n[parameters]\nlapic_timer_advance_ns = 2000\n'
+    )
+    assert main(["replay", trace, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["profile"], found["profile_from"]) == ("v5.3", "the sidecar says kernel 5.3.0")
+    (vcpu,) = found["vcpus"]
+    assert (vcpu["tsc_khz"], vcpu["parameter"], vcpu["regime"]) == (1_000_000, 2000, "fixed")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("khz = [", "is no TOML"),
+        ("tsc_kz = 5", "unknown key 'tsc_kz'; did you mean 'tsc_khz'?"),
+        ("tsc_khz = '5'", "expected a whole number"),
+        ("kernel = 6.1", "expected a release in quotes"),
+        ("parameters = 3", "expected a table"),
+        ("[parameters]\nlapic_timer_advance_ns = 'often'", "expected -1, a number of ns, Y or N"),
+    ],
+)
+def test_a_sidecar_that_is_wrong_is_told_so(written, tmp_path, capsys, text, said):
+    trace = written(start(1), wait(10, 800))
+    (tmp_path / "trace.toml").write_text(text)
+    assert main(["replay", trace]) == 1
+    assert said in complaint(capsys)
+
+
+@pytest.mark.parametrize("end", ["csv", "parquet"])
+def test_convert_writes_every_event_as_a_row(tmp_path, capsys, end):
+    out = tmp_path / f"out.{end}"
+    assert main(["convert", SECOND_VM, str(out), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    if end == "csv":
+        rows = list(csv.DictReader(out.read_text().splitlines()))
+        deltas = [int(row["delta_cycles"]) for row in rows if row["event"] == "WaitLapicExpire"]
+        assert rows[0]["event"] == "TscOffset"
+        assert rows[0]["delta_cycles"] == ""
+    else:
+        polars = pytest.importorskip("polars", reason="Parquet needs polars: pip install 'vlapic[trace]'")
+        frame = polars.read_parquet(out)
+        rows = frame["event"].to_list()
+        deltas = frame.filter(polars.col("event") == "WaitLapicExpire")["delta_cycles"].to_list()
+        assert frame["delta_cycles"].null_count() > 0
+    assert len(rows) == found["events"]
+    assert len(deltas) == 40
+    assert deltas[:3] == [1709, 1493, 1317]
+
+
+def test_a_trace_converted_to_text_replays_as_before(tmp_path, capsys):
+    out = str(tmp_path / "out.txt")
+    assert main(["convert", SECOND_VM, out]) == 0
+    capsys.readouterr()
+    answers = []
+    for trace in (SECOND_VM, out):
+        assert main(["replay", trace, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        (vcpu,) = found["vcpus"]
+        # vlapic's own start marker says which VM it is.
+        del vcpu["vm_inferred"]
+        answers.append((found["profile"], found["flips"], vcpu))
+    assert answers[0] == answers[1]
+
+
+def test_a_trace_in_ns_stays_one_as_text(tmp_path, capsys):
+    trace = tmp_path / "trace.txt"
+    trace.write_text(
+        HEADER + line(0, "x").replace(f"{0:12d}:", "  12.345678901:").replace("x", "kvm_entry: vcpu 0")
+    )
+    assert main(["convert", str(trace), str(tmp_path / "out.txt"), "--kernel", "v5.4"]) == 0
+    assert "   12.345678901: kvm_entry: vcpu 0\n" in (tmp_path / "out.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["out.xlsx"], 2, "ends in neither"),
+        (["out.csv", "--kernel", "v5.4"], 2, "--kernel is for .txt"),
+        (["out.txt", "--kernel", "5.x"], 2, "is no kernel"),
+        (["/nowhere/out.csv"], 1, "cannot write"),
+    ],
+)
+def test_convert_says_what_is_wrong(tmp_path, monkeypatch, capsys, arguments, status, said):
+    monkeypatch.chdir(tmp_path)
+    assert main(["convert", SECOND_VM, *arguments]) == status
+    assert said in complaint(capsys)
+
+
+def test_convert_does_not_write_over_its_trace(tmp_path, capsys):
+    trace = tmp_path / "trace.txt"
+    trace.write_text(HEADER + wait(10, 800))
+    assert main(["convert", str(trace), str(trace)]) == 2
+    assert "is the trace itself" in complaint(capsys)
+    assert trace.read_text() == HEADER + wait(10, 800)
+
+
+def test_parquet_without_polars_names_the_extra(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "polars", None)
+    assert main(["convert", SECOND_VM, str(tmp_path / "out.parquet")]) == 1
+    assert "vlapic[trace]" in complaint(capsys)
