@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("run", "guests", "profiles", "hosts", "replay", "compare", "budgets", "completion")
+PAGES = ("run", "guests", "patches", "profiles", "hosts", "replay", "compare", "budgets", "completion")
 DOCUMENTS = [ROOT / "README.md", *(ROOT / "docs" / f"{page}.md" for page in PAGES)]
 LEFT_OUT = "..."
 

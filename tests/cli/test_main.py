@@ -51,8 +51,8 @@ def test_without_a_command_the_help_is_printed(capsys):
         (["rnu"], "unknown command 'rnu'; did you mean 'run'?"),
         (
             ["simulate"],
-            "unknown command 'simulate'; known: compare, completion, convert, profiles, record, regs, replay,"
-            " run",
+            "unknown command 'simulate'; known: compare, completion, convert, patches, profiles, record,"
+            " regs, replay, run",
         ),
         (["--versoin"], "unknown option '--versoin'; did you mean '--version'?"),
         (

@@ -10,7 +10,7 @@ import sys
 
 import click
 
-from vlapic.cli import compare, completion, convert, profiles, record, regs, replay, run
+from vlapic.cli import compare, completion, convert, patches, profiles, record, regs, replay, run
 from vlapic.cli.output import complain, drop_stdout
 from vlapic.errors import STATUS_INTERRUPTED, STATUS_OK, STATUS_USAGE, STATUS_WORLD, VlapicError, unknown_name
 
@@ -53,7 +53,7 @@ def vlapic(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for each in (run, compare, replay, convert, record, profiles, regs, completion):
+for each in (run, compare, patches, replay, convert, record, profiles, regs, completion):
     vlapic.add_command(each.command)
 
 

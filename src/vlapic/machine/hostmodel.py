@@ -39,9 +39,12 @@ class Cost:
     Attributes:
         quantiles: non-decreasing cycles at 2^k + 1 equally spaced probabilities from 0 to 1, k >= 0; a single
             value is a constant.
+        first: cycles of the first draws, one each, before the quantiles are drawn from: a host that begins
+            otherwise than it goes on.
     """
 
     quantiles: tuple[int, ...]
+    first: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         intervals = len(self.quantiles) - 1
@@ -49,8 +52,8 @@ class Cost:
             raise ValueError(f"a cost has 1 value or 2^k + 1 of them, got {len(self.quantiles)}")
         if any(low > high for low, high in pairwise(self.quantiles)):
             raise ValueError(f"the quantiles of a cost never fall, got {self.quantiles}")
-        if self.quantiles[0] < 0 or self.quantiles[-1] >= COST_LIMIT:
-            raise ValueError(f"a cost is 0 to {COST_LIMIT - 1} cycles, got {self.quantiles}")
+        if not all(0 <= cycles < COST_LIMIT for cycles in (*self.quantiles, *self.first)):
+            raise ValueError(f"a cost is 0 to {COST_LIMIT - 1} cycles, got {self.first + self.quantiles}")
 
     def at(self, probabilities: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
         """The quantiles at `probabilities` of 2^64, interpolated, rounded down; arrays of one shape."""
@@ -257,11 +260,11 @@ class Draws:
     def of(self, name: str, cost: Cost) -> Iterator[int]:
         """The endless draws from `cost` in the stream called `name`, which no other stream disturbs."""
         if len(cost.quantiles) == 1:
-            return repeat(cost.quantiles[0])
+            return chain(cost.first, repeat(cost.quantiles[0])) if cost.first else repeat(cost.quantiles[0])
         key = splitmix64(self.seed ^ splitmix64(self.vcpu + 1))
         for byte in name.encode():
             key = splitmix64(key + byte + _GOLDEN & _U64)
-        return chain.from_iterable(_batches(key, cost))
+        return chain(cost.first, chain.from_iterable(_batches(key, cost)))
 
 
 def _batches(key: int, cost: Cost) -> Iterator[list[Any]]:

@@ -1,0 +1,43 @@
+"""The seven fixes of the series, each shown on a running guest: without it, and with it.
+
+from vlapic.patches import show
+print(show(1).shown)
+"""
+
+from vlapic.errors import UsageError
+from vlapic.fixes import FIXES
+from vlapic.patches.scenario import Scenario, Shown, Side, examine
+from vlapic.patches.setting import PRE_EXPIRED, ZERO_DELTA
+from vlapic.patches.tuning import HARD_CAP, OVERRIDE, PER_VCPU
+from vlapic.patches.waiting import HV_TIMER, TIME_DOMAIN
+
+#: A scenario a fix, by its number.
+SCENARIOS = {
+    scenario.fix: scenario
+    for scenario in (HARD_CAP, TIME_DOMAIN, PER_VCPU, OVERRIDE, HV_TIMER, PRE_EXPIRED, ZERO_DELTA)
+}
+
+
+def find(fix: str | int) -> Scenario:
+    """The scenario of a fix, by its number.
+
+    Raises:
+        UsageError: there is no such fix.
+    """
+    scenario = SCENARIOS.get(int(fix)) if str(fix).isdecimal() else None
+    if scenario is None:
+        known = ", ".join(f"{number} ({FIXES[number].title})" for number in SCENARIOS)
+        raise UsageError(f"no fix {str(fix)!r} in the series; expected a number: {known}")
+    return scenario
+
+
+def show(fix: str | int) -> Shown:
+    """Run a fix's scenario without it and with it.
+
+    Raises:
+        UsageError: there is no such fix.
+    """
+    return examine(find(fix))
+
+
+__all__ = ["SCENARIOS", "Scenario", "Shown", "Side", "examine", "find", "show"]
