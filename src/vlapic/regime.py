@@ -141,63 +141,79 @@ class AdvanceHistory:
         self,
         advance_ns: npt.NDArray[Any],
         delta_cycles: npt.NDArray[Any],
-        waited: npt.NDArray[np.bool_],
+        waited: npt.NDArray[np.bool_] | None = None,
     ) -> None:
         """Append events, in order.
 
         Args:
             advance_ns: the advancement after each, 0 to 2^32-1; shape (n,).
             delta_cycles: guest TSC minus deadline, int64; shape (n,). What did not wait may hold anything.
-            waited: which of them came to the busy wait; shape (n,).
+            waited: which of them came to the busy wait; shape (n,). None is all.
         """
-        advance = advance_ns.astype(np.int64)
         # The magnitude of -2^63 does not fit; nobody needs it exactly.
         magnitude = np.abs(np.maximum(delta_cycles, -_S64_MAX))
-        resets = self._resets_among(advance, delta_cycles < 0) & waited
-        waits = magnitude[waited]
+        resets = self._resets_among(advance_ns, delta_cycles)
+        if waited is not None:
+            resets = resets[waited[resets]]
+        waits = magnitude if waited is None else magnitude[waited]
         self.deltas += len(waits)
         if self.limits.filter_cycles is not None:
-            self.filtered += int((waits > self.limits.filter_cycles).sum())
-        if self.limits.ends:
+            self.filtered += int(np.count_nonzero(waits > self.limits.filter_cycles))
+        if self.limits.ends and not self.done:
             # A step that sets the advancement back goes on tuning, whatever its delta was.
-            self.done = self.done or bool((waits < DONE_CYCLES)[~resets[waited]].any())
+            near = magnitude < DONE_CYCLES if waited is None else (magnitude < DONE_CYCLES) & waited
+            near[resets] = False
+            self.done = bool(near.any())
         at = 0
-        while at < len(advance):
+        while at < len(advance_ns):
             if self.events == HISTORY_CELLS * self._width:
                 self._merge_pairs()
-            end = min(len(advance), at + HISTORY_CELLS * self._width - self.events)
-            self._append(advance[at:end], magnitude[at:end], waited[at:end], resets[at:end])
+            end = min(len(advance_ns), at + HISTORY_CELLS * self._width - self.events)
+            part = resets[slice(*np.searchsorted(resets, [at, end]))] - at
+            self._append(
+                advance_ns[at:end], magnitude[at:end], None if waited is None else waited[at:end], part
+            )
             at = end
 
     def _resets_among(
-        self, advance: npt.NDArray[np.int64], early: npt.NDArray[np.bool_]
-    ) -> npt.NDArray[np.bool_]:
+        self, advance: npt.NDArray[Any], delta_cycles: npt.NDArray[Any]
+    ) -> npt.NDArray[np.intp]:
         """Which events set the advancement back to its start: it came there, and against the delta."""
-        resets = np.zeros(len(advance), np.bool_)
-        if self.limits.restart_ns is not None:
-            before = np.concatenate(([self.final_ns], advance[:-1]))
-            against = np.where(early, advance > before, advance < before)
-            resets[against & (advance == self.limits.restart_ns)] = True
-        return resets
+        if self.limits.restart_ns is None:
+            return np.zeros(0, np.intp)
+        there = np.flatnonzero(advance == self.limits.restart_ns)
+        before = advance[there - 1].astype(np.int64)
+        before[there == 0] = self.final_ns
+        early = delta_cycles[there] < 0
+        restart_ns = self.limits.restart_ns
+        return there[np.where(early, restart_ns > before, restart_ns < before)]
 
     def _append(
         self,
-        advance: npt.NDArray[np.int64],
+        advance: npt.NDArray[Any],
         magnitude: npt.NDArray[np.int64],
-        waited: npt.NDArray[np.bool_],
-        resets: npt.NDArray[np.bool_],
+        waited: npt.NDArray[np.bool_] | None,
+        resets: npt.NDArray[np.intp],
     ) -> None:
-        """Append events that are known to fit."""
-        if self._width == 1:
-            self._first[self.events : self.events + len(advance)] = advance
-        cell = np.arange(self.events, self.events + len(advance)) // self._width
-        np.minimum.at(self._low, cell, advance)
-        np.maximum.at(self._high, cell, advance)
-        # Where a cell occurs several times the last value stays.
-        self._last[cell] = advance
-        self._delta[cell[waited]] = magnitude[waited]
-        np.add.at(self._resets, cell, resets)
-        self.events += len(advance)
+        """Append events that are known to fit; a cell at a time."""
+        count, width = len(advance), self._width
+        if width == 1:
+            self._first[self.events : self.events + count] = advance
+        cells = np.arange(self.events // width, (self.events + count - 1) // width + 1)
+        ends = np.minimum((cells + 1) * width - self.events, count)
+        starts = np.concatenate(([0], ends[:-1]))
+        self._low[cells] = np.minimum(self._low[cells], np.minimum.reduceat(advance, starts))
+        self._high[cells] = np.maximum(self._high[cells], np.maximum.reduceat(advance, starts))
+        self._last[cells] = advance[ends - 1]
+        if waited is None:
+            self._delta[cells] = magnitude[ends - 1]
+        else:
+            waits = np.flatnonzero(waited)
+            last = np.searchsorted(waits, ends) - 1
+            there = (last >= 0) & (np.append(waits, -1)[last] >= starts)
+            self._delta[cells[there]] = magnitude[waits[last[there]]]
+        np.add.at(self._resets, (self.events + resets) // width, 1)
+        self.events += count
 
     def _merge_pairs(self) -> None:
         """Make every two cells one, so that half of them are free again."""

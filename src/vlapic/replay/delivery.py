@@ -22,6 +22,8 @@ Array = npt.NDArray[Any]
 
 #: Kernels that enter a guest again before they trace its delta: from the first, before the second.
 HIDING_KERNELS = ((5, 8), (5, 18))
+#: Events without which a batch tells nothing of deliveries.
+_TOLD_BY = (AcceptIrq, Entry, InjectVirq, Eoi, Msr)
 #: Stretches that are kept one by one.
 STRETCHES_KEPT = 1000
 
@@ -78,6 +80,15 @@ class Delivery:
             writes = (msrs["msr"] == MSR_TSC_DEADLINE) & msrs["write"]
             self._find_hidden(places[writes], msrs["host_tsc"][writes], wait_places, accept_places)
         self._waits += len(wait_places)
+
+    def tells(self, batch: Batch) -> bool:
+        """Whether a batch has anything but waits of it."""
+        return any(event_type in batch.tables for event_type in _TOLD_BY)
+
+    def skip(self, waits: int) -> None:
+        """Go on with a batch that has only so many waits of it."""
+        self._waits += waits
+        self._open_wait |= waits > 0
 
     @property
     def virtualised(self) -> bool | None:

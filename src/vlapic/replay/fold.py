@@ -115,14 +115,20 @@ class Replay:
             TraceError: a vCPU's TSC frequency cannot be known, or the recording's kernel has no profile.
             UsageError: there is no such profile, or it has no such advancement.
         """
+        seen = {key: vcpu.traced for key, vcpu in self.vcpus.items()}
         if any(
             kind in batch.tables for kind in (WaitLapicExpire, VcpuStart, VcpuCreated, Sample, AdvanceSample)
         ):
             self._take(batch)
         for key, vcpu in self.vcpus.items():
-            vcpu.delivery.add(batch, key)
-            if vcpu.rebuild is not None:
-                vcpu.rebuild.add(batch, key)
+            waits = vcpu.traced - seen.get(key, 0)
+            for beside in (vcpu.delivery, vcpu.rebuild):
+                if beside is None:
+                    continue
+                if beside.tells(batch):
+                    beside.add(batch, key)
+                else:
+                    beside.skip(waits)
 
     def finish(self) -> None:
         """The trace has ended: compare the samples that stand after its last wait."""
@@ -131,7 +137,7 @@ class Replay:
     def _take(self, batch: Batch) -> None:
         model = self._rules(batch)
         table, places, bogus = self._waits_of(batch)
-        deltas = table["delta_cycles"]
+        deltas = np.ascontiguousarray(table["delta_cycles"])
         cuts = self._cuts(batch, places)
         starts = batch.tables.get(VcpuStart)
         starting = set() if starts is None else set(vcpu_keys(starts).tolist())
@@ -139,7 +145,7 @@ class Replay:
             self._sampled(batch.tables.get(kind), starting)
         carried = {key: model.advance_ns(vcpu.number) for key, vcpu in self.vcpus.items()}
         parts = [_nothing_walked()]
-        numbers = np.zeros(len(deltas), np.int32)
+        numbers = np.zeros(len(deltas), np.int64)
         done = 0
         for cut in [*cuts, _Cut(len(deltas), 0, lambda model: None)]:
             if cut.at > done:
@@ -175,10 +181,12 @@ class Replay:
     def _waits_of(self, batch: Batch) -> tuple[Table[WaitLapicExpire], Array, list[int]]:
         """The batch's waits and their places, and the vCPUs whose first one was none and is left out."""
         table = batch.tables.get(WaitLapicExpire) or Table.of(WaitLapicExpire, ())
-        places = batch.rows_of(WaitLapicExpire)
+        alone = len(table) == len(batch)
+        places = np.arange(len(batch)) if alone else batch.rows_of(WaitLapicExpire)
         assert self.chosen is not None
         traced_by = self.chosen.recorded or self.chosen.profile
-        if traced_by.wait_trace is not WaitTrace.AFTER_EXIT or not len(table):
+        known = len(self._seen) == 1 and self._only(table.rows) is not None
+        if traced_by.wait_trace is not WaitTrace.AFTER_EXIT or not len(table) or known:
             return table, places, []
         keys, first = np.unique(vcpu_keys(table), return_index=True)
         bogus = [
@@ -248,9 +256,19 @@ class Replay:
             self._near[made.vm, made.vcpu] = number
         return made
 
+    def _only(self, rows: Array) -> Vcpu | None:
+        """The one vCPU there is, if all of these are its."""
+        if len(self.vcpus) != 1:
+            return None
+        (vcpu,) = self.vcpus.values()
+        return vcpu if (rows["vcpu"] == vcpu.vcpu).all() and (rows["vm"] == vcpu.vm).all() else None
+
     def _numbers(self, model: Model, rows: Array) -> Array:
         """The model's number of the vCPU of each wait."""
         vms, vcpus = rows["vm"], rows["vcpu"]
+        only = self._only(rows)
+        if only is not None:
+            return np.full(len(rows), only.number)
         if vms.max() < _NEAR and vcpus.max() < _NEAR:
             numbers: Array = self._near[vms, vcpus]
             if numbers.min() < 0:
@@ -271,7 +289,7 @@ class Replay:
         """Show each vCPU its deltas; the course of every vCPU's advancement in this batch."""
         assert self.chosen is not None
         deltas, times = table["delta_cycles"], table["host_tsc"]
-        index = np.zeros(len(deltas), np.int64)
+        index = np.zeros(len(deltas) if self._on_rows is not None else 0, np.int64)
         courses = {}
         shared = self.chosen.profile.scope is Scope.GLOBAL
         alone = len(self.vcpus) == 1
@@ -283,7 +301,8 @@ class Replay:
                 first, places[mine], times[mine], places[seen], times[seen], walked.after_ns[seen]
             )
             vcpu.take(deltas[mine], walked if alone else Walked(*(column[mine] for column in walked)))
-            index[mine] = np.arange(first, vcpu.events)
+            if len(index):
+                index[mine] = np.arange(first, vcpu.events)
         if self._on_rows is not None and len(deltas):
             self._on_rows(
                 Rows(table["vm"], table["vcpu"], index, times, deltas, walked.before_ns, walked.after_ns)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from vlapic.events import Msr, Table, TscOffset, VcpuStart, WaitLapicExpire
+from vlapic.events import NO_VCPU, Msr, Table, TscOffset, VcpuStart, WaitLapicExpire
 from vlapic.trace.reader import Batch
 
 Array = npt.NDArray[Any]
@@ -52,6 +52,10 @@ class Deadlines:
     def __init__(self) -> None:
         self._deadline: int | None = None
         self._offset: int | None = None
+
+    def has_any(self, batch: Batch) -> bool:
+        """Whether a wait of this batch can have a deadline."""
+        return self._deadline is not None or any(kind in batch.tables for kind in (Msr, TscOffset, VcpuStart))
 
     def add(self, batch: Batch, key: int) -> Paired:
         """The waits of the next batch."""
@@ -116,10 +120,11 @@ class Deadlines:
 def events_of(batch: Batch, event_type: type[Any], key: int) -> tuple[Array, Array]:
     """Places and rows of one vCPU's events of a class."""
     table = batch.tables.get(event_type)
-    places = batch.rows_of(event_type)
     if table is None:
-        return places, Table.of(event_type, ()).rows
-    mine = vcpu_keys(table) == key
+        return np.zeros(0, np.intp), Table.of(event_type, ()).rows
+    places = np.arange(len(batch)) if len(table) == len(batch) else batch.rows_of(event_type)
+    vm, vcpu = key >> 32, key & NO_VCPU
+    mine = (table["vcpu"] == vcpu) & (table["vm"] == vm)
     return (places, table.rows) if mine.all() else (places[mine], table.rows[mine])
 
 

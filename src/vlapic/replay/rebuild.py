@@ -63,6 +63,15 @@ class Rebuild:
             self._judge(costs, np.flatnonzero(usable) + self._seen)
         self._seen += len(usable)
 
+    def tells(self, batch: Batch) -> bool:
+        """Whether a batch has anything that its deltas could be computed from."""
+        return self._deadlines.has_any(batch)
+
+    def skip(self, waits: int) -> None:
+        """Go on with a batch of so many waits that nothing is known of."""
+        self.unpaired += waits
+        self._seen += waits
+
     @property
     def fits(self) -> bool | None:
         """Whether the recording fits together; None where nothing could be compared."""

@@ -59,6 +59,11 @@ class Vcpu:
         return self.history.events
 
     @property
+    def traced(self) -> int:
+        """How many deltas there were, those that were none among them."""
+        return self.events + self.dropped
+
+    @property
     def regime(self) -> Regime:
         """What its advancement did."""
         return classify(Evidence(self.history, self.auto))
@@ -68,4 +73,4 @@ class Vcpu:
         self.resets += int(np.count_nonzero(walked.reset))
         self.filtered += int(np.count_nonzero(walked.filtered))
         self.while_off += int(np.count_nonzero(walked.before_ns == 0))
-        self.history.add(walked.after_ns, deltas, np.ones(len(deltas), np.bool_))
+        self.history.add(walked.after_ns, deltas)
