@@ -131,6 +131,25 @@ class Sample(NamedTuple):
     tsc_offset: U64
 
 
+class DebugfsSample(NamedTuple):
+    """A vCPU's lapic_timer_advance_ns as a loop beside the VM read it, some time before it wrote so here.
+
+    `vm` and `vcpu` are those of the thread that wrote.
+
+    Attributes:
+        pid: the process of the VM.
+        number: of the vCPU.
+        advance_ns: what was read.
+    """
+
+    host_tsc: U64
+    vm: U32
+    vcpu: U32
+    pid: U32
+    number: U32
+    advance_ns: U32
+
+
 class Lost(NamedTuple):
     """Something was lost here: the trace says so, or its file is damaged.
 
@@ -441,6 +460,7 @@ Event = (
     | VcpuCreated
     | AdvanceSample
     | Sample
+    | DebugfsSample
     | Lost
     | TscOffset
     | TrackTsc

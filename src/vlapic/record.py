@@ -152,7 +152,7 @@ def _sampling() -> tuple[str, ...]:
         f"    for file in {_KVM_DEBUGFS}/*/vcpu*/lapic_timer_advance_ns; do",
         '        read -r advance_ns < "$file" 2>/dev/null || continue',
         f"        vm=${{file#{_KVM_DEBUGFS}/}} vcpu=${{file%/*}}",
-        '        echo "vlapic: debugfs pid=${vm%%-*} vcpu=${vcpu##*/vcpu} advance_ns=$advance_ns"'
+        '        echo "debugfs pid=${vm%%-*} vcpu=${vcpu##*/vcpu} advance_ns=$advance_ns"'
         " > /sys/kernel/tracing/trace_marker",
         "    done",
         "    sleep 0.01",

@@ -155,7 +155,7 @@ def test_a_sidecar_says_what_the_trace_does_not(written, tmp_path, capsys):
     ("text", "said"),
     [
         ("khz = [", "is no TOML"),
-        ("tsc_kz = 5", "unknown key 'tsc_kz'; did you mean 'tsc_khz'?"),
+        ("tsc_kz = 5", "a key 'tsc_kz'; did you mean 'tsc_khz'?"),
         ("tsc_khz = '5'", "expected a whole number"),
         ("kernel = 6.1", "expected a release in quotes"),
         ("parameters = 3", "expected a table"),

@@ -13,6 +13,7 @@ from vlapic.events import (
     AdvanceSample,
     ApicAccess,
     ApicIpi,
+    DebugfsSample,
     DeviceAccess,
     Entry,
     Eoi,
@@ -265,7 +266,7 @@ def test_a_marker_of_another_vm_says_which():
 
 def test_every_event_has_a_form():
     examples = {type(event) for event, _ in FORMATS} | {VcpuStart, TimerInterrupt, AdvanceSample}
-    examples |= {RemoteEoi, SmiIgnored, Sample, Lost, VcpuCreated}
+    examples |= {RemoteEoi, SmiIgnored, Sample, DebugfsSample, Lost, VcpuCreated}
     assert examples | {point.event_type for point in TRACEPOINTS} == set(get_args(Event))
 
 

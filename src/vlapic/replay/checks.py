@@ -65,6 +65,12 @@ class Course(NamedTuple):
             values[np.searchsorted(self.places, places)],
         )
 
+    def between(self, first: int, last: int, carried_ns: int) -> Array:
+        """Every advancement there was from one place to another, that at the first one among them."""
+        values = np.concatenate([np.array([carried_ns], np.int64), self.after_ns])
+        at = np.searchsorted(self.places, [first, last])
+        return values[at[0] : at[1] + 1]
+
     def reaches(self, index: int | None, time: int | None) -> bool:
         """Whether a sample at a number of deltas or at a time stands before the last of this batch."""
         if index is not None:
@@ -97,6 +103,12 @@ class Check:
     mismatches: int = 0
     parting: Parting | None = None
     _agreed: int = 0
+
+    def add_one(self, index: int, time: int, model_ns: Array, sample_ns: int) -> None:
+        """Compare a sample that may be of any of some advancements, the last of which is the newest."""
+        agrees = bool((model_ns == sample_ns).any())
+        value = sample_ns if agrees else int(model_ns[-1])
+        self.add(*(np.array([each]) for each in (index, time, value, sample_ns)))
 
     def add(self, indices: Array, times: Array, model_ns: Array, sample_ns: Array) -> None:
         """Compare samples, in order.

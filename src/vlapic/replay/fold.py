@@ -14,7 +14,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from vlapic.events import NO_VCPU, AdvanceSample, Sample, Table, VcpuCreated, VcpuStart, WaitLapicExpire
+from vlapic.events import (
+    NO_VCPU,
+    AdvanceSample,
+    DebugfsSample,
+    Sample,
+    Table,
+    VcpuCreated,
+    VcpuStart,
+    WaitLapicExpire,
+)
 from vlapic.regime import AdvanceHistory, TuningLimits
 from vlapic.replay.checks import Course
 from vlapic.replay.delivery import Delivery
@@ -32,6 +41,8 @@ Array = npt.NDArray[Any]
 
 #: Flips of the module's flag that are kept one by one.
 FLIPS_KEPT = 1000
+#: Events that the model or its samples come from.
+_TAKEN = (WaitLapicExpire, VcpuStart, VcpuCreated, Sample, AdvanceSample, DebugfsSample)
 #: VMs and vCPUs with numbers below this are found by a table.
 _NEAR = 1024
 
@@ -102,6 +113,8 @@ class Replay:
         self._model: Model | None = None
         self._near = np.full((_NEAR, _NEAR), -1, np.int32)
         self._seen: set[int] = set()
+        #: The advancements there were since a loop beside the VM last read one, of each vCPU.
+        self._since_read: dict[int, Array] = {}
         self.chosen: Chosen | None = None
         self.vcpus: dict[int, Vcpu] = {}
         self.flips: list[Flip] = []
@@ -116,9 +129,7 @@ class Replay:
             UsageError: there is no such profile, or it has no such advancement.
         """
         seen = {key: vcpu.traced for key, vcpu in self.vcpus.items()}
-        if any(
-            kind in batch.tables for kind in (WaitLapicExpire, VcpuStart, VcpuCreated, Sample, AdvanceSample)
-        ):
+        if any(kind in batch.tables for kind in _TAKEN):
             self._take(batch)
         for key, vcpu in self.vcpus.items():
             waits = vcpu.traced - seen.get(key, 0)
@@ -164,6 +175,7 @@ class Replay:
         courses = self._count(table, places, numbers, walked)
         self._compare(batch, courses, carried)
         self._compare_outside(courses, carried)
+        self._compare_debugfs(batch, courses, carried)
         self._suspect(table, numbers, walked, firsts)
         self.waits += len(deltas)
         for vcpu in self.vcpus.values() if model.module_tunes else ():
@@ -328,6 +340,43 @@ class Replay:
                 self.vcpus[key].check.add(
                     indices, table["host_tsc"][mine], model_ns, table["advance_ns"][mine]
                 )
+
+    def _compare_debugfs(self, batch: Batch, courses: dict[int, Course], carried: dict[int, int]) -> None:
+        """Hold what a loop beside the VMs read against the model.
+
+        It read after it had written the line before: the value is one that there was between the two.
+        """
+        table = batch.tables.get(DebugfsSample)
+        since = 0
+        if (table is None and not self._since_read) or self._outside is not None:
+            return
+        if table is not None:
+            for place, read in zip(batch.rows_of(DebugfsSample).tolist(), table, strict=True):
+                key = self._vm_of(read.pid) << 32 | read.number
+                vcpu = self.vcpus.get(key)
+                if vcpu is None:
+                    self.unplaced += 1
+                else:
+                    model_ns = courses[key].between(since, place, carried[key])
+                    if not since:
+                        model_ns = np.concatenate([self._since_read.get(key, model_ns[:0]), model_ns])
+                    index = courses[key].at_places(np.array([place]), 0)[0]
+                    vcpu.check.add_one(int(index[0]), read.host_tsc, model_ns, read.advance_ns)
+                since = place
+        for key, course in courses.items():
+            values = np.unique(course.between(since, len(batch), carried[key]))
+            before = self._since_read.get(key, values[:0]) if not since else values[:0]
+            self._since_read[key] = np.union1d(before, values)
+
+    def _vm_of(self, pid: int) -> int:
+        """The VM of a process: of its threads, or where that is not told, of those made just after it."""
+        threads = [thread for thread in self._sources.reader.threads.values() if thread.vm is not None]
+        mine = [thread.vm for thread in threads if pid in (thread.tgid, thread.tid)]
+        if mine:
+            return mine[0] or 0
+        later = [thread for thread in threads if thread.tgid is None and thread.tid > pid]
+        nearest = min(later, key=lambda thread: thread.tid, default=None)
+        return NO_VCPU if nearest is None or nearest.vm is None else nearest.vm
 
     def _compare_outside(
         self, courses: dict[int, Course], carried: dict[int, int], *, last: bool = False

@@ -83,11 +83,13 @@ class Rebuild:
         return cost
 
     def _judge(self, costs: Array, indices: Array) -> None:
+        possible = costs[(costs >= 0) & (costs <= COST_MOST_CYCLES)]
+        if self._usual is None and len(possible):
+            self._usual = int(np.sort(possible)[(len(possible) - 1) // 2])
         if self._usual is None:
-            self._usual = int(np.sort(costs)[(len(costs) - 1) // 2])
-        astray = np.abs(costs - self._usual) > COST_SPREAD_CYCLES
-        if not 0 <= self._usual <= COST_MOST_CYCLES:
             astray = np.ones(len(costs), np.bool_)
+        else:
+            astray = np.abs(costs - self._usual) > COST_SPREAD_CYCLES
         if astray.any():
             self.misfits += int(np.count_nonzero(astray))
             if self.first_misfit is None:

@@ -20,9 +20,9 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from vlapic.errors import OutputError
-from vlapic.events import Event, Lost, Sample, TimerInterrupt
+from vlapic.events import DebugfsSample, Event, Lost, Sample, TimerInterrupt
 from vlapic.trace.kernels import trace_kernel
-from vlapic.trace.markers import OWN_MARKERS, SAMPLE, handler_marker
+from vlapic.trace.markers import DEBUGFS, OWN_MARKERS, SAMPLE, handler_marker
 
 TASK = "vlapic"
 FIRST_PID = 1000
@@ -79,6 +79,7 @@ class FtraceTextWriter:
             for event_type, forms in OWN_MARKERS.items()
         }
         self._forms[Sample] = (f"....{fifth}", "tracing_mark_write", (SAMPLE, SAMPLE))
+        self._forms[DebugfsSample] = (f"....{fifth}", "tracing_mark_write", (DEBUGFS, DEBUGFS))
         self._handler = handler_marker(host_khz)
         self._pid_width = text.layout.pid_width
         self._in_ns = in_ns

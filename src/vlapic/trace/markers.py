@@ -2,7 +2,7 @@
 
 vlapic's own say what the kernel has no tracepoint for. They begin with `vlapic: vcpu=N`, with `vm=N ` before
 it unless the VM is the first. `LAB` markers are those of recordings whose VMM wrote the kernel's own debugfs
-values into the trace.
+values into the trace; `debugfs` ones are of a loop beside the VM (`vlapic record`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 
 from vlapic.events import (
     AdvanceSample,
+    DebugfsSample,
     RemoteEoi,
     Sample,
     SmiIgnored,
@@ -83,11 +84,14 @@ _LAB_START = (
     "LAB start khz={tsc_khz} offset={tsc_offset:d} ratio={_ratio:d} frac={_frac:d} advance={advance_ns}"
 )
 
+DEBUGFS = Form("debugfs pid={pid} vcpu={number} advance_ns={advance_ns}")
+
 #: Every marker that is read, with the event it becomes.
 MARKERS: tuple[tuple[type[Any], Form], ...] = (
     *((event_type, form) for event_type, forms in OWN_MARKERS.items() for form in forms),
     *((TimerInterrupt, form) for form in HANDLERS),
     (Sample, SAMPLE),
+    (DebugfsSample, DEBUGFS),
     (VcpuStart, Form(_LAB_START, decode=_lab_start)),
     *((VcpuStart, form) for form in _in_vms(f"{_START} advance={{advance_ns}}")),
     (VcpuCreated, Form("LAB secondvm param={parameter:s} advance={_advance_ns}")),

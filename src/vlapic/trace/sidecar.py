@@ -7,22 +7,26 @@
     [parameters]                        # of the kvm modules
     lapic_timer_advance_ns = -1
 
-Every line may be left out.
+Every line may be left out, and other keys may be there for people to read. `khz`, `ratio` and `frac` are
+other names for these.
 """
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vlapic.errors import TraceError, nearest
+from vlapic.errors import TraceError
 from vlapic.tsc import U32, U64
 
 #: The numbers it may say, each with its least and greatest value.
 _NUMBERS = {"tsc_khz": (1, U32), "tsc_ratio": (1, U64), "frac_bits": (1, 63)}
 _KEYS = ("kernel", *_NUMBERS, "parameters")
+#: Other names for them.
+_SHORT = {"khz": "tsc_khz", "ratio": "tsc_ratio", "frac": "frac_bits"}
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,10 @@ def _read(path: Path) -> Sidecar:
             f"the sidecar {str(path)!r} is no TOML: {error}; expected lines like tsc_khz = 2599997"
         ) from None
     for key in said:
-        if key not in _KEYS:
-            raise TraceError(f"the sidecar {str(path)!r} has an unknown key {key!r}; {nearest(key, _KEYS)}")
+        # Other things are remarks for people; what looks like a slip of the pen is one.
+        if key not in (*_KEYS, *_SHORT) and (near := difflib.get_close_matches(key, _KEYS, 1, 0.8)):
+            raise TraceError(f"the sidecar {str(path)!r} has a key {key!r}; did you mean {near[0]!r}?")
+    said |= {name: said[short] for short, name in _SHORT.items() if short in said}
     for key, (least, most) in _NUMBERS.items():
         value = said.get(key)
         if value is not None and not (type(value) is int and least <= value <= most):
