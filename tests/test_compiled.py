@@ -114,7 +114,8 @@ def test_a_rule_is_the_same_interpreted_and_compiled_and_knows_one_kind_of_numbe
 
     agree()
     assert all(len(signature) == len(names) for signature in machine_code.signatures)
-    assert len(machine_code.signatures) == 1
+    # A caller that was compiled before may have asked for one with False built in.
+    assert len({tuple(map(types.unliteral, signature)) for signature in machine_code.signatures}) == 1
     assert strange_numbers_in(machine_code) == []
 
 
