@@ -42,6 +42,9 @@ class Surroundings:
     def send_ipi(self, message: object) -> None:
         pass
 
+    def address_changed(self) -> None:
+        pass
+
     def remote_eoi(self, vector: int) -> None:
         pass
 

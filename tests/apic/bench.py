@@ -89,6 +89,9 @@ class Apic(Bench):
     def send_ipi(self, message):
         self.sent.append(message)
 
+    def address_changed(self):
+        pass
+
     def remote_eoi(self, vector):
         self.remote.append(vector)
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from vlapic.apic.advancement import Advancement
 from vlapic.apic.backends import Hrtimer, PreemptionTimer
-from vlapic.apic.timer_rules import Cancels, TimerMode, TimerRules
+from vlapic.apic.timer_rules import ONE_SHOT, PERIODIC, TSC_DEADLINE, Cancels, TimerRules
 from vlapic.clock import Clock
 from vlapic.profiles import Profile
 from vlapic.tsc import U64, GuestTsc, cycles_to_ns, ns_to_cycles
@@ -70,7 +70,7 @@ class HostTimers:
         self._profile = profile
         self._client = client
         self.rules = TimerRules.of(profile)
-        self.mode = TimerMode.ONE_SHOT
+        self.mode = ONE_SHOT
         self.period_ns = 0
         self.target_ns = 0
         self.deadline_tsc = 0
@@ -104,7 +104,7 @@ class HostTimers:
 
     def _restart(self) -> None:
         """Arm the preemption timer where that can be, else the hrtimer (`restart_apic_timer`)."""
-        if self.mode is not TimerMode.PERIODIC and self.pending:
+        if self.mode is not PERIODIC and self.pending:
             # Up to v5.1 it was `start_hv_timer` that saw the pending expiry, and said that it had failed.
             if self.rules.pretends_failure:
                 self._start_sw_timer()
@@ -127,7 +127,7 @@ class HostTimers:
         self.hrtimer.cancel()
         # A periodic timer that is already past stays armed with a zero delta: the entry exits at once and
         # re-bases it.
-        if self.mode is not TimerMode.PERIODIC and program.expired:
+        if self.mode is not PERIODIC and program.expired:
             self.expire()
             if self.rules.pretends_failure:
                 return False
@@ -143,9 +143,9 @@ class HostTimers:
     def _start_sw_timer(self) -> None:
         """`start_sw_timer`: the hrtimer. Traced even where there is nothing to arm."""
         self._cancel_hv_timer()
-        if self.mode is not TimerMode.PERIODIC and self.pending:
+        if self.mode is not PERIODIC and self.pending:
             return
-        if self.mode is TimerMode.TSC_DEADLINE:
+        if self.mode is TSC_DEADLINE:
             self._start_sw_tscdeadline()
         else:
             self._start_sw_period()
@@ -173,7 +173,7 @@ class HostTimers:
             return
         if self.hrtimer.now_ns() > self.target_ns:
             self.expire()
-            if self.mode is not TimerMode.PERIODIC:
+            if self.mode is not PERIODIC:
                 return
             self._advance_periodic_target()
         self.hrtimer.start(self.target_ns)
@@ -211,11 +211,11 @@ class HostTimers:
             self.missed += 1
             return False
         # The series' fifth patch: what expired on the preemption timer is waited for in every mode.
-        if self.mode is TimerMode.TSC_DEADLINE or (self.hv_timer_in_use and self.rules.records_hv_timer):
+        if self.mode is TSC_DEADLINE or (self.hv_timer_in_use and self.rules.records_hv_timer):
             self.expired_deadline_tsc = self.deadline_tsc
         # A count that a new TDCR made expire again has no deadline, and neither has one left armed.
         self.fired_deadline_tsc = self.deadline_tsc or self._tsc.at(self._clock.now)
-        if self.mode is TimerMode.PERIODIC and not self.rules.collapses_periods:
+        if self.mode is PERIODIC and not self.rules.collapses_periods:
             self._measure_from_target()
         if self.apicv and self._bypass_the_loop(from_callback):
             return False
@@ -231,7 +231,7 @@ class HostTimers:
             self._client.inject_timer()
         else:
             return False
-        if self.mode is not TimerMode.PERIODIC:
+        if self.mode is not PERIODIC:
             self.deadline_tsc = 0
             self.target_ns = 0
         return True
@@ -246,7 +246,7 @@ class HostTimers:
     def hrtimer_fired(self) -> bool:
         """The hrtimer's callback (`apic_timer_fn`); returns as `expire`."""
         kick = self.expire(from_callback=True)
-        if self.mode is TimerMode.PERIODIC and self.period_ns:
+        if self.mode is PERIODIC and self.period_ns:
             self._advance_periodic_target()
             self.hrtimer.start(self.target_ns)
         return kick
@@ -259,7 +259,7 @@ class HostTimers:
             self._cancel_hv_timer()
         self.expire()
         self._cancel_hv_timer()
-        if self.mode is TimerMode.PERIODIC and self.period_ns:
+        if self.mode is PERIODIC and self.period_ns:
             self._advance_periodic_target()
             self._restart()
 

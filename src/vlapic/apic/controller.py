@@ -10,7 +10,18 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 from vlapic.apic import registers as r
-from vlapic.apic.ipi import DeliveryMode, Message
+from vlapic.apic.ipi import (
+    DELIVERY_MODES,
+    EXTINT,
+    FIXED,
+    INIT,
+    LOWEST_PRIORITY,
+    NMI,
+    SMI,
+    STARTUP,
+    DeliveryMode,
+    Message,
+)
 from vlapic.apic.priority import InterruptRegisters
 from vlapic.apic.timer import Timer, TimerClient
 
@@ -23,6 +34,9 @@ class ApicClient(TimerClient, Protocol):
 
     def send_ipi(self, message: Message) -> None:
         """Bring a message to the local APICs that it is for."""
+
+    def address_changed(self) -> None:
+        """Messages find the APIC by something else from now on (`kvm_recalculate_apic_map`)."""
 
     def remote_eoi(self, vector: int) -> None:
         """A level-triggered interrupt has ended: tell the I/O APICs."""
@@ -100,9 +114,9 @@ class InterruptController:
         Returns:
             Whether it was taken: a fixed one needs an enabled APIC and a legal vector.
         """
-        if not self.enabled:
+        if not self.base & r.BASE_ENABLE:
             return False
-        if mode is DeliveryMode.FIXED or mode is DeliveryMode.LOWEST_PRIORITY:
+        if mode is FIXED or mode is LOWEST_PRIORITY:
             if not self.software_enabled or (level and not asserted):
                 return False
             if vector < r.FIRST_LEGAL_VECTOR:
@@ -114,20 +128,20 @@ class InterruptController:
         return self._accept_other(mode, vector, level, asserted)
 
     def _accept_other(self, mode: DeliveryMode, vector: int, level: bool, asserted: bool) -> bool:
-        if mode is DeliveryMode.INIT and level and not asserted:
+        if mode is INIT and level and not asserted:
             # SDM vol. 3A "Interrupt Command Register (ICR)": no processor since the Pentium 4 does anything.
             return False
         self.client.trace_accept_irq(vector, mode, level)
-        if mode is DeliveryMode.NMI:
-            self.nmi_pending = min(self.nmi_pending + 1, NMI_LIMIT)
-        elif mode is DeliveryMode.INIT:
+        if mode is NMI:
+            self.nmi_pending += self.nmi_pending < NMI_LIMIT
+        elif mode is INIT:
             self.init_pending = True
             self.startup_page = None
-        elif mode is DeliveryMode.STARTUP:
+        elif mode is STARTUP:
             self.startup_page = vector
-        elif mode is DeliveryMode.EXTINT:
+        elif mode is EXTINT:
             self.extint_pending = True
-        elif mode is DeliveryMode.SMI:
+        elif mode is SMI:
             self.client.trace_smi_ignored()
         return True
 
@@ -145,7 +159,7 @@ class InterruptController:
         if entry & r.LVT_MASKED:
             return False
         level = bool(entry & r.LVT_LEVEL)
-        taken = self.accept(DeliveryMode(entry >> 8 & 7), entry & r.LVT_VECTOR, level)
+        taken = self.accept(DELIVERY_MODES[entry >> 8 & 7], entry & r.LVT_VECTOR, level)
         if taken and lvt == r.LVT_PERFORMANCE:
             self.stored[lvt] |= r.LVT_MASKED
         return taken
@@ -210,7 +224,7 @@ class InterruptController:
         """
         if not self.enabled or self.timer_masked:
             return False
-        return self.accept(DeliveryMode.FIXED, self.timer_vector)
+        return self.accept(FIXED, self.timer_vector)
 
     def deliver_timer(self) -> bool:
         """Accept the timer's vector if an expiry is pending and LVTT lets it through.
@@ -221,7 +235,7 @@ class InterruptController:
         if not self.timer.pending or not self.enabled or self.timer_masked:
             return False
         self.timer.deliver()
-        return self.accept(DeliveryMode.FIXED, self.timer_vector)
+        return self.accept(FIXED, self.timer_vector)
 
     # -- taking and ending --
 

@@ -13,15 +13,27 @@ from functools import partial
 from vlapic.apic import registers as r
 from vlapic.apic.controller import ApicClient, InterruptController
 from vlapic.apic.ipi import (
+    EXTINT,
+    FIXED,
     ICR_SHORTHAND_SHIFT,
+    LOWEST_PRIORITY,
+    RESERVED_3,
     Address,
-    DeliveryMode,
     Message,
     Shorthand,
     message_of_icr,
     x2apic_logical_id,
 )
-from vlapic.apic.timer import Timer, TimerMode
+from vlapic.apic.timer import Timer
+from vlapic.apic.timer_rules import MODES
+from vlapic.tsc import U64
+
+#: A register's write: the method, the bits it takes, and those that raise #GP in an MSR.
+Writer = tuple[Callable[[int], None], int, int]
+
+
+def _ignore(value: int) -> None:
+    """What a disabled APIC does with a deadline."""
 
 
 class LocalApic(InterruptController):
@@ -36,7 +48,9 @@ class LocalApic(InterruptController):
         self.xapic_id = apic_id & 0xFF
         self._rows = r.expand()
         self._readers: dict[int, Callable[[], int]] = {}
-        self._writers: dict[int, tuple[Callable[[int], None], int, int]] = {}
+        self._writers: dict[int, Writer] = {}
+        self._msr_readers: dict[int, Callable[[], int]] = {}
+        self._msr_writers: dict[int, Writer] = {}
         self.wire()
 
     def wire(self) -> None:
@@ -63,6 +77,18 @@ class LocalApic(InterruptController):
                 if offset == r.TDCR and not x2apic:
                     writable |= self.timer.rules.tdcr_bits
                 self._writers[offset] = writer, writable, ~(writable | row.status)
+        timer = self.timer
+        deadline = (timer.read_tsc_deadline, timer.write_tsc_deadline) if self.enabled else (int, _ignore)
+        self._msr_readers = {r.MSR_IA32_APIC_BASE: self.read_base, r.MSR_IA32_TSC_DEADLINE: deadline[0]}
+        self._msr_writers = {
+            r.MSR_IA32_APIC_BASE: (self.write_base, U64, 0),
+            r.MSR_IA32_TSC_DEADLINE: (deadline[1], U64, 0),
+        }
+        if x2apic:
+            for offset, reader in self._readers.items():
+                self._msr_readers[r.MSR_X2APIC_FIRST + (offset >> 4)] = reader
+            for offset, found in self._writers.items():
+                self._msr_writers[r.MSR_X2APIC_FIRST + (offset >> 4)] = found
 
     # -- the modes of IA32_APIC_BASE --
 
@@ -100,6 +126,7 @@ class LocalApic(InterruptController):
             if new == r.BASE_ENABLE:
                 self.xapic_id = self.apic_id & 0xFF
             self.wire()
+            self.client.address_changed()
 
     # -- accesses --
 
@@ -134,14 +161,10 @@ class LocalApic(InterruptController):
         """RDMSR of a register that is the APIC's.
 
         Raises:
-            GeneralProtection: not readable in this mode.
+            GeneralProtection: no such register, or not readable in this mode.
         """
-        if msr == r.MSR_IA32_TSC_DEADLINE:
-            return self.timer.read_tsc_deadline() if self.enabled else 0
-        if msr == r.MSR_IA32_APIC_BASE:
-            return self.base
-        reader = self._readers.get((msr - r.MSR_X2APIC_FIRST) << 4)
-        if reader is None or not self.x2apic:
+        reader = self._msr_readers.get(msr)
+        if reader is None:
             raise r.GeneralProtection
         return reader()
 
@@ -149,17 +172,10 @@ class LocalApic(InterruptController):
         """WRMSR of a register that is the APIC's.
 
         Raises:
-            GeneralProtection: not writable in this mode, or a reserved bit is set.
+            GeneralProtection: no such register, not writable in this mode, or a reserved bit is set.
         """
-        if msr == r.MSR_IA32_TSC_DEADLINE:
-            if self.enabled:
-                self.timer.write_tsc_deadline(value)
-            return
-        if msr == r.MSR_IA32_APIC_BASE:
-            self.write_base(value)
-            return
-        found = self._writers.get((msr - r.MSR_X2APIC_FIRST) << 4)
-        if found is None or not self.x2apic:
+        found = self._msr_writers.get(msr)
+        if found is None:
             raise r.GeneralProtection
         writer, writable, reserved = found
         if value & reserved:
@@ -167,6 +183,9 @@ class LocalApic(InterruptController):
         writer(value & writable)
 
     # -- what a read gives, by the name in the row --
+
+    def read_base(self) -> int:
+        return self.base
 
     def _current_id(self) -> int:
         return self.apic_id if self.x2apic else self.xapic_id
@@ -208,6 +227,7 @@ class LocalApic(InterruptController):
 
     def write_id(self, value: int) -> None:
         self.xapic_id = value >> 24
+        self.client.address_changed()
 
     def write_tpr(self, value: int) -> None:
         self.interrupts.tpr = value
@@ -215,11 +235,17 @@ class LocalApic(InterruptController):
     def write_eoi(self, value: int) -> None:
         self.eoi()
 
+    def write_ldr(self, value: int) -> None:
+        self.stored[r.LDR] = value
+        self.client.address_changed()
+
     def write_dfr(self, value: int) -> None:
         self.stored[r.DFR] = value | r.DFR_RESERVED
+        self.client.address_changed()
 
     def write_svr(self, value: int) -> None:
         self.stored[r.SVR] = value
+        self.client.address_changed()
         if not value & r.SVR_ENABLED:
             # SDM vol. 3A "Local APIC State After It Has Been Software Disabled": every LVT is masked, a
             # running timer runs on.
@@ -236,7 +262,7 @@ class LocalApic(InterruptController):
 
     def write_lvtt(self, value: int) -> None:
         self.write_lvt(r.LVTT, value)
-        self.timer.set_mode(TimerMode(value >> r.LVT_MODE_SHIFT & 3))
+        self.timer.set_mode(MODES[value >> r.LVT_MODE_SHIFT & 3])
 
     def write_icr(self, value: int) -> None:
         destination = value >> 32 if self.x2apic else self.stored[r.ICR2] >> 24
@@ -256,10 +282,10 @@ class LocalApic(InterruptController):
 
     def _send(self, message: Message) -> None:
         """Send an interprocessor interrupt, unless it is one that no APIC would take."""
-        fixed = message.mode in (DeliveryMode.FIXED, DeliveryMode.LOWEST_PRIORITY)
-        if fixed and message.vector < r.FIRST_LEGAL_VECTOR:
+        mode = message.mode
+        if (mode is FIXED or mode is LOWEST_PRIORITY) and message.vector < r.FIRST_LEGAL_VECTOR:
             self.detect(r.ESR_SEND_ILLEGAL_VECTOR)
-        elif message.mode not in (DeliveryMode.RESERVED_3, DeliveryMode.EXTINT):
+        elif mode is not RESERVED_3 and mode is not EXTINT:
             self.client.send_ipi(message)
 
     def reset(self, init: bool = False) -> None:
@@ -267,3 +293,4 @@ class LocalApic(InterruptController):
         if not init:
             self.xapic_id = self.apic_id & 0xFF
             self.wire()
+        self.client.address_changed()

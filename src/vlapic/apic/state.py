@@ -132,6 +132,7 @@ def restore(lapic: LocalApic, state: ApicState) -> None:
     interrupts.tmr, interrupts.tpr = state.tmr, state.tpr
     lapic.stored.update(state.stored)
     lapic.wire()
+    lapic.client.address_changed()
     _restore_timer(lapic.timer, state.timer)
 
 
@@ -217,6 +218,7 @@ def _restore_registers(lapic: LocalApic, word: dict[int, int]) -> None:
     else:
         lapic.xapic_id = word[r.ID] >> 24
     lapic.stored.update(stored)
+    lapic.client.address_changed()
     interrupts = lapic.interrupts
     interrupts.isr, interrupts.tmr, interrupts.irr = (
         sum(word[bank + 0x10 * index] << 32 * index for index in range(8))

@@ -14,7 +14,7 @@ from __future__ import annotations
 from vlapic.apic.advancement import Advancement, Waited
 from vlapic.apic.arming import HostTimers, TimerClient
 from vlapic.apic.backends import Hrtimer, PreemptionTimer
-from vlapic.apic.timer_rules import TimerMode
+from vlapic.apic.timer_rules import ONE_SHOT, PERIODIC, TSC_DEADLINE, TimerMode
 from vlapic.clock import Clock
 from vlapic.profiles import Profile
 from vlapic.tsc import U32, U64, GuestTsc, ns_to_cycles
@@ -82,13 +82,13 @@ class Timer(HostTimers):
 
     def read_tsc_deadline(self) -> int:
         """RDMSR IA32_TSC_DEADLINE: the deadline armed for, 0 if none or in another mode."""
-        return self.deadline_tsc if self.mode is TimerMode.TSC_DEADLINE else 0
+        return self.deadline_tsc if self.mode is TSC_DEADLINE else 0
 
     def set_mode(self, mode: TimerMode) -> None:
         """LVTT's mode bits (`apic_update_lvtt`): into or out of TSC-deadline mode clears the timer."""
         if mode is self.mode:
             return
-        if TimerMode.TSC_DEADLINE in (mode, self.mode):
+        if TSC_DEADLINE in (mode, self.mode):
             self._cancel(self.rules.mode_change)
             self.initial_count = 0
             self.period_ns = 0
@@ -98,7 +98,7 @@ class Timer(HostTimers):
 
     def write_initial_count(self, value: int) -> None:
         """TMICT: start counting down from `value`, 0 stops; ignored in TSC-deadline mode."""
-        if self.mode is TimerMode.TSC_DEADLINE:
+        if self.mode is TSC_DEADLINE:
             return
         self._cancel(self.rules.count_write)
         self.initial_count = value
@@ -143,7 +143,7 @@ class Timer(HostTimers):
         Advancement and an expired deadline stay, and so does a count on the preemption timer.
         """
         self.hrtimer.cancel()
-        self.set_mode(TimerMode.ONE_SHOT)
+        self.set_mode(ONE_SHOT)
         self.tdcr = 0
         self.initial_count = 0
         self.pending = False
@@ -157,7 +157,7 @@ class Timer(HostTimers):
 
     def _start(self, restored_count: int | None = None) -> None:
         """Arm for what the guest has written, or for the rest of a count (`__start_apic_timer`)."""
-        if self.mode is not TimerMode.TSC_DEADLINE:
+        if self.mode is not TSC_DEADLINE:
             self.period_ns = self._ns_of_count(self.initial_count)
             if not self.period_ns:
                 self.pending = False
@@ -187,7 +187,7 @@ class Timer(HostTimers):
         """
         left_ns = self._ns_of_count(count)
         if not left_ns:
-            fires = self.rules.restored_0_fires and self.mode is not TimerMode.PERIODIC
+            fires = self.rules.restored_0_fires and self.mode is not PERIODIC
             return 0 if fires else self.period_ns
         return min(left_ns, self.period_ns)
 
@@ -210,7 +210,7 @@ class Timer(HostTimers):
         self.fired_deadline_tsc = (self.fired_deadline_tsc + cycles) & U64
         if self.expired_deadline_tsc:
             self.expired_deadline_tsc = (self.expired_deadline_tsc + cycles) & U64
-        if self.mode is not TimerMode.TSC_DEADLINE:
+        if self.mode is not TSC_DEADLINE:
             self.deadline_tsc = (self.deadline_tsc + cycles) & U64 if self.deadline_tsc else 0
         elif self.running:
             self.hrtimer.cancel()
@@ -222,7 +222,7 @@ class Timer(HostTimers):
 
     def _limit_periodic_frequency(self) -> None:
         """`limit_periodic_timer_frequency`: no period below 200 us; none at all stays none."""
-        if self.mode is TimerMode.PERIODIC and self.period_ns:
+        if self.mode is PERIODIC and self.period_ns:
             self.period_ns = max(self.period_ns, MIN_TIMER_PERIOD_NS)
 
     # -- delivering --
@@ -238,7 +238,7 @@ class Timer(HostTimers):
         if not self.pending:
             return False
         # Once only: what is over is forgotten, unless a count runs that was periodic when this one expired.
-        if self.mode is not TimerMode.PERIODIC and not self.running:
+        if self.mode is not PERIODIC and not self.running:
             self.deadline_tsc = 0
             self.target_ns = 0
         self.pending = False

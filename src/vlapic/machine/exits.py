@@ -100,33 +100,21 @@ def fault_msr(vcpu: Vcpu, write: bool, msr: int, value: int) -> None:
 
 def read_msr(vcpu: Vcpu, msr: int) -> int:
     """The value of an MSR; raises GeneralProtection if the guest has none of that number."""
-    if is_apic_msr(msr):
-        return vcpu.lapic.read_msr(msr)
     if msr == MSR_IA32_TSC:
         return vcpu.tsc.at(vcpu.clock.now)
     if msr == MSR_IA32_TSC_ADJUST:
         return vcpu.tsc.adjust
-    raise r.GeneralProtection
+    return vcpu.lapic.read_msr(msr)
 
 
 def write_msr(vcpu: Vcpu, msr: int, value: int) -> None:
     """Write an MSR; raises GeneralProtection if the guest has none of that number, or not that value."""
-    if is_apic_msr(msr):
-        vcpu.lapic.write_msr(msr, value)
-    elif msr == MSR_IA32_TSC:
+    if msr == MSR_IA32_TSC:
         vcpu.move_tsc(value - vcpu.tsc.at(vcpu.clock.now))
     elif msr == MSR_IA32_TSC_ADJUST:
         vcpu.move_tsc(value - vcpu.tsc.adjust)
     else:
-        raise r.GeneralProtection
-
-
-def is_apic_msr(msr: int) -> bool:
-    """Whether an MSR is the local APIC's, in any of its modes."""
-    return r.MSR_X2APIC_FIRST <= msr <= r.MSR_X2APIC_LAST or msr in (
-        r.MSR_IA32_TSC_DEADLINE,
-        r.MSR_IA32_APIC_BASE,
-    )
+        vcpu.lapic.write_msr(msr, value)
 
 
 def on_read_memory(vcpu: Vcpu, left: e.ReadMemory) -> bool:

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vlapic.apic.advancement import ModuleState
-from vlapic.apic.ipi import ICR_MODE_SHIFT, DeliveryMode, Message, receivers
+from vlapic.apic.ipi import ICR_MODE_SHIFT, DeliveryMode, Message
 from vlapic.apic.registers import LVT_LINT0
 from vlapic.events import Event, TimerInterrupt
+from vlapic.machine.apic_map import ApicMap
 from vlapic.machine.apicv import ApicvVcpu
 from vlapic.machine.devices import Board
 from vlapic.machine.engine import CpuEngine
@@ -131,6 +132,7 @@ class Vm:
         mwait_in_guest: its guests' MWAIT does not exit.
         board: its devices.
         ports: the board's I/O ports, console and exit port among them.
+        apic_map: which vCPUs take a message.
         active: the vCPU that goes on now; devices read its time.
     """
 
@@ -141,6 +143,7 @@ class Vm:
         self.board = Board(now_ns=self._now_ns, send=self._send_external, extint=self._set_extint)
         self.ports = self.board.ports
         self.vcpus: list[Vcpu] = []
+        self.apic_map = ApicMap(self.vcpus)
         self.active: Vcpu | None = None
 
     def create_vcpu(
@@ -165,6 +168,7 @@ class Vm:
             # `vmx_set_hv_timer`, since v5.8 `kvm_can_use_hv_timer`.
             vcpu.timer.preemption.refused = self.mwait_in_guest or vcpu.timer.posts
         self.vcpus.append(vcpu)
+        self.apic_map.forget()
         return vcpu
 
     @property
@@ -198,11 +202,8 @@ class Vm:
         Args:
             sender: None for an I/O APIC.
         """
-        present = [vcpu for vcpu in self.vcpus if vcpu.lapic.enabled]
-        addresses = [vcpu.lapic.address for vcpu in present]
-        place = present.index(sender) if sender is not None else None
-        for receiver in receivers(message, addresses, place):
-            self.deliver(message, present[receiver])
+        for receiver in self.apic_map.receivers(message, sender):
+            self.deliver(message, receiver)
 
     def deliver(self, message: Message, vcpu: Vcpu) -> None:
         """Bring a message to one vCPU; on another CPU than the active one's it comes as an interrupt."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from vlapic import events
 from vlapic.apic.advancement import Advancement, Waited
 from vlapic.apic.backends import Hrtimer, PreemptionTimer
-from vlapic.apic.ipi import DeliveryMode, Message, icr_of_message
+from vlapic.apic.ipi import INIT, STARTUP, Message, icr_of_message
 from vlapic.apic.lapic import LocalApic
 from vlapic.apic.timer import Timer
 from vlapic.errors import GuestFailure
@@ -37,7 +37,7 @@ WAITS_LAST = {Place.BEFORE_COUNTER: False, Place.LAST: True}
 #: What an entry without a busy wait found, and waited.
 NOT_WAITED: tuple[Waited | None, int] = None, 0
 #: Messages that a CPU is not in the middle of a run for.
-STARTUP_MODES = (DeliveryMode.INIT, DeliveryMode.STARTUP)
+STARTUP_MODES = (INIT, STARTUP)
 
 
 class Vcpu:
@@ -183,13 +183,13 @@ class Vcpu:
 
     def _take_messages(self) -> None:
         """Accept what other APICs, or this one, have sent since the last round."""
-        lapic = self.lapic
-        while self.inbox:
-            message = self.inbox.popleft()
+        lapic, inbox = self.lapic, self.inbox
+        while inbox:
+            message = inbox.popleft()
             lapic.accept(message.mode, message.vector, message.level, message.asserted)
-        if self.engine.nmi_blocked:
+        if lapic.nmi_pending > 1 and self.engine.nmi_blocked:
             # One NMI waits behind the one being handled, no more (`process_nmi`).
-            lapic.nmi_pending = min(lapic.nmi_pending, 1)
+            lapic.nmi_pending = 1
         if lapic.init_pending or lapic.startup_page is not None:
             self._start_up()
 
@@ -272,11 +272,14 @@ class Vcpu:
         """The entry itself, interrupts off: when the preemption timer runs out, and what `_wait` returns."""
         if self.trace:
             self.trace(events.Entry(*self.stamp(), self.engine.rip))
-        counter = self._preemption_counter() if self._waits_last else None
+        hv_timer, waits_last = self.timer.preemption, self._waits_last
+        counter = None  # None too for a timer that is off
+        if hv_timer is not None and waits_last:
+            counter = hv_timer.entry_value()
         waited = self._wait() if self.timer.expired_deadline_tsc else NOT_WAITED
-        if not self._waits_last:
-            counter = self._preemption_counter()
-        preemption = self._runs_out_at(counter)
+        if hv_timer is not None and not waits_last:
+            counter = hv_timer.entry_value()
+        preemption = None if hv_timer is None or counter is None else hv_timer.runs_out_at(counter)
         self.clock.elapse(next(self._entry_cycles))
         return preemption, waited
 
@@ -300,7 +303,7 @@ class Vcpu:
     def _until(self) -> int | None:
         """How far the guest may run: to the next event of its physical CPU, or to the horizon."""
         due, horizon = self.clock.next_alarm(), self._horizon
-        return due if horizon is None else horizon if due is None else min(due, horizon)
+        return due if horizon is None or (due is not None and due <= horizon) else horizon
 
     def _fastpath(self, left: Exit) -> Reentry | None:
         """Handle an exit in the middle of the engine's run, and enter the guest again if that is all.
@@ -316,8 +319,9 @@ class Vcpu:
         if not goes_on or self.timer.pending or cpu.shared or clock.now >= cpu.alone_until:
             return None
         if self.inbox:
-            if any(message.mode in STARTUP_MODES for message in self.inbox):
-                return None
+            for message in self.inbox:
+                if message.mode in STARTUP_MODES:
+                    return None
             self._take_messages()
         lapic = self.lapic
         window = nmi_window = False
@@ -384,16 +388,6 @@ class Vcpu:
         """Whether this entry delivers the timer's vector (`lapic_timer_int_injected`)."""
         return self.lapic.timer_vector_in_service
 
-    def _preemption_counter(self) -> int | None:
-        """The preemption timer's counter as computed now; None if it is off."""
-        preemption = self.timer.preemption
-        return None if preemption is None else preemption.entry_value()
-
-    def _runs_out_at(self, counter: int | None) -> int | None:
-        """When a counter that the entry loads now runs out, in host TSC."""
-        preemption = self.timer.preemption
-        return None if preemption is None or counter is None else preemption.runs_out_at(counter)
-
     def _reach_handler(self, vector: int, waited: Waited | None, wait_cycles: int) -> None:
         """The entry delivers `vector`: its handler's first instruction is the guest's next."""
         engine = self.engine
@@ -450,6 +444,9 @@ class Vcpu:
         if self.trace:
             self.trace(events.ApicIpi(*self.stamp(), icr_of_message(message), message.destination))
         self.vm.route(message, self)
+
+    def address_changed(self) -> None:
+        self.vm.apic_map.forget()
 
     def receive(self, message: Message, host_tsc: int) -> None:
         """A message reaches this vCPU's CPU at a host TSC: it leaves the guest, or wakes up, and takes it."""

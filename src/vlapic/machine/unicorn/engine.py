@@ -97,7 +97,6 @@ class UnicornEngine(FastpathCore):
     def nmi_blocked(self) -> bool:
         """Whether an NMI has to wait: one is handled (until an IRET has completed), or a shadow is open."""
         if self._standing is not None:
-            self._processor.see_flags()
             return not self._processor.takes_nmi()
         if self._again is not None:
             self._settle()

@@ -65,10 +65,11 @@ class FastpathCore(Core):
         """The guest goes on at host TSC `now` with `count` instructions retired; the count to stop it at."""
         cycles = self._cycles_per_insn
         self._time.zero_tsc = now - cycles * count
-        end = until if preemption is None else preemption if until is None else min(until, preemption)
-        limit = count + (SLICE if end is None else -(-(end - now) // cycles))
-        if until is None:
-            limit = min(limit, count + SLICE)
+        until_first = preemption is None or (until is not None and until < preemption)
+        end = until if until_first else preemption
+        limit = count + SLICE if end is None else count - (now - end) // cycles
+        if until is None and limit > count + SLICE:
+            limit = count + SLICE
         self._limit, self._preemption = limit, preemption
         self._window, self._nmi_window = window, nmi_window
         self._counter[WINDOW] = window or nmi_window

@@ -183,7 +183,7 @@ class Processor:
 
     def takes_nmi(self) -> bool:
         """Whether no NMI is being handled and no shadow is open."""
-        return not self.stand.hflags2 & HF2_NMI and not self.in_shadow()
+        return not self.state.hflags2() & HF2_NMI and not self.in_shadow()
 
     def block_nmi(self) -> None:
         """An NMI is about to be delivered: no other one until an IRET has completed."""

@@ -49,7 +49,6 @@ class Stand(NamedTuple):
     rip: int
     eflags: int
     hflags: int
-    hflags2: int
     cs: int
     cs_base: int
 
@@ -95,7 +94,7 @@ def place(name: str) -> int:
 
 
 _CS = place("cs")
-_STAND = reader({at.RAX: "3Q", at.RIP: "2Q", at.HFLAGS: "2I", _CS: "I4xQ"})
+_STAND = reader({at.RAX: "3Q", at.RIP: "2Q", at.HFLAGS: "I", _CS: "I4xQ"})
 #: RAX, RCX, RDX and the hidden flags.
 MSR_ACCESS = reader({at.RAX: "3Q", at.HFLAGS: "I"})
 _SYSTEM = reader(
@@ -193,6 +192,11 @@ class CpuState:
         """QEMU's hidden flags."""
         self._load()
         return int(_U32.unpack_from(self.view, at.HFLAGS)[0])
+
+    def hflags2(self) -> int:
+        """QEMU's other hidden flags; in a callback too."""
+        self._load()
+        return int(_U32.unpack_from(self.view, at.HFLAGS2)[0])
 
     def register(self, number: int) -> int:
         """A general register by its number, 0 (RAX) to 15."""
