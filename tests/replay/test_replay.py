@@ -10,6 +10,7 @@ import pytest
 
 from tests.replay.made import HEADER, KHZ, deadline, line, replayed, sample, start, wait
 from tests.trace.recordings import FOLDER
+from vlapic.errors import TraceError
 from vlapic.replay.frequency import fit_line
 from vlapic.replay.session import replay
 
@@ -64,8 +65,6 @@ def test_a_clock_in_ns_gives_a_fitted_frequency_with_its_error_and_says_approxim
 
 
 def test_too_few_deadlines_are_not_fitted(tmp_path):
-    from vlapic.errors import TraceError
-
     with pytest.raises(TraceError, match="too few writes of TSC_DEADLINE"):
         replayed(tmp_path, in_ns(5, KHZ))
 
@@ -216,6 +215,13 @@ def test_a_trace_dat_is_replayed_with_what_its_sidecar_says(tmp_path):
     assert vcpu.events > 50
     assert vcpu.rebuilt.misfits == 0
     assert vcpu.rebuilt.cost_least == vcpu.rebuilt.cost_most == 259
+
+
+def test_a_start_marker_of_an_unknown_profile_is_a_trace_that_cannot_be_replayed(tmp_path):
+    marker = "vlapic: vcpu=0 start khz=1000000 ratio=0 frac=0 offset=0 profile=v5.x advance=1000"
+    text = HEADER + line(1, f"tracing_mark_write: {marker}") + wait(10, 800)
+    with pytest.raises(TraceError, match=r"profile=v5\.x"):
+        replayed(tmp_path, text)
 
 
 def test_a_library_call_replays_a_recording_too():

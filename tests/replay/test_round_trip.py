@@ -49,6 +49,17 @@ def test_a_run_replayed_gives_its_deltas_and_advancements(tmp_path, profile, gue
         assert vcpu.while_off == 0
 
 
+@pytest.mark.parametrize("guest", ["scaled", "uneven"])
+def test_one_value_of_all_vcpus_of_several_vms_comes_back_in_the_order_it_was_tuned(tmp_path, guest):
+    trace = tmp_path / "run.txt"
+    run = vlapic.run(guest, profile="v5.0", vms=2, events=100, trace=trace)
+    result, _ = rows(tmp_path, trace)
+    assert len(result.vcpus) == 4
+    assert result.checked > 300
+    assert result.mismatches == 0
+    assert {vcpu.advance_ns.final for vcpu in run.vcpus} >= {result.vcpus[0].advance_ns.final}
+
+
 @pytest.mark.parametrize("advance", [0, 1000, 3000])
 def test_a_number_of_ns_comes_back_as_the_parameter_it_was(tmp_path, advance):
     trace = tmp_path / "run.txt"

@@ -8,16 +8,16 @@ from contextlib import ExitStack
 from typing import NamedTuple
 
 from vlapic.errors import TraceError, UsageError
-from vlapic.events import EVENT_TYPES
+from vlapic.events import VcpuStart
 from vlapic.replay.flag import Flip
 from vlapic.replay.fold import Replay
 from vlapic.replay.results import Rebuilt, ReplayResult, VcpuReplay
 from vlapic.replay.samples import OutsideSample, read_samples
-from vlapic.replay.sources import Chosen, Sources
+from vlapic.replay.sources import Chosen, Sources, profile_in_trace
 from vlapic.replay.trajectory import Trajectory
 from vlapic.replay.vcpu import Vcpu
 from vlapic.results import Advancement
-from vlapic.rules import Ending
+from vlapic.rules import Ending, Scope
 from vlapic.trace import open_trace
 from vlapic.trace.reader import TraceReader
 from vlapic.trace.sidecar import sidecar_of
@@ -77,6 +77,7 @@ def replay(
     """
     _check(advance, tsc_khz)
     reader = open_trace(trace)
+    reader.file_order = _is_of_one_value(reader)
     sources = Sources(reader, sidecar_of(reader.path), tsc_khz, advance)
     outside = None if samples is None else read_samples(samples)
     flips: list[Flip] = []
@@ -100,6 +101,17 @@ def _check(advance: int | str | None, tsc_khz: int | None) -> None:
         raise UsageError(f"TSC frequency {tsc_khz} kHz is out of range; it takes 1 to {U32} kHz")
     if isinstance(advance, str) and advance != "auto":
         raise UsageError(f"advance {advance!r} is neither 'auto' nor a number of ns; 0 is off")
+
+
+def _is_of_one_value(reader: TraceReader) -> bool:
+    """Whether vlapic made this trace, with one advancement for all vCPUs.
+
+    That was tuned in the order of the file; its vCPUs' clocks may be a slice apart.
+    """
+    first = next(iter(reader.batches()), None)
+    starts = None if first is None else first.tables.get(VcpuStart)
+    names = {start.profile for start in starts or () if start.profile}
+    return any(profile_in_trace(name).scope is Scope.GLOBAL for name in names)
 
 
 def _run(reader: TraceReader, fold: Replay, progress: Callable[[SoFar], None] | None) -> bool:
@@ -153,7 +165,6 @@ def _no_events(reader: TraceReader) -> str:
     for batch in reader.batches():
         for event_type, table in batch.tables.items():
             found[event_type.__name__] = found.get(event_type.__name__, 0) + len(table)
-    assert all(event_type.__name__ for event_type in EVENT_TYPES)
     seen = ", ".join(f"{name} ({count})" for name, count in found.items()) or "no event at all"
     return (
         f"the trace {reader.path!r} has no {NEEDED}, which the timer's advancement is replayed from; found"

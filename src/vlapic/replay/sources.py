@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from vlapic.errors import TraceError
+from vlapic.errors import TraceError, UsageError
 from vlapic.events import VcpuStart
 from vlapic.profiles import (
     ADVANCE_START_NS,
@@ -92,7 +92,7 @@ class Sources:
             TraceError: the recording is of a kernel without one.
         """
         if start is not None and start.profile:
-            recorded: Profile | None = find_profile(start.profile)
+            recorded: Profile | None = profile_in_trace(start.profile)
             why, hides = "the trace's start marker says so", False
         else:
             release = self.sidecar.kernel or self.reader.facts.kernel or ""
@@ -202,3 +202,15 @@ def khz_of_conversion(conversion: TscConversion) -> int:
     return (1_000_000 << conversion.shift) // conversion.mult + (
         2 * ((1_000_000 << conversion.shift) % conversion.mult) >= conversion.mult
     )
+
+
+def profile_in_trace(name: str) -> Profile:
+    """The profile that a start marker names.
+
+    Raises:
+        TraceError: there is none of that name.
+    """
+    try:
+        return find_profile(name)
+    except UsageError as error:
+        raise TraceError(f"a start marker of the trace says profile={name}: {error}") from None

@@ -174,6 +174,8 @@ class TraceReader(ABC):
         path: the file, as it was named.
         form: what kind of file it is, for people: `ftrace text`, `perf script text`, `trace.dat 7`.
         clock: what `host_tsc` counts.
+        file_order: give events as they stand in the file, where that can be; set before reading. vlapic's
+            own traces stand in the order in which things happened to the machine, vCPUs a slice apart.
         facts: what the file says beside its events.
         threads: who made them; which are vCPUs, and of which VM.
         passed_over: how many events of each name were none of ours.
@@ -184,6 +186,7 @@ class TraceReader(ABC):
         self.path = path
         self.form = form
         self.clock = Clock.UNKNOWN
+        self.file_order = False
         self.begin()
 
     def begin(self) -> None:

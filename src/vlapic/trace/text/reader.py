@@ -75,7 +75,7 @@ class TextReader(TraceReader):
 
     def batches(self) -> Iterator[Batch]:
         self.begin()
-        return in_time_order(self._stretches(), self.facts)
+        return self._stretches() if self.file_order else in_time_order(self._stretches(), self.facts)
 
     def probe(self) -> int:
         """Read the first stretch that has events for what it tells of the file.
