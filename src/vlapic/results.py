@@ -22,6 +22,7 @@ from vlapic.statistics import Bin, Distribution, VcpuStatistics
 if TYPE_CHECKING:
     from vlapic.analysis.spans import Span
     from vlapic.budgets import BudgetResult
+    from vlapic.machine.last_events import LastEvent
 
 SCHEMA = "vlapic.run/1"
 #: Rows of the histogram a result keeps for the report.
@@ -204,6 +205,7 @@ class RunResult:
         instructions: guest instructions retired.
         vcpus: one result a vCPU.
         failure: why the guest could not go on, None if it could.
+        last_events: what the vCPUs that failed did last, by time; empty without a failure.
         interrupted: whether a person stopped the run.
         trace_failure: why the trace is not whole, in a line; None if it is, or none was asked for.
         budgets: how each vCPU kept the budgets that were given.
@@ -229,6 +231,7 @@ class RunResult:
     worst: tuple[Span, ...] | None = None
     wall_seconds: float | None = None
     apicv: str = ""
+    last_events: tuple[LastEvent, ...] = ()
 
     @property
     def console(self) -> str:
@@ -266,8 +269,8 @@ class RunResult:
     def as_json(self) -> dict[str, Any]:
         """The object `vlapic run --json` prints, in the order of the schema.
 
-        `budgets` and `worst` are there if they were asked for. `unavailable` gives the reason for every null,
-        by its path: `wall_seconds`, `vcpus[0].lateness_ns.p50`.
+        `budgets` and `worst` are there if they were asked for, `last_events` if the guest failed. The reason
+        for every null is under `unavailable`, by its path: `wall_seconds`, `vcpus[0].lateness_ns.p50`.
         """
         known: dict[str, Any] = {
             "schema": SCHEMA,
@@ -289,6 +292,8 @@ class RunResult:
             known["budgets"] = [budget.as_json() for budget in self.budgets]
         if self.worst is not None:
             known["worst"] = [span.as_json() for span in self.worst]
+        if self.last_events:
+            known["last_events"] = [event.as_json() for event in self.last_events]
         return known | {"unavailable": {path: self._why_null(path) for path in nulls(known)}}
 
     def _why_null(self, path: str) -> str:

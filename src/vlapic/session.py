@@ -20,6 +20,7 @@ from vlapic.machine.engine import CpuMode
 from vlapic.machine.host import Host, ModuleParameters
 from vlapic.machine.hostmodel import DEFAULT, HostModel
 from vlapic.machine.hosts import find_model
+from vlapic.machine.last_events import last_events
 from vlapic.machine.limits import Limits, run_to_end
 from vlapic.machine.loader import DEFAULT_MEMORY, MAX_MEMORY, MIN_MEMORY, LoadedGuest, load
 from vlapic.machine.programs import Program, find_program
@@ -295,6 +296,7 @@ def run(
                     for vcpu, statistics in zip(every_vcpu, collector.statistics, strict=True)
                 ),
                 failure=_failure(every_vcpu),
+                last_events=last_events(every_vcpu),
             )
 
         told = time.monotonic()

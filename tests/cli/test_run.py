@@ -197,7 +197,9 @@ def test_a_failed_guest_s_results_come_before_the_line_that_says_so(capsys, tmp_
         printed = json.loads(out)
         assert printed["exit_code"] == (3 if words.endswith("3") else None)
         assert printed["vcpus"][0]["interrupts"] == 0
+        assert ("last_events" in printed) == ("reported" not in words)
     else:
+        assert ("\nlast events\n" in out) == ("reported" not in words)
         assert out.endswith("no timer interrupt reached a handler\n")
 
 

@@ -7,6 +7,8 @@ import pytest
 from rich.console import Console
 
 from tests.made_up import interrupts, run_result, vcpu_result
+from vlapic.errors import GuestFailure
+from vlapic.machine.last_events import LastEvent
 from vlapic.profiles import V5_4
 from vlapic.regime import Regime, TuningLimits
 from vlapic.report import terminal
@@ -163,6 +165,16 @@ def test_a_regime_has_its_words(advances, more, words):
 def test_frozen_has_its_words():
     vcpu = vcpu_result(interrupts([1200] * 200, delta_cycles=[50, *[-400] * 199]))
     assert in_words(vcpu).startswith("frozen at 1400 ns, away from what the interrupts need; ")
+
+
+def test_a_failure_s_last_events_are_a_line_each_below_the_figures():
+    told = (LastEvent(999_999, 0, 1, "interrupt 224", 0x1000), LastEvent(1_000_000, 0, 0, "HLT", 0x10_0041))
+    text = report(run_result(failure=GuestFailure("halted"), last_events=told))
+    assert text.split("\nlast events\n")[1].splitlines()[:3] == [
+        "  host TSC               rip",
+        "    999999  vCPU 1    0x1000  interrupt 224",
+        "   1000000  vCPU 0  0x100041  HLT",
+    ]
 
 
 def test_early_interrupts_are_told_with_the_worst_of_them():

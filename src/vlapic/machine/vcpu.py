@@ -23,6 +23,7 @@ from vlapic.errors import GuestFailure
 from vlapic.machine.engine import CpuEngine, Exit, ExternalInterrupt, Handled, Reentry
 from vlapic.machine.exits import HANDLERS
 from vlapic.machine.hostmodel import Draws
+from vlapic.machine.last_events import INTERRUPT, ring
 from vlapic.machine.measure import Measure
 from vlapic.machine.wait_trace import WaitTracer
 from vlapic.rules import Place, ZeroDelta
@@ -53,6 +54,7 @@ class Vcpu:
         halted: True from HLT until the guest can take an interrupt.
         sleeping: True while it waits, halted, for an event of its physical CPU.
         failure: why this vCPU will never run again, None while it can.
+        last: the last things it did, see `last_events.py`.
     """
 
     #: What to do with an exit, by its class.
@@ -111,6 +113,7 @@ class Vcpu:
         self.measure = Measure(self.timer, self.tsc)
         self.halted = False
         self.failure: GuestFailure | None = None
+        self.last = ring()
         self.inbox: deque[Message] = deque()
         self._injected: int | None = None
         self._injects_nmi = False
@@ -197,6 +200,7 @@ class Vcpu:
         """INIT puts the CPU into its reset state; a start-up message it waits for starts it in real mode."""
         init, page = self.lapic.accept_events()
         if init:
+            self.last.append((self.clock.now, "INIT", self.engine.rip))
             self.engine.reset()
             self.halted = False
             self._injected = None
@@ -205,6 +209,7 @@ class Vcpu:
             if page is None and not self.lapic.wait_for_sipi:
                 self.failure = GuestFailure("sent INIT to its first CPU, and there is no firmware to start")
         if page is not None:
+            self.last.append((self.clock.now, f"SIPI {page}", self.engine.rip))
             self.engine.startup(page)
             self.sleeping = False
 
@@ -261,6 +266,7 @@ class Vcpu:
             return
         preemption, (waited, wait_cycles) = self._enter()
         if self._injects_nmi:
+            self.last.append((self.clock.now, "NMI", self.engine.rip))
             self.engine.inject_nmi()
             self._injects_nmi = False
         elif self._injected is not None:
@@ -391,6 +397,7 @@ class Vcpu:
     def _reach_handler(self, vector: int, waited: Waited | None, wait_cycles: int) -> None:
         """The entry delivers `vector`: its handler's first instruction is the guest's next."""
         engine = self.engine
+        self.last.append((self.clock.now, INTERRUPT[vector], engine.rip))
         engine.inject_interrupt(vector)
         interrupt = self.measure.handled(*self.stamp(), vector, engine.instructions, waited, wait_cycles)
         if interrupt is not None:
@@ -410,13 +417,15 @@ class Vcpu:
         self.timer.hrtimer_fired()
 
     def spend_exit(self, reason: str, retired_bytes: int = 0) -> None:
-        """Trace an exit by its VMX name, and do the host's work on it.
+        """Keep and trace an exit by its VMX name, and do the host's work on it.
 
         Args:
             retired_bytes: length of the instruction that exited, if the guest stands behind it already.
         """
+        rip = self.engine.rip - retired_bytes
+        self.last.append((self.clock.now, reason, rip))
         if self._waits:
-            self._waits.exit(events.Exit(*self.stamp(), reason, self.engine.rip - retired_bytes, 0, 0))
+            self._waits.exit(events.Exit(*self.stamp(), reason, rip, 0, 0))
         self.clock.work(next(self._exit_cycles[reason]))
 
     def stamp(self) -> tuple[int, int, int]:

@@ -21,6 +21,7 @@ from vlapic.results import RunResult, VcpuResult, vcpu_name
 from vlapic.statistics import Bin
 
 if TYPE_CHECKING:
+    from vlapic.machine.last_events import LastEvent
     from vlapic.session import SoFar
 
 #: How a regime looks; what needs a person's eye is loud.
@@ -69,7 +70,7 @@ def print_run(result: RunResult, console: Console) -> None:
         show(Text("\n".join(f"  {said}" for said in printable(console_text).splitlines())))
     if said:
         show(Text(line * width, "dim"))
-    if result.worst or result.budgets:
+    if result.worst or result.budgets or result.last_events:
         print_details(result, console)
     show()
     for who, words in in_words_by_vcpu(result):
@@ -77,13 +78,16 @@ def print_run(result: RunResult, console: Console) -> None:
 
 
 def print_details(result: RunResult, console: Console) -> None:
-    """Print what was asked for beside the figures: the latest interrupts step by step, and the budgets."""
+    """Print what there is beside the figures: the latest interrupts, budgets, a failure's last events."""
     for span in result.worst or ():
         console.print()
         console.print(steps(span, len(result.consoles)), soft_wrap=True)
     if result.budgets:
         console.print()
         console.print(_budgets(result.budgets, len(result.consoles)), soft_wrap=True)
+    if result.last_events:
+        console.print()
+        console.print(_last_events(result.last_events, len(result.consoles)), soft_wrap=True)
 
 
 def in_words_by_vcpu(result: RunResult) -> list[tuple[str, Text]]:
@@ -236,6 +240,23 @@ def _budgets(budgets: tuple[BudgetResult, ...], vms: int) -> Text:
         verdict = Text("met   ", "not bold green") if each.met else Text("MISSED", "bold red")
         text.append("\n  ", "not bold").append_text(verdict)
         text.append(f"  {each.budget.text:<{width}}  {who:<{who_width}}  {each.in_words()}", "not bold")
+    return text
+
+
+def _last_events(events: tuple[LastEvent, ...], vms: int) -> Text:
+    """What vCPUs that failed did last, a line each: when, whose it was, where the guest stood, what."""
+    names = [vcpu_name(each.vm, each.vcpu, vms) for each in events]
+    who_width = max(map(len, names))
+    tsc_width = max(len("host TSC"), *(len(str(each.host_tsc)) for each in events))
+    rip_width = max(len(f"{each.rip:#x}") for each in events)
+    text = Text("last events", "bold")
+    text.append(f"\n  {'host TSC':>{tsc_width}}  {'':{who_width}}  {'rip':>{rip_width}}", "not bold dim")
+    for each, who in zip(events, names, strict=True):
+        text.append(
+            f"\n  {each.host_tsc:>{tsc_width}}  {who:<{who_width}}  {each.rip:>#{rip_width}x}",
+            "not bold not dim",
+        )
+        text.append(f"  {each.what}", "not bold not dim")
     return text
 
 

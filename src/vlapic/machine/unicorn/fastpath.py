@@ -184,7 +184,7 @@ class FastpathCore(Core):
 
     def _rip_at_once(self) -> int:
         """The guest's RIP: at the instruction, or behind it once it has been completed."""
-        standing, stand = self._standing, self._processor.state.stand()
+        standing, state = self._standing, self._processor.state
         assert standing is not None
-        rip = standing.address - stand.cs_base
-        return following(stand, rip, standing.length) if self._completed else rip
+        rip = standing.address - state.cs_base()
+        return following(state.stand(), rip, standing.length) if self._completed else rip

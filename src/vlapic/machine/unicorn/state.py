@@ -94,6 +94,7 @@ def place(name: str) -> int:
 
 
 _CS = place("cs")
+_CS_BASE = _CS + 8
 _STAND = reader({at.RAX: "3Q", at.RIP: "2Q", at.HFLAGS: "I", _CS: "I4xQ"})
 #: RAX, RCX, RDX and the hidden flags.
 MSR_ACCESS = reader({at.RAX: "3Q", at.HFLAGS: "I"})
@@ -212,6 +213,11 @@ class CpuState:
         """RIP; in a callback of an instruction too."""
         self._load()
         return int(_U64.unpack_from(self.view, at.RIP)[0])
+
+    def cs_base(self) -> int:
+        """Where CS begins."""
+        self._load()
+        return int(_U64.unpack_from(self.view, _CS_BASE)[0])
 
     def efer(self) -> int:
         """IA32_EFER."""
