@@ -7,6 +7,7 @@ A form is a line of text with fields in braces, `{name:conversion}`:
     {delta_cycles:d}    decimal, with a sign if it is negative
     {timer:p}           an address: hex, with or without 0x
     {reason:s}          text, up to what follows the field
+    {mode:w}            text without blanks
     {level:edge|level}  one of these words; the value is the word's number
     {register:symbol}   a word of the form's table of symbols, or hex with 0x
 
@@ -36,7 +37,7 @@ class Field(NamedTuple):
 
     Attributes:
         name: of the event's field.
-        kind: `u`, `d`, `x`, `p`, `s`, `words` or `symbol`.
+        kind: `u`, `d`, `x`, `p`, `s`, `w`, `words` or `symbol`.
         width: zeros fill a number up to it when it is written.
         words: what it can be, of kind `words`.
     """
@@ -119,7 +120,7 @@ class Form:
     def _all_values(self) -> Callable[[Any], Any]:
         """What gives an event's values, in the order of the fields."""
         names = [field.name for field in self.fields]
-        if all(field.kind in "uxps" and field.name not in self._computed for field in self.fields):
+        if all(field.kind in "uxpsw" and field.name not in self._computed for field in self.fields):
             return attrgetter(*names) if names else lambda event: ()
         getters = [self._getter(field) for field in self.fields]
         return lambda event: tuple([get(event) for get in getters])
@@ -138,7 +139,7 @@ class Form:
 
     def _value(self, field: Field, text: bytes) -> int | str:
         match field.kind:
-            case "s":
+            case "s" | "w":
                 return text.decode(errors="backslashreplace")
             case "words":
                 return field.words.index(text.decode())
@@ -162,6 +163,8 @@ class Form:
                 return rb"(-?[0-9]{1,20})"
             case "s":
                 return rb"(.*?)"
+            case "w":
+                return rb"([^ ]+)"
             case "words":
                 longest_first = sorted(piece.words, key=len, reverse=True)
                 return b"(" + b"|".join(re.escape(word.encode()) for word in longest_first) + b")"

@@ -309,7 +309,10 @@ TRACEPOINTS = (
         "hrtimer_start",
         HrtimerStart,
         "d..1",
-        ((_BASE, Form(_HRTIMER_START)), ((4, 16), Form(_HRTIMER_START + " mode={mode:s}"))),
+        ((_BASE, Form(_HRTIMER_START)), ((4, 16), Form(_HRTIMER_START + " mode={mode:w}"))),
+        # Since Linux commit f2e388a019e4 ("hrtimer: Reduce trace noise in hrtimer_start()") (in v7.1);
+        # stable kernels from 6.1.y to 7.0.y have it too.
+        (Form(_HRTIMER_START + " mode={mode:w} was_armed={_was_armed}"),),
     ),
     Tracepoint(
         "hrtimer_expire_entry",

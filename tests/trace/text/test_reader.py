@@ -207,6 +207,11 @@ FORMS = [
         HrtimerStart(0, 0, 1, 0x456B5702, "apic_timer_fn", 5000, 4000, "ABS|PINNED|HARD"),
     ),
     (
+        "hrtimer_start: hrtimer=00000000456b5702 function=apic_timer_fn expires=5000 softexpires=4000"
+        " mode=ABS|PINNED|HARD was_armed=1",
+        HrtimerStart(0, 0, 1, 0x456B5702, "apic_timer_fn", 5000, 4000, "ABS|PINNED|HARD"),
+    ),
+    (
         "hrtimer_start: hrtimer=0xffff88 function=apic_timer_fn expires=5000 softexpires=-4000",
         HrtimerStart(0, 0, 1, 0xFFFF88, "apic_timer_fn", 5000, -4000),
     ),
@@ -244,6 +249,14 @@ def test_every_kernels_text_is_known(text, event, tmp_path):
     trace = opened(tmp_path, "".join(lines))
     assert list(trace.events())[1:] == [event._replace(host_tsc=2)]
     assert trace.lost == []
+
+
+def test_what_follows_a_timers_mode_is_none_of_it_whatever_stands_first(tmp_path):
+    start = "hrtimer_start: hrtimer=12 function=f expires=1 softexpires=1 mode=ABS"
+    texts = [start, start + " was_armed=0", start, start + "|HARD was_armed=1"]
+    lines = [f" x-5 [003] d..1. {time}: {text}\n" for time, text in enumerate(texts)]
+    events = list(opened(tmp_path, "".join(lines)).events())
+    assert [event.mode for event in events] == ["ABS", "ABS", "ABS", "ABS|HARD"]
 
 
 def test_interrupts_whose_handlers_line_alone_is_there_are_read_too(tmp_path):

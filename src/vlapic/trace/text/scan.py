@@ -82,6 +82,8 @@ def _field(
             return _words(field, text, at)
         case "symbol":
             return _symbol(form, text, at)
+        case "w":
+            return _word(text, at, ends)
     return _string(following, text, at, ends)
 
 
@@ -119,6 +121,16 @@ def _symbol_hashes(form: Form) -> dict[int, int]:
     lengths = np.array([len(name) for name in form.symbols])
     starts = PAD_BEFORE + np.cumsum(lengths) - lengths
     return dict(zip(hashes(joined, starts, lengths).tolist(), form.symbols.values(), strict=True))
+
+
+def _word(text: Text, at: Array, ends: Array) -> tuple[Array, Array, Array]:
+    """Text up to the next blank, or to the end."""
+    windows = sliding_window_view(text.bytes, _WINDOW)[at]
+    hits = windows == ord(" ")
+    lengths = np.where(hits.any(axis=1), np.argmax(hits, axis=1), _WINDOW)
+    lengths = np.minimum(lengths, ends - at)
+    found = (lengths > 0) & (lengths < _WINDOW)
+    return text.strings(at, np.minimum(lengths, _NAME), _NAME), at + lengths, found
 
 
 def _string(following: Any, text: Text, at: Array, ends: Array) -> tuple[Array, Array, Array]:
