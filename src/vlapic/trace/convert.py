@@ -196,6 +196,8 @@ def _facts_as_comments(facts: TraceFacts) -> list[str]:
     comments += [
         f"param /sys/module/kvm/parameters/{name} {value}" for name, value in facts.parameters.items()
     ]
+    if facts.trace_clock is not None:
+        comments.append(f"trace_clock {facts.trace_clock}")
     if facts.tsc_khz is not None:
         comments.append(f"virtual_tsc_khz {facts.tsc_khz}")
     comments += [f"sample {each.interrupts} {each.advance_ns} {each.label}" for each in facts.samples]

@@ -6,11 +6,14 @@ What has no name is printed in hex (`__print_symbolic`).
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+#: The least width of a column of names here.
+_NAME_BYTES = 28
 #: `isa` of kvm_exit.
 ISA_VMX = 1
 ISA_SVM = 2
@@ -206,18 +209,53 @@ def exit_name(isa: int, reason: int) -> str:
 
 
 #: SVM's exit codes whose name in trace-cmd's plugin is not that of the kernel behind `EXIT_`.
-_PLUGIN_SVM = {"ioio": "io", "intr": "interrupt", "vmmcall": "hypercall", "err": "invalid"}
+_PLUGIN_SVM = {
+    "ioio": "io",
+    "intr": "interrupt",
+    "vmmcall": "hypercall",
+    "tr_read": "read_rt",
+    "tr_write": "write_rt",
+    "mwait_cond": "0x8c",
+    # -1 in the kernel's table, which an `unsigned int` is not.
+    "err": "0xffffffff",
+    # As much as a column takes of it.
+    "avic_unaccelerated_acce": "avic_unaccelerated_access",
+}
+_TABLE_ACCESS = re.compile(r"([gil]dtr)_(read|write)")
+_UNKNOWN = re.compile(rb"UNKNOWN \((\d{1,10})\)")
+#: Names of what the plugin has none for; no number that both have is unknown to it of both.
+_UNKNOWN_NAMES = {
+    reason: VMX_EXITS[reason] for reason in (3, 4, 33, 34, 37, 46, 47, 51, 53, 57, 59, 60, 61, 67, 68, 74, 75)
+} | {reason: SVM_EXITS[reason] for reason in (0x2, 0x12, 0x8F, 0x90, 0x94, 0x98, 0xA2, 0x403)}
 
 
 def plugin_reason(reasons: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Names as the kernel prints them; trace-cmd's plugin has names of its own for SVM, `EXIT_NPF`."""
-    if not len(reasons) or not reasons[0].startswith(b"EXIT_"):
-        return reasons
-    names, inverse = np.unique(reasons, return_inverse=True)
-    kernels = [
-        _PLUGIN_SVM.get(name := plugin.removeprefix(b"EXIT_").decode(errors="replace").lower(), name).encode()
-        if plugin.startswith(b"EXIT_")
-        else plugin
-        for plugin in names.tolist()
-    ]
-    return np.array(kernels, reasons.dtype)[inverse]
+    """Names as the kernel prints them; trace-cmd's plugin has names of its own for SVM, `EXIT_NPF`.
+
+    What it has no name for is `UNKNOWN (75)`. PENDING_INTERRUPT stays: kernels up to v5.5 print it too.
+    """
+    if reasons.dtype.itemsize < _NAME_BYTES:
+        reasons = reasons.astype(f"S{_NAME_BYTES}")
+    letters = np.ascontiguousarray(reasons).view("u1").reshape(len(reasons), -1)
+    first, fourth = letters[:, 0], letters[:, 3]
+    own = np.flatnonzero(
+        (first == ord("E")) & (fourth == ord("T")) | (first == ord("U")) & (fourth == ord("N"))
+    )
+    if len(own):
+        names, inverse = np.unique(reasons[own], return_inverse=True)
+        reasons = reasons.copy()
+        reasons[own] = np.array([_kernels_name(name) for name in names.tolist()], reasons.dtype)[inverse]
+    return reasons
+
+
+def _kernels_name(plugin: bytes) -> bytes:
+    """The kernel's name for one of the plugin's."""
+    if unknown := _UNKNOWN.fullmatch(plugin):
+        return _UNKNOWN_NAMES.get(reason := int(unknown[1]), f"{reason:#x}").encode()
+    if not plugin.startswith(b"EXIT_"):
+        return plugin
+    name = plugin.removeprefix(b"EXIT_").decode(errors="replace").lower()
+    if name.startswith("excp_"):
+        name = f"{name.removeprefix('excp_').upper()} excp"
+    name = _TABLE_ACCESS.sub(r"\2_\1", name)
+    return _PLUGIN_SVM.get(name, name).encode()

@@ -1,4 +1,4 @@
-"""Events as the text that tracefs prints, in the format of one kernel; time is the x86-tsc clock.
+"""Events as the text that tracefs prints, in the format of one kernel; time is the x86-tsc clock, or ns.
 
 Follows `kernel/trace/trace_output.c: trace_print_context`, `trace.c: print_func_help_header_irq` and
 `arch/x86/kvm/trace.h`. A line is a task, a CPU, latency flags, a time stamp and an event:
@@ -6,9 +6,8 @@ Follows `kernel/trace/trace_output.c: trace_print_context`, `trace.c: print_func
               vlapic-1000  [000] d..1      1234567: kvm_entry: vcpu 0
 
 A task is a vCPU (its pid is 1000 + 100 * vm + vcpu), and the CPU has the vCPU's number unless somebody says
-where it runs. What the kernel has
-no tracepoint for is a marker, as if somebody had written it into trace_marker. This file writes; it does not
-read.
+where it runs. What the kernel has no tracepoint for is a marker, as if somebody had written it into
+trace_marker. This file writes; it does not read.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from vlapic.errors import OutputError
-from vlapic.events import DebugfsSample, Event, Lost, Sample, TimerInterrupt
+from vlapic.events import NO_VCPU, DebugfsSample, Event, Lost, Sample, TimerInterrupt
 from vlapic.trace.kernels import trace_kernel
 from vlapic.trace.markers import DEBUGFS, OWN_MARKERS, SAMPLE, handler_marker
 
@@ -184,7 +183,9 @@ class FtraceTextWriter:
 
 
 def _lost(event: Lost) -> str:
-    """`trace_printk_seq`'s line for events that a CPU's buffer had no room for."""
+    """`print_trace_line`'s line for events that a CPU's buffer had no room for; a comment for other losses."""
+    if event.cause != "overrun" or event.cpu == NO_VCPU:
+        return f"# lost {event.events} {event.cause}\n"
     events = f"{event.events} " if event.events else ""
     return f"CPU:{event.cpu} [LOST {events}EVENTS]\n"
 

@@ -33,6 +33,13 @@ class Clock(Enum):
     UNKNOWN = "an unknown clock"
 
 
+#: Clocks of Linux's tracing by their names in trace_clock; what the others count is of no use here.
+TRACE_CLOCKS = {
+    **dict.fromkeys(("x86-tsc", "tsc2nsec"), Clock.TSC),
+    **dict.fromkeys(("local", "global", "perf", "mono", "mono_raw", "boot", "tai"), Clock.NS),
+}
+
+
 class HeaderSample(NamedTuple):
     """`# sample EVENTS ADVANCE LABEL`: the advancement as it was after so many interrupts."""
 
@@ -56,6 +63,7 @@ class TraceFacts:
     Attributes:
         header: lines above or between the events that begin with `#`, without it.
         kernel: the release of the kernel that recorded it.
+        trace_clock: the name of the clock, as tracefs has it: `x86-tsc`, `local`.
         tsc_khz: the guest's TSC frequency, kHz.
         parameters: of the kvm modules, by name without the module's.
         samples: the advancement over time, where the header says it.
@@ -65,6 +73,7 @@ class TraceFacts:
 
     header: list[str] = field(default_factory=list)
     kernel: str | None = None
+    trace_clock: str | None = None
     tsc_khz: int | None = None
     parameters: dict[str, str] = field(default_factory=dict)
     samples: list[HeaderSample] = field(default_factory=list)

@@ -21,11 +21,7 @@ from vlapic.trace.dat.merge import STRETCH_BYTES, Loss, Stream, in_order, only_l
 from vlapic.trace.dat.pages import PageLayout
 from vlapic.trace.dat.sources import plain_pages, unpacked_pages
 from vlapic.trace.dat.versions import read_container
-from vlapic.trace.reader import Batch, Clock, TraceFacts, TraceReader, TscConversion
-
-#: Trace clocks by what they count; the others count something else, like jiffies or events.
-_NS_CLOCKS = frozenset({"local", "global", "perf", "mono", "mono_raw", "boot", "tai"})
-_TSC_CLOCKS = frozenset({"x86-tsc", "tsc2nsec"})
+from vlapic.trace.reader import TRACE_CLOCKS, Batch, Clock, TraceFacts, TraceReader, TscConversion
 
 _COPIED_BYTES = 1 << 20
 
@@ -84,8 +80,7 @@ class DatReader(TraceReader):
         """
         self.container = read_container(data, path)
         super().__init__(path, f"trace.dat {self.container.version}")
-        clock = self.container.clock
-        self.clock = Clock.TSC if clock in _TSC_CLOCKS else Clock.NS if clock in _NS_CLOCKS else Clock.UNKNOWN
+        self.clock = TRACE_CLOCKS.get(self.container.clock, Clock.UNKNOWN)
         self.data = data
         self._unpack = decompressor(self.container.compression, path)
         self._shift_ns = self.container.shift_ns if self.clock is Clock.NS else 0
@@ -110,6 +105,7 @@ class DatReader(TraceReader):
         release = container.uname.split()
         self.facts = TraceFacts(
             kernel=release[2] if len(release) > 2 else None,
+            trace_clock=container.clock or None,
             conversion=TscConversion(*container.conversion) if container.conversion else None,
         )
         for tid, comm in container.cmdlines.items():

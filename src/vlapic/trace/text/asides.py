@@ -14,8 +14,8 @@ _KEPT = 20_000
 _LOOKED_AT = 400
 
 _LOST = re.compile(
-    # tracefs; trace-cmd report
-    rb"CPU:(\d{1,9}) \[(?:LOST (?:(\d{1,18}) )?EVENTS|(?:(\d{1,18}) )?EVENTS DROPPED)\]"
+    # tracefs; trace-cmd report, which names the instance or the file before it where there are several
+    rb"(?:[^:]{1,80}: +)?CPU:(\d{1,9}) \[(?:LOST (?:(\d{1,18}) )?EVENTS|(?:(\d{1,18}) )?EVENTS DROPPED)\]"
     # The first event of a CPU's buffer that had been overwritten
     rb"|#+ CPU (\d{1,9}) buffer started #+"
     # perf script --show-lost-events
@@ -24,9 +24,13 @@ _LOST = re.compile(
 _COUNTS = re.compile(r"entries-in-buffer/entries-written: (\d{1,18})/(\d{1,18})")
 _STATS = re.compile(r"overrun: (\d{1,18}); commit overrun: (\d{1,18});.*dropped events: (\d{1,18})")
 _SAMPLE = re.compile(r"sample (\d{1,18}) (\d{1,9}) (.*)")
+_OWN_LOST = re.compile(r"lost (\d{1,18}) (\w{1,20})$")
+_CLOCK = re.compile(r"(?:trace_clock|clock)\b:? +(?:.*\[([\w-]+)\]|([\w-]+)$)")
 _PARAM = re.compile(r"param \S*/parameters/(\S+) (.*)")
 #: What trace-cmd and perf print above their events.
 _PREAMBLES = re.compile(rb"cpus=\d+|version = \d+|CPU \d+ is empty|trace-cmd version|perf version|\d+ more ")
+#: A call in a stack behind an event, as tracefs or trace-cmd and as perf print it.
+_CALLS = re.compile(rb"=> |[0-9a-f]{1,16} (?:[^\s\[]\S*|\[unknown\]|\S.*\+0x[0-9a-f]+) \(\S.*\)$")
 
 
 def read_aside(line: bytes, number: int, facts: TraceFacts) -> Iterator[Lost] | None:
@@ -48,11 +52,11 @@ def read_aside(line: bytes, number: int, facts: TraceFacts) -> Iterator[Lost] | 
         return iter([_lost(int(events or 0), number, int(cpu) if cpu else NO_VCPU)])
     if line.startswith(b"#"):
         return _read_comment(line[1:].decode(errors="backslashreplace").strip(), number, facts)
-    return iter(()) if _PREAMBLES.match(line) else None
+    return iter(()) if _PREAMBLES.match(line) or _CALLS.match(line) else None
 
 
-def _lost(events: int, number: int, cpu: int = NO_VCPU) -> Lost:
-    return Lost(0, NO_VCPU, NO_VCPU, cpu, events, "overrun", number)
+def _lost(events: int, number: int, cpu: int = NO_VCPU, cause: str = "overrun") -> Lost:
+    return Lost(0, NO_VCPU, NO_VCPU, cpu, events, cause, number)
 
 
 def _read_comment(comment: str, number: int, facts: TraceFacts) -> Iterator[Lost]:
@@ -65,6 +69,9 @@ def _read_comment(comment: str, number: int, facts: TraceFacts) -> Iterator[Lost
                 missing = int(counts[2]) - int(counts[1])
                 if missing > 0:
                     yield _lost(missing, number)
+        case "lost":
+            if lost := _OWN_LOST.match(comment):
+                yield _lost(int(lost[1]), number, cause=lost[2])
         case "PER_CPU":
             if stats := _STATS.search(rest):
                 missing = sum(int(count) for count in stats.groups())
@@ -72,6 +79,9 @@ def _read_comment(comment: str, number: int, facts: TraceFacts) -> Iterator[Lost
                     yield _lost(missing, number)
         case "kernel":
             facts.kernel = rest
+        case "trace_clock" | "trace_clock:" | "clock" | "clock:":
+            if clock := _CLOCK.match(comment):
+                facts.trace_clock = clock[1] or clock[2]
         case "virtual_tsc_khz":
             if re.fullmatch(r"\d{1,9}", rest):
                 facts.tsc_khz = int(rest)

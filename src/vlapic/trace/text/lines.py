@@ -11,7 +11,11 @@ tracefs and `trace-cmd report` print
 
 A line is read from its time backwards and forwards: the first number that a colon and a space follow is the
 time, the last bracket before it closes the CPU. A line for which that does not come out is read by a regular
-expression, which knows more: hexadecimal times, `trace-cmd report -l`, the function tracer's `name <-caller`.
+expression, which knows more: hexadecimal times, `trace-cmd report -l` and `--ts-diff`, the function tracer's
+`name <-caller`.
+
+trace-cmd leaves no blank between the CPU, or its flags, and a time that has more digits than its column.
+Flags may be digits, so that a time right behind them is taken only where the fifth of five flags is none.
 """
 
 from __future__ import annotations
@@ -38,11 +42,12 @@ NO_TGID = -1
 _LINE = re.compile(
     rb"""[ \t]* (?P<comm>\S.*?|)
     (?: - (?P<tid>\d{1,9}) [ ]+ (?: \( [ ]* (?P<tgid>\d{1,9}|-+) \) [ ]+ )?
-      (?: \[ (?P<cpu>\d{1,4}) \] (?: [ ]+ [^\s:]{4,6} )? | (?P<cpu_l>\d{1,4}) [^\s:\d] [^\s:]{3,5} )
+      (?: \[ (?P<cpu>\d{1,4}) \] (?: [ ]+ [^\s:]{4,6} (?=[ ]) )?
+        | (?P<cpu_l>\d{1,4}) [^\s:\d] (?: [^\s:]{3,5} (?=[ ]) | [^\s:]{3} [^\s:\d] (?=\d) ) )
     | [ ]+ (?: (?P<tgid_p>\d{1,9}) / )? (?P<tid_p>\d{1,9}) [ ]+ \[ (?P<cpu_p>\d{1,4}) \]
-      (?: [ ]+ [^\s:]{4,6} )? )
-    [ ]+ (?: 0x (?P<hex>[0-9a-fA-F]{1,16}) | (?P<whole>\d{1,20}) (?: \. (?P<part>\d{6}|\d{9}) )? )
-    (?: us [ ]? [!+#*@$]? )? [ ]? : [ ]+
+      (?: [ ]+ [^\s:]{4,6} (?=[ ]) )? )
+    [ ]* (?: 0x (?P<hex>[0-9a-fA-F]{1,16}) | (?P<whole>\d{1,20}) (?: \. (?P<part>\d{6}|\d{9}) )? )
+    (?: us [ ]? [!+#*@$]? )? [ ]? : [ ]+ (?: \( \+ [\d.]+ \) [ ]+ )?
     (?: [\w-]+ : (?=[\w-]+:) )? (?P<name>[^\s:]+) (?: : (?=\s|\Z) | [ ] (?=<-) ) [ ]*""",
     re.VERBOSE | re.DOTALL,
 )
@@ -56,7 +61,7 @@ class Lines:
         starts, ends: where each stands, without its newline and what blank space is before that.
         read: whether it is an event; the rest means something only then.
         times: cycles, or ns where the time has a point.
-        in_ns: whether it has.
+        with_point: whether it has.
         cpus, tids, tgids: `NO_TGID` where none is told.
         comm_ends: where the task's name ends, which begins the line.
         name_starts, name_ends: where the event's name stands, without its system.
@@ -67,7 +72,7 @@ class Lines:
     ends: Array
     read: Array
     times: Array
-    in_ns: Array
+    with_point: Array
     cpus: Array
     tids: Array
     tgids: Array
@@ -125,15 +130,16 @@ def _read(text: Text, starts: Array, ends: Array) -> Lines:
 
     times, digits = decimals_before(text, time_ends)
     time_starts = time_ends - digits
-    in_ns = chars[time_starts - 1] == ord(".")
-    parted = np.flatnonzero(in_ns)
+    with_point = chars[time_starts - 1] == ord(".")
+    parted = np.flatnonzero(with_point)
     if len(parted):
         seconds, more = decimals_before(text, time_starts[parted] - 1)
         fraction = times[parted] * np.where(digits[parted] == 9, 1, 1000).astype(np.uint64)
         times[parted] = seconds * np.uint64(1_000_000_000) + fraction
         read[parted] &= ((digits[parted] == 6) | (digits[parted] == 9)) & (more > 0) & (more < 11)
         time_starts[parted] -= 1 + more
-    read &= (digits > 0) & (digits < 20) & (chars[time_starts - 1] == ord(" "))
+    before = chars[time_starts - 1]
+    read &= (digits > 0) & (digits < 20) & ((before == ord(" ")) | (before == ord("]")))
 
     closing = brackets[np.searchsorted(brackets, time_starts) - 1]
     read &= (closing > starts) & (closing < time_starts)
@@ -142,7 +148,8 @@ def _read(text: Text, starts: Array, ends: Array) -> Lines:
     opening = closing - digits - 1
     read &= (digits > 0) & (digits < 5) & (chars[opening] == ord("[")) & (opening > starts)
     # The latency flags and blanks, no more.
-    read &= (time_starts - closing < _FLAGS_AND_BLANKS) & (chars[closing + 1] == ord(" "))
+    behind = chars[closing + 1] == ord(" ")
+    read &= (time_starts - closing < _FLAGS_AND_BLANKS) & (behind | (time_starts == closing + 1))
 
     opening = np.where(read, opening, starts)
     task_ends = opening - spaces_before(text, opening)
@@ -164,6 +171,7 @@ def _read(text: Text, starts: Array, ends: Array) -> Lines:
     read &= (dash == ord("-")) | (dash == ord(" "))
 
     name_starts = _after_spaces(text, time_ends + 1)
+    read &= chars[name_starts] != ord("(")
     name_ends = colons[which + 1]
     with_system = np.flatnonzero((name_ends < ends) & (chars[name_ends + 1] > ord(" ")))
     with_system = with_system[colons[which[with_system] + 2] < ends[with_system]]
@@ -183,7 +191,7 @@ def _read(text: Text, starts: Array, ends: Array) -> Lines:
         ends,
         read,
         times,
-        in_ns,
+        with_point,
         cpus.view(np.int64),
         tids.view(np.int64),
         tgids,
@@ -235,7 +243,7 @@ def _read_one(text: Text, lines: Lines, row: int) -> None:
         return
     lines.read[row] = True
     lines.times[row] = time
-    lines.in_ns[row] = part is not None
+    lines.with_point[row] = part is not None
     lines.cpus[row] = int(match["cpu"] or match["cpu_l"] or match["cpu_p"])
     lines.tids[row] = int(tid)
     lines.tgids[row] = int(tgid) if tgid and tgid.isdigit() else NO_TGID

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
@@ -22,7 +23,7 @@ from vlapic.events import (
 )
 from vlapic.trace.compressed import Pieces
 from vlapic.trace.markers import HANDLERS, MARKER_NAMES, MARKERS
-from vlapic.trace.reader import Batch, Clock, TraceReader, in_time_order
+from vlapic.trace.reader import TRACE_CLOCKS, Batch, Clock, TraceReader, in_time_order
 from vlapic.trace.text.asides import read_aside
 from vlapic.trace.text.lines import Lines, read_lines
 from vlapic.trace.text.names import Names
@@ -34,12 +35,18 @@ Array = npt.NDArray[Any]
 
 #: Text that is read at a time; measured, larger ones leave the cache.
 STRETCH = 4 << 20
+#: Events that tell who printed them.
+_PROBED = 100
 #: Longest line; what is longer is cut into lines of no meaning.
 LONGEST_LINE = 1 << 20
 
 #: Events that only a vCPU's own thread makes, with its number; then one that another thread may make.
 _EVIDENCE = (Entry, WaitLapicExpire, Exit, HvTimerState)
 _WEAK_EVIDENCE = (TscOffset,)
+
+#: What trace-cmd prints before a task where there are several instances or files. A task's name has at most
+#: 15 characters in 16 columns, so that two blanks are there; with `-l` it has 8, blanks among them.
+_INSTANCE = re.compile(rb"[^:]{1,80}: (?: +|(?=.{8}\Z))")
 
 
 class TextReader(TraceReader):
@@ -72,6 +79,8 @@ class TextReader(TraceReader):
         self._last_time = 0
         # Whether the last line so far was that of an interrupt.
         self._interrupt_told = False
+        # Whether times have a point; None before the first event.
+        self._with_point: bool | None = None
 
     def batches(self) -> Iterator[Batch]:
         self.begin()
@@ -85,9 +94,9 @@ class TextReader(TraceReader):
         """
         self.begin()
         for text, lines, _ in self._read_all():
-            first = np.flatnonzero(lines.read)[:1]
+            first = np.flatnonzero(lines.read)[:_PROBED]
             if len(first):
-                self.form = _form_of(text, lines, int(first[0]))
+                self.form = _form_of(text, lines, first)
                 return int(np.count_nonzero(lines.read))
         return 0
 
@@ -118,24 +127,36 @@ class TextReader(TraceReader):
     def _read_stretch(self, text: Text, *, last: bool, damage: str | None = None) -> tuple[Lines, Batch]:
         lines = read_lines(text)
         count = len(lines.starts)
-        self._find_clock(lines)
-        lines.read &= lines.in_ns == (self.clock is Clock.NS)
+        self._find_point(lines)
+        lines.read &= lines.with_point == bool(self._with_point)
         unfinished = count - 1 if last and text.unfinished else -1
         rows = np.flatnonzero(lines.read)
         self._note_threads(text, lines, rows)
         parts, failed = self._read_payloads(text, lines, rows, unfinished)
         self._find_vcpus(parts, lines)
         losses = self._read_asides(text, lines, failed, unfinished)
+        self._find_clock()
         if damage is not None:
             losses.append((count, Lost(0, NO_VCPU, NO_VCPU, NO_VCPU, 0, damage, self._line_number + count)))
         batch = self._batch(parts, lines, losses)
         self._line_number += count
         return lines, batch
 
-    def _find_clock(self, lines: Lines) -> None:
-        if self.clock is Clock.UNKNOWN and lines.read.any():
-            in_ns = np.count_nonzero(lines.in_ns & lines.read) * 2 > np.count_nonzero(lines.read)
-            self.clock = Clock.NS if in_ns else Clock.TSC
+    def _find_point(self, lines: Lines) -> None:
+        if self._with_point is None and lines.read.any():
+            self._with_point = bool(
+                np.count_nonzero(lines.with_point & lines.read) * 2 > np.count_nonzero(lines.read)
+            )
+
+    def _find_clock(self) -> None:
+        """Name the clock: a line of the header may say it; else whole numbers are cycles."""
+        if self._with_point is None:
+            return
+        named = self.facts.trace_clock
+        clock = Clock.NS if self._with_point else Clock.TSC
+        if named is not None and not (self._with_point and TRACE_CLOCKS.get(named) is Clock.TSC):
+            clock = TRACE_CLOCKS.get(named, Clock.UNKNOWN)
+        self.clock = clock
 
     def _note_threads(self, text: Text, lines: Lines, rows: Array) -> None:
         if not len(rows):
@@ -145,6 +166,7 @@ class TextReader(TraceReader):
         _, first = np.unique(tids[changes], return_index=True)
         for row in rows[changes[first]].tolist():
             comm = text.cut(int(lines.starts[row]), int(lines.comm_ends[row])).strip()
+            comm = _INSTANCE.sub(b"", comm)
             tgid = int(lines.tgids[row])
             self.threads.note(
                 int(lines.tids[row]),
@@ -306,10 +328,11 @@ def _skip_function(text: Text, starts: Array, ends: Array) -> Array:
     return starts
 
 
-def _form_of(text: Text, lines: Lines, row: int) -> str:
-    """Who printed a line: each leaves other blanks."""
+def _form_of(text: Text, lines: Lines, rows: Array) -> str:
+    """Who printed lines: each leaves other blanks; behind a long name trace-cmd leaves but one."""
+    row = int(rows[0])
     if text.raw[lines.comm_ends[row]] == ord(" ") or text.raw[lines.name_starts[row] - 1] == ord(":"):
         return "perf script text"
-    if lines.name_ends[row] + 2 < lines.text_starts[row]:
+    if np.any(lines.name_ends[rows] + 2 < lines.text_starts[rows]):
         return "trace-cmd report text"
     return "ftrace text"
