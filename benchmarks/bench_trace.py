@@ -2,7 +2,8 @@
 
 A recording is repeated with its times moved on. Readers take turns, and the best of several is printed beside
 the median, because the machine is shared; what is counted is the processor's time. Compare ratios, not
-figures of different days.
+figures of different days. trace-cmd reads no text; where it is installed, what it takes to print as many
+events of a trace.dat is the peer, and what it printed is read too.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import lzma
 import re
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -17,6 +19,8 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from bench_dat import write_large
 
 from vlapic.trace import open_trace
 
@@ -72,6 +76,30 @@ def row(what: str, lines: int, times: list[float], against: list[float], more: s
     print(f"{what:34} {best:8.2f} {median:8.2f}  M lines/s   {ratio:5.2f} of plain splitting  {more}")
 
 
+def beside_trace_cmd(folder: Path) -> None:
+    """Let trace-cmd print a trace.dat, and read what it printed."""
+    dat, path = folder / "trace.dat", folder / "report.txt"
+    lines = write_large(dat, LINES)
+    printing = []
+    for _ in range(TURNS):
+        begin = resource.getrusage(resource.RUSAGE_CHILDREN)
+        with path.open("wb") as file:
+            subprocess.run(["trace-cmd", "report", dat], stdout=file, stderr=subprocess.DEVNULL, check=True)
+        end = resource.getrusage(resource.RUSAGE_CHILDREN)
+        printing.append(end.ru_utime + end.ru_stime - begin.ru_utime - begin.ru_stime)
+    ours, plain = in_turns(path, read_columns, split)
+    print(f"printed by trace-cmd, {lines} lines, {path.stat().st_size / 1e6:.0f} MB")
+    row(
+        "  vlapic, to columns in order",
+        lines,
+        ours,
+        plain,
+        f"{min(printing) / min(ours):.1f} times trace-cmd",
+    )
+    row("  line.split()", lines, plain, plain)
+    row("  trace-cmd report, printing them", lines, printing, plain)
+
+
 def main() -> None:
     print(f"{'':34} {'best':>8} {'median':>8}")
     with tempfile.TemporaryDirectory() as folder:
@@ -83,6 +111,10 @@ def main() -> None:
             row("  vlapic, to columns in order", lines, ours, plain, "aim 1 M lines/s")
             row("  line.split()", lines, plain, plain)
             row("  a regular expression, its groups", lines, regular, plain)
+        if shutil.which("trace-cmd"):
+            beside_trace_cmd(Path(folder))
+        else:
+            print("trace-cmd is not installed; try `apt install trace-cmd`")
         events = in_memory = 0
         for batch in open_trace(path).batches():
             events += len(batch)

@@ -5,9 +5,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vlapic import session
-from vlapic.events import DTYPES, NO_VCPU, ApicAccess, ApicIpi, Lost, Sample, TimerInterrupt, VcpuStart
+from vlapic.events import (
+    DTYPES,
+    NO_VCPU,
+    ApicAccess,
+    ApicIpi,
+    Entry,
+    Lost,
+    Sample,
+    TimerInterrupt,
+    VcpuStart,
+)
 from vlapic.profiles import PROFILES
-from vlapic.trace import open_trace
+from vlapic.trace import Clock, open_trace
 from vlapic.trace.ftrace_text import FtraceTextWriter
 from vlapic.trace.kernels import trace_kernel
 from vlapic.trace.markers import OWN_MARKERS
@@ -21,6 +31,7 @@ WORDS = {
     "previous_comm": st.sampled_from(["CPU 0/KVM", "kworker/0:1", "a b c"]),
     "next_comm": st.sampled_from(["swapper/3", "<...>"]),
     "comm": st.sampled_from(["qemu (x)", "y"]),
+    "mode": st.sampled_from(["ABS", "REL|PINNED|HARD", "0xa"]),
     "previous_state": st.sampled_from(["S", "R+"]),
     "delivery_mode": st.integers(0, 7),
     "icr_low": st.integers(0, 2**32 - 1).map(lambda value: value & ICR_PRINTED),
@@ -102,31 +113,83 @@ def test_losses_read_back_at_their_place(tmp_path):
     assert (first.host_tsc, last.host_tsc) == (5, 6)
 
 
-RUNS = [
-    ("deadline", {}),
-    ("deadline-hlt", {"timer": "hrtimer", "advance": 2000}),
-    ("periodic", {}),
-    ("storm", {}),
-    ("ipi", {}),
-    ("scaled", {}),
-    ("interrupt", {"timer": "hrtimer"}),
-]
+def test_losses_that_are_no_cpus_overrun_keep_their_cause(tmp_path):
+    causes = [("damaged", 2), ("unfinished", 1), ("overrun", 150)]
+    losses = [Lost(5, NO_VCPU, NO_VCPU, NO_VCPU, events, cause, place=0) for cause, events in causes]
+    write(tmp_path / "trace", "v6.1", [VcpuStart(5, 0, 0, 1, 2, 3, 4, "series", 5), *losses])
+    _, *read = open_trace(tmp_path / "trace").events()
+    assert [lost._replace(place=0) for lost in read] == losses
 
 
-@pytest.mark.parametrize(("guest", "options"), RUNS, ids=[guest for guest, _ in RUNS])
-def test_a_run_reads_back_as_it_was(guest, options, tmp_path, monkeypatch):
+@pytest.mark.parametrize("time", [0, 999, 12_345_678_901, 99_999 * 10**9 + 1])
+def test_times_in_ns_are_seconds_with_nine_decimals_and_read_back(time, tmp_path):
+    path = tmp_path / "trace"
+    with FtraceTextWriter.open(path, "v6.1", host_khz=1, in_ns=True) as writer:
+        writer.write(Entry(time, 0, 0, 7))
+    assert f" {time // 10**9}.{time % 10**9:09d}: kvm_entry: " in path.read_text()
+    trace = open_trace(path)
+    assert [event.host_tsc for event in trace.events()] == [time]
+    assert trace.clock is Clock.NS
+
+
+#: Guests that time, and what they are run with.
+RUNS = {
+    "deadline": {},
+    "deadline on two vCPUs": {"vcpus": 2},
+    "deadline, posted": {"apicv": True},
+    "deadline-hlt": {"timer": "hrtimer", "advance": 2000},
+    "periodic": {},
+    "periodic on two vCPUs": {"vcpus": 2, "timer": "hrtimer"},
+    "oneshot": {},
+    "storm": {},
+    "tickless": {},
+    "ipi": {},
+    "stall": {},
+    "scaled": {},
+    "uneven": {},
+    "interrupt": {"timer": "hrtimer"},
+    "deadline in two VMs": {"vms": 2, "tsc_khz": 2_000_000},
+}
+
+
+def read_as_made(what, profile, tmp_path, monkeypatch, events=40):
+    """Run a guest, read its trace, hold the two against each other."""
     made = []
     monkeypatch.setattr(FtraceTextWriter, "write", keeping(made, FtraceTextWriter.write))
     path = tmp_path / "trace"
-    session.run(guest, events=40, trace=path, **options)
+    guest = what.split()[0].rstrip(",")
+    session.run(guest, profile=profile, events=events, trace=path, **RUNS[what])
     trace = open_trace(path)
     read = list(trace.events())
-    kernel = trace_kernel(PROFILES["series"].trace_kernel)
+    kernel = trace_kernel(PROFILES[profile].trace_kernel)
     assert read == sorted((carried(event, kernel) for event in made), key=lambda event: event.host_tsc)
     assert any(type(event) is TimerInterrupt for event in read) == (guest != "ipi")
     assert trace.lost == []
     assert not trace.passed_over
     assert trace.facts.disordered == 0
+    options = RUNS[what]
+    told = {(thread.vm, thread.vcpu) for thread in trace.threads.values()}
+    assert told >= {
+        (vm, vcpu) for vm in range(options.get("vms", 1)) for vcpu in range(options.get("vcpus", 1))
+    }
+    assert not any(thread.vm_inferred for thread in trace.threads.values())
+
+
+@pytest.mark.parametrize("what", RUNS)
+def test_a_run_reads_back_as_it_was(what, tmp_path, monkeypatch):
+    read_as_made(what, "series", tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("profile", sorted(set(PROFILES) - {"series"}))
+def test_a_run_of_every_profile_reads_back_as_it_was(profile, tmp_path, monkeypatch):
+    read_as_made("deadline on two vCPUs", profile, tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", RUNS)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_long_runs_of_every_profile_read_back_as_they_were(profile, what, tmp_path, monkeypatch):
+    read_as_made(what, profile, tmp_path, monkeypatch, events=400)
 
 
 def keeping(made, write):

@@ -183,7 +183,7 @@ class FtraceTextWriter:
 
 
 def _lost(event: Lost) -> str:
-    """`print_trace_line`'s line for events that a CPU's buffer had no room for; a comment for other losses."""
+    """`print_trace_line`'s line for what a CPU's buffer had no room for; a comment for other losses."""
     if event.cause != "overrun" or event.cpu == NO_VCPU:
         return f"# lost {event.events} {event.cause}\n"
     events = f"{event.events} " if event.events else ""

@@ -130,6 +130,9 @@ LAYOUTS = {
     "trace-cmd report": lambda t, x: f"  CPU 1/KVM-5001   [003]    {seconds(t)}: {padded(x)}",
     "trace-cmd report -t": lambda t, x: f"  CPU 1/KVM-5001   [003]    {seconds(t, 9)}: {padded(x)}",
     "trace-cmd report -l": lambda t, x: f"CPU 1/KV-5001     3d..1.    {seconds(t)}: {padded(x)}",
+    "trace-cmd report, no blank": lambda t, x: f"  CPU 1/KVM-5001   [003]{t}: {padded(x)}",
+    "trace-cmd report -l, no blank": lambda t, x: f"CPU 1/KV-5001     3d..1.{t}: {padded(x)}",
+    "trace-cmd report --ts-diff": lambda t, x: f"  CPU 1/KVM-5001   [003] {t:11d}: (+1)     {padded(x)}",
     "perf script": lambda t, x: f"       CPU 1/KVM  5001 [003]    {seconds(t)}: {'kvm:' + x:>30}",
     "perf script --ns": lambda t, x: f"  CPU 1/KVM  5001 [003]  {seconds(t, 9)}: kvm:{x}",
     "perf script, process": lambda t, x: f"  CPU 1/KVM  4990/5001  [003]  {seconds(t)}:    kvm:{x}",
@@ -147,7 +150,7 @@ def test_every_printers_layout_gives_the_same_events(layout, tmp_path):
     trace = opened(tmp_path, "\n".join(lines) + "\n")
     assert list(trace.events()) == EVENTS
     assert trace.lost == []
-    assert trace.clock is (Clock.NS if "." in lines[0].split("]")[-1].split(":")[0][8:] else trace.clock)
+    assert trace.clock is (Clock.NS if re.search(r" \d+\.\d{6,9}:", lines[0]) else Clock.TSC)
     (batch,) = trace.batches()
     assert set(batch.cpus.tolist()) == {3}
     assert set(batch.tids.tolist()) == {5001}
@@ -308,6 +311,62 @@ def test_what_is_none_of_ours_is_passed_over_and_counted_by_name(tmp_path):
     trace = opened(tmp_path, entry(5) + "".join(lines))
     assert len(list(trace.events())) == 1
     assert trace.passed_over == {"timer_start": 1, "kvm_fpu": 2, "do_fork": 1, "bprint": 1}
+
+
+def test_a_time_right_behind_flags_that_could_be_its_first_digit_is_not_guessed(tmp_path):
+    text = entry(5) + "CPU 1/KV-5001     3d..114919135813304: kvm_entry: vcpu 1 rip 0x0\n"
+    assert [lost.cause for lost in opened(tmp_path, text).events() if type(lost) is Lost] == ["damaged"]
+
+
+@pytest.mark.parametrize(
+    ("said", "time", "clock"),
+    [
+        ("trace_clock: local global counter uptime perf [x86-tsc]", "7", Clock.TSC),
+        ("trace_clock local global [counter] uptime perf x86-tsc", "7", Clock.UNKNOWN),
+        ("clock: counter", "7", Clock.UNKNOWN),
+        ("trace_clock uptime", "0.000007", Clock.UNKNOWN),
+        ("trace_clock local", "7000", Clock.NS),
+        ("trace_clock mono_raw", "0.000007", Clock.NS),
+        ("trace_clock tsc2nsec", "0.000007", Clock.NS),
+        ("clockid: monotonic (1)", "0.000007", Clock.NS),
+        ("trace_clock [", "7", Clock.TSC),
+        ("tracer: nop", "7", Clock.TSC),
+    ],
+)
+def test_a_line_of_the_header_may_say_which_clock_it_is(said, time, clock, tmp_path):
+    trace = opened(tmp_path, f"# {said}\n" + entry(time))
+    assert trace.clock is clock
+    assert [event.host_tsc for event in trace.events()] == [7000 if clock is Clock.NS or "." in time else 7]
+    assert trace.clock is clock
+
+
+def test_an_instances_losses_and_tasks_are_read_without_its_name(tmp_path):
+    text = f"inst: {entry(5).lstrip()}inst: CPU:1 [23 EVENTS DROPPED]\ninst:   {entry(7, tid=11).lstrip()}"
+    trace = opened(tmp_path, text)
+    assert [type(event) for event in trace.events()] == [Entry, Lost, Entry]
+    assert (trace.lost[0].cpu, trace.lost[0].events) == (1, 23)
+    # With one blank it could be a name like that of tmux.
+    assert (trace.threads[10].comm, trace.threads[11].comm) == ("inst: x", "x")
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [
+        "\tffffffff821f8298 __schedule+0x618 ([kernel.kallsyms])\n\t  ee137 a(int, b)+0x7 (/usr/lib/c.so)\n"
+        "\t      0 [unknown] (/usr/bin/perf)\n\n",
+        " => __schedule\n => schedule+0x2e/0xa0 <ffffffff821f8c03>\n",
+    ],
+    ids=["perf", "tracefs"],
+)
+def test_stacks_are_neither_events_nor_damage(stack, tmp_path):
+    trace = opened(tmp_path, entry(5) + stack + entry(7))
+    assert [event.host_tsc for event in trace.events()] == [5, 7]
+    assert trace.lost == []
+
+
+def test_a_line_cut_off_at_its_beginning_is_no_stack(tmp_path):
+    trace = opened(tmp_path, entry(5) + "66 [000] d..1. 6: kvm_wait_lapic_expire: vcpu 0: delta 6 (late)\n")
+    assert [lost.cause for lost in trace.events() if type(lost) is Lost] == ["damaged"]
 
 
 def test_a_buffer_that_was_not_overrun_lost_nothing(tmp_path):
