@@ -40,7 +40,7 @@ class Bench:
         self.kicks = []
         self.hrtimer = Hrtimer(self.clock, host_khz, lambda: self.kicks.append(self.timer.hrtimer_fired()))
         self.preemption = PreemptionTimer(self.clock, self.tsc) if preemption else None
-        self.advancement = Advancement(ModuleState(SERIES, advance, host_khz))
+        self.advancement = Advancement(ModuleState(profile, advance, host_khz))
         self.timer = Timer(
             self.clock, self.tsc, self.hrtimer, self.preemption, self.advancement, profile, client=self
         )
