@@ -65,10 +65,12 @@ class Profile:
     hv_exit: r.HvExit
     pre_expired: r.PreExpired
     zero_delta: r.ZeroDelta
+    hv_off: r.HvOff
     too_short: r.TooShort
     mode_change: r.ModeChange
     count_write: r.CountWrite
     deadline_write: r.DeadlineWrite
+    deadline_read: r.DeadlineRead
     divide: r.Divide
     periodic_advance: r.PeriodicAdvance
     after_block: r.AfterBlock
@@ -140,10 +142,12 @@ V5_0 = Profile(
     hv_exit=r.HvExit.CANCEL_FIRST,
     pre_expired=r.PreExpired.PRETEND_FAILURE,
     zero_delta=r.ZeroDelta.DIVIDE,
+    hv_off=r.HvOff.PIN_CONTROL,
     too_short=r.TooShort.ARM,
     mode_change=r.ModeChange.HRTIMER,
     count_write=r.CountWrite.HRTIMER,
     deadline_write=r.DeadlineWrite.NOT_COUNTING,
+    deadline_read=r.DeadlineRead.DEADLINE,
     divide=r.Divide.RAW,
     periodic_advance=r.PeriodicAdvance.OLD_TARGET,
     after_block=r.AfterBlock.ALWAYS_RESTART,
@@ -190,6 +194,7 @@ V5_3 = replace(
     overflow=r.Overflow.RESTART,
     place=r.Place.LAST,
     wait_trace=r.WaitTrace.AFTER_EXIT,
+    hv_off=r.HvOff.GREATEST_VALUE,
     direct_injection=r.DirectInjection.POSTED,
 )
 
@@ -217,6 +222,7 @@ V5_14 = replace(
     mode_change=r.ModeChange.BOTH,
     count_write=r.CountWrite.BOTH,
     deadline_write=r.DeadlineWrite.TSC_DEADLINE,
+    deadline_read=r.DeadlineRead.ZERO,
     divide=r.Divide.MASKED,
     direct_injection=r.DirectInjection.APICV,
     saved_count=r.SavedCount.CURRENT,
@@ -276,6 +282,7 @@ SERIES = replace(
     mode_change=r.ModeChange.BOTH_AND_PENDING,
     count_write=r.CountWrite.BOTH_AND_PENDING,
     deadline_write=r.DeadlineWrite.TSC_DEADLINE,
+    deadline_read=r.DeadlineRead.ZERO,
     divide=r.Divide.MASKED,
     periodic_advance=r.PeriodicAdvance.NOT_BEFORE_NOW,
     after_block=r.AfterBlock.RESTART_IF_MOVED,

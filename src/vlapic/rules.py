@@ -315,6 +315,18 @@ class ZeroDelta(RuleEnum):
     SKIP = Rule("skipped", "v5.2", "", "the same results without the divide")
 
 
+class HvOff(RuleEnum):
+    """What the preemption timer does while it is not set."""
+
+    PIN_CONTROL = Rule("nothing: its pin control is cleared", "v4.8", "", "it is used whatever its rate")
+    GREATEST_VALUE = Rule(
+        "counts from its greatest value; it is not used where that would run out in less than 10 s",
+        "v5.3",
+        "",
+        "where it counts at more than 429 MHz, every timer is on an hrtimer",
+    )
+
+
 class TooShort(RuleEnum):
     """A TSC deadline nearer than the advancement, on the hrtimer."""
 
@@ -367,6 +379,13 @@ class DeadlineWrite(RuleEnum):
         "in TSC-deadline mode and in the reserved one", "v4.0", "", "the reserved mode arms a deadline"
     )
     TSC_DEADLINE = Rule("in TSC-deadline mode only", "v5.10", "", "the reserved mode ignores it")
+
+
+class DeadlineRead(RuleEnum):
+    """What a read of TSC_DEADLINE gives while IA32_APIC_BASE disables the APIC."""
+
+    DEADLINE = Rule("the deadline, in TSC-deadline mode", "v4.10 to v5.0", "", "an armed timer shows")
+    ZERO = Rule("0", "v5.10", "", "as on hardware that has no APIC then")
 
 
 class Divide(RuleEnum):

@@ -17,7 +17,7 @@ from vlapic.errors import GuestFailure, UsageError, nearest
 from vlapic.events import Table, TimerInterrupt
 from vlapic.machine.apicv import check_posting
 from vlapic.machine.engine import CpuMode
-from vlapic.machine.host import Host, ModuleParameters
+from vlapic.machine.host import Host, ModuleParameters, check_preemption_timer
 from vlapic.machine.hostmodel import DEFAULT, HostModel
 from vlapic.machine.hosts import find_model
 from vlapic.machine.last_events import last_events
@@ -195,6 +195,8 @@ def run(
     model = find_model(host, host_tsc_khz)
     if host_tsc_khz is None:
         host_tsc_khz = model.tsc_khz
+    if timer == "preemption":
+        check_preemption_timer(rules, model, host_tsc_khz)
     program = find_program(os.fspath(guest))
     built_in = program if isinstance(program, Program) else None
     if vcpus is None:

@@ -4,6 +4,8 @@ Where `test_timer_rules.py` says what a rule means, this says which kernels have
 1 GHz a cycle is a nanosecond; a vCPU's advancement starts at 1000 ns.
 """
 
+from dataclasses import replace
+
 import pytest
 
 from tests.apic.bench import Apic, Bench, armed, counting
@@ -15,6 +17,7 @@ from vlapic.apic.state import from_kvm_page, to_kvm_page
 from vlapic.apic.timer import TimerMode
 from vlapic.errors import UsageError
 from vlapic.machine.host import Host, ModuleParameters
+from vlapic.machine.hostmodel import constant_model
 from vlapic.machine.scripted import ScriptedEngine
 from vlapic.profiles import PROFILES
 from vlapic.tsc import U64, GuestTsc
@@ -164,6 +167,17 @@ def the_reserved_mode_arms_a_deadline(profile):
     return it.timer.hv_timer_in_use
 
 
+@seen(v5_0=True, v5_14=False)
+def the_deadline_shows_while_the_apic_is_disabled(profile):
+    apic = started(DEADLINE, 50_000, profile=profile)
+    deadline_tsc = apic.lapic.read_msr(reg.MSR_IA32_TSC_DEADLINE)
+    assert deadline_tsc == apic.guest_tsc + 50_000
+    apic.lapic.write_base(reg.APIC_BASE_DEFAULT)
+    # A write is ignored in every kernel.
+    apic.lapic.write_msr(reg.MSR_IA32_TSC_DEADLINE, apic.guest_tsc + 90_000)
+    return apic.lapic.read_msr(reg.MSR_IA32_TSC_DEADLINE) == deadline_tsc
+
+
 @seen(v5_0=0xFFFF_FFF7, v5_14=3)
 def tdcr_reads_back_of_all_ones_but_one(profile):
     it = Apic(profile=profile)
@@ -259,9 +273,10 @@ def a_count_on_the_preemption_timer_survives_a_page_that_stops_it(profile):
 # -- on a host --
 
 
-def on_a_host(profile, *, guest_khz=KHZ, mwait_in_guest=False, host_khz=KHZ, **parameters):
+def on_a_host(profile, *, host_khz=KHZ, rate=5, guest_khz=None, mwait_in_guest=False, **parameters):
     """The timer of a vCPU of that host."""
-    host = Host(host_khz, profile=profile, parameters=ModuleParameters(**parameters))
+    model = replace(constant_model(), preemption_timer_rate=rate)
+    host = Host(host_khz, model, profile, parameters=ModuleParameters(**parameters))
     vm = host.create_vm(mwait_in_guest)
     return vm.create_vcpu(lambda tsc: ScriptedEngine(tsc, spinning(1), end_of_interrupt), guest_khz).timer
 
@@ -271,6 +286,13 @@ def divides_for_a_scaled_guests_distance_of_0(profile):
     timer = on_a_host(profile, guest_khz=KHZ // 2)
     timer.preemption.set(timer.preemption._tsc.at(timer._clock.now), 1000)
     return timer.preemption.divides
+
+
+@seen(v5_0=(True, True, True), v5_3=(True, True, False))
+def the_preemption_timer_is_used_where_it_counts_slowly_at_429_mhz_and_above(profile):
+    """429 496 729 is a tenth of the counter's greatest value."""
+    hosts = ((2_500_000, 5), (429_496, 0), (429_497, 0))
+    return tuple(on_a_host(profile, host_khz=khz, rate=rate).has_hv_timer for khz, rate in hosts)
 
 
 @seen(v5_0=(False, False), v5_3=(True, True), v6_1=(False, True))

@@ -10,8 +10,8 @@ import pytest
 from tests.apic.bench import BOTH_BACK_ENDS, Apic, Bench, armed, counting, expiries
 from tests.apic.pages import moved, next_vector, started, with_words, word
 from vlapic import rules as r
+from vlapic.apic import backends, timer_rules
 from vlapic.apic import registers as reg
-from vlapic.apic import timer_rules
 from vlapic.apic.check import check
 from vlapic.apic.state import from_kvm_page, to_kvm_page
 from vlapic.apic.timer import TimerMode
@@ -36,7 +36,11 @@ TABLES = [
     (timer_rules.CANCELS_FIRST, r.HvExit),
     (timer_rules.PRETENDS_FAILURE, r.PreExpired),
     (timer_rules.DEADLINE_MODES, r.DeadlineWrite),
+    (timer_rules.READS_WHILE_DISABLED, r.DeadlineRead),
     (timer_rules.TDCR_BITS, r.Divide),
+    (timer_rules.INJECTS_DIRECTLY, r.DirectInjection),
+    (timer_rules.WAITS_BEFORE_POSTING, r.PostedWait),
+    (backends.USES_HV_TIMER, r.HvOff),
     (timer_rules.COLLAPSES_PERIODS, r.PeriodicAdvance),
     (timer_rules.RESTARTS_ALWAYS, r.AfterBlock),
     (timer_rules.SAVES_CURRENT_COUNT, r.SavedCount),

@@ -44,7 +44,7 @@ def test_the_series_shows_its_fixes_and_a_part_of_it_those_that_are_left(printed
 
 def test_a_diff_says_what_changed_since_when_and_to_what_effect(printed):
     text = printed("v5.2", "--diff", "v5.3")
-    assert text.startswith("v5.2 to v5.3: 5 of ")
+    assert text.startswith("v5.2 to v5.3: 6 of ")
     assert "after the next exit, the last delta since" in text
     assert "before: when the busy wait reads the TSC" in text
     assert "v5.3, ec0671d5684a" in text

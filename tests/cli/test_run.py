@@ -77,6 +77,18 @@ def test_every_built_in_guest_runs_on_both_timers(capsys, guest, timer):
     assert (printed["exit_code"], printed["vcpus"][0]["timer"]) == (0, timer)
 
 
+def test_a_preemption_timer_that_counts_too_fast_to_be_off_is_not_used_since_v5_3(capsys):
+    # 20 GHz at rate 5 are 625 MHz.
+    for profile, timer in (("v5.2", "preemption"), ("v5.3", "hrtimer")):
+        arguments = ("deadline", "--host-tsc-khz", "20000000", "--profile", profile, "--events", "50")
+        assert run_json(capsys, *arguments)["vcpus"][0]["timer"] == timer
+    assert main(["run", *arguments, "--timer", "preemption"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "v5.3 does not use this host's preemption timer, which counts at 625 MHz" in err
+    assert err.count("\n") == 1
+
+
 def test_a_fixed_advancement_is_used_as_it_is(capsys):
     vcpu = run_json(capsys, "--advance", "7000", "--events", "50")["vcpus"][0]
     assert (vcpu["regime"], vcpu["advance_ns"]["final"]) == ("fixed", 7000)

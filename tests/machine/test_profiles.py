@@ -151,6 +151,17 @@ def test_a_counter_computed_before_the_wait_runs_out_later_by_it():
     assert last[1].delta_cycles - before[1].delta_cycles == pytest.approx(waited, abs=64)
 
 
+@by_name((V5_14, V6_1, V6_12, V6_19))
+def test_the_kernels_that_wait_for_periods_compute_the_counter_first(profile):
+    run, other = (
+        Run(periods(2), advance=None, profile=each, apicv=True, tsc_khz=KHZ).interrupts
+        for each in (profile, replace(profile, place=r.Place.BEFORE_COUNTER))
+    )
+    waited = run[0].wait_cycles
+    assert waited > 500
+    assert run[1].delta_cycles - other[1].delta_cycles == pytest.approx(waited, abs=64)
+
+
 @pytest.mark.parametrize("place", r.Place)
 def test_where_no_counter_is_loaded_the_place_of_the_wait_makes_no_difference(place):
     expected = Run(spinning(50), advance=None, preemption=False).interrupts

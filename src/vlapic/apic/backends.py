@@ -1,8 +1,9 @@
 """The host timers under an APIC timer: an hrtimer, and the VMX preemption timer.
 
-Follows `kvm/lapic.c` (`lapic_timer.timer`), `kvm/vmx/vmx.c` (`vmx_set_hv_timer`, `vmx_update_hv_timer`) and
-SDM vol. 3C "VMX-Preemption Timer". They know no APIC: the hrtimer takes a callback, the preemption timer is
-an absolute deadline on the host's TSC that every VM entry turns into the value of a 32-bit down-counter.
+Follows `kvm/lapic.c` (`lapic_timer.timer`), `kvm/vmx/vmx.c` (`vmx_set_hv_timer`, `vmx_update_hv_timer`,
+`hardware_setup`) and SDM vol. 3C "VMX-Preemption Timer". They know no APIC: the hrtimer takes a callback, the
+preemption timer is an absolute deadline on the host's TSC that every VM entry turns into the value of a
+32-bit down-counter.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from vlapic.clock import Alarm, Clock
+from vlapic.rules import HvOff
 from vlapic.tsc import U32, U32_BITS, U64, GuestTsc, ktime_ns, ns_to_cycles, tsc_at_ktime, unscale_cycles
 
 #: `hv_deadline_tsc` of a preemption timer that is not set (the kernel's u64 -1).
@@ -48,6 +50,28 @@ class Hrtimer:
         if self._alarm is not None:
             self._clock.cancel(self._alarm)
             self._alarm = None
+
+
+#: A preemption timer that is off by counting from its greatest value may run out once in so many seconds.
+SOFT_DISABLED_SECONDS = 10
+
+
+def may_be_soft_disabled(host_khz: int, rate: int) -> bool:
+    """Whether a preemption timer is slow enough to be off by counting from its greatest value
+    (`vmx.c: hardware_setup` since v5.3).
+
+    Args:
+        host_khz: frequency of the host's TSC, 1 to 2^32-1.
+        rate: IA32_VMX_MISC bits 4:0.
+    """
+    return host_khz * 1000 >> rate <= U32 // SOFT_DISABLED_SECONDS
+
+
+#: Whether KVM uses the preemption timer at all, of the host's kHz and the timer's rate.
+USES_HV_TIMER: dict[HvOff, Callable[[int, int], bool]] = {
+    HvOff.PIN_CONTROL: lambda host_khz, rate: True,
+    HvOff.GREATEST_VALUE: may_be_soft_disabled,
+}
 
 
 class HvProgram(NamedTuple):

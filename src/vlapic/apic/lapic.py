@@ -78,11 +78,14 @@ class LocalApic(InterruptController):
                     writable |= self.timer.rules.tdcr_bits
                 self._writers[offset] = writer, writable, ~(writable | row.status)
         timer = self.timer
-        deadline = (timer.read_tsc_deadline, timer.write_tsc_deadline) if self.enabled else (int, _ignore)
-        self._msr_readers = {r.MSR_IA32_APIC_BASE: self.read_base, r.MSR_IA32_TSC_DEADLINE: deadline[0]}
+        readable = self.enabled or timer.rules.reads_while_disabled
+        self._msr_readers = {
+            r.MSR_IA32_APIC_BASE: self.read_base,
+            r.MSR_IA32_TSC_DEADLINE: timer.read_tsc_deadline if readable else int,
+        }
         self._msr_writers = {
             r.MSR_IA32_APIC_BASE: (self.write_base, U64, 0),
-            r.MSR_IA32_TSC_DEADLINE: (deadline[1], U64, 0),
+            r.MSR_IA32_TSC_DEADLINE: (timer.write_tsc_deadline if self.enabled else _ignore, U64, 0),
         }
         if x2apic:
             for offset, reader in self._readers.items():

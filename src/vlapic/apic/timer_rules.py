@@ -64,6 +64,7 @@ DEADLINE_MODES = {
     r.DeadlineWrite.NOT_COUNTING: (TimerMode.TSC_DEADLINE, TimerMode.RESERVED),
     r.DeadlineWrite.TSC_DEADLINE: (TimerMode.TSC_DEADLINE,),
 }
+READS_WHILE_DISABLED = {r.DeadlineRead.DEADLINE: True, r.DeadlineRead.ZERO: False}
 TDCR_BITS = {r.Divide.RAW: U32, r.Divide.MASKED: 0xB}
 COLLAPSES_PERIODS = {r.PeriodicAdvance.OLD_TARGET: False, r.PeriodicAdvance.NOT_BEFORE_NOW: True}
 RESTARTS_ALWAYS = {r.AfterBlock.ALWAYS_RESTART: True, r.AfterBlock.RESTART_IF_MOVED: False}
@@ -97,6 +98,7 @@ class TimerRules(NamedTuple):
         cancels_first: the preemption timer's exit clears `hv_timer_in_use` before it expires.
         pretends_failure: what is past when the preemption timer is set goes the hrtimer's way, untraced.
         deadline_modes: modes in which a write of TSC_DEADLINE counts.
+        reads_while_disabled: TSC_DEADLINE reads the deadline with the APIC disabled too.
         tdcr_bits: what TDCR keeps of what is written.
         collapses_periods: periods that are past become one that ends now.
         restarts_always: waking from HLT tries the preemption timer wherever there is one.
@@ -114,6 +116,7 @@ class TimerRules(NamedTuple):
     cancels_first: bool
     pretends_failure: bool
     deadline_modes: tuple[TimerMode, ...]
+    reads_while_disabled: bool
     tdcr_bits: int
     collapses_periods: bool
     restarts_always: bool
@@ -134,6 +137,7 @@ class TimerRules(NamedTuple):
             cancels_first=CANCELS_FIRST[profile.hv_exit],
             pretends_failure=PRETENDS_FAILURE[profile.pre_expired],
             deadline_modes=DEADLINE_MODES[profile.deadline_write],
+            reads_while_disabled=READS_WHILE_DISABLED[profile.deadline_read],
             tdcr_bits=TDCR_BITS[profile.divide],
             collapses_periods=COLLAPSES_PERIODS[profile.periodic_advance],
             restarts_always=RESTARTS_ALWAYS[profile.after_block],

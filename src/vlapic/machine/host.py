@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vlapic.apic.advancement import ModuleState
+from vlapic.apic.backends import USES_HV_TIMER
 from vlapic.apic.ipi import ICR_MODE_SHIFT, DeliveryMode, Message
 from vlapic.apic.registers import LVT_LINT0
+from vlapic.errors import UsageError
 from vlapic.events import Event, TimerInterrupt
 from vlapic.machine.apic_map import ApicMap
 from vlapic.machine.apicv import ApicvVcpu
@@ -41,6 +43,22 @@ class ModuleParameters:
 
 def _ignore(event: TimerInterrupt) -> None:
     """Measure nothing."""
+
+
+def check_preemption_timer(profile: Profile, model: HostModel, tsc_khz: int) -> None:
+    """Whether a run that is to be on the preemption timer can be.
+
+    Raises:
+        UsageError: KVM does not use that of a host of this kind.
+    """
+    if not USES_HV_TIMER[profile.hv_off](tsc_khz, model.preemption_timer_rate):
+        mhz = (tsc_khz >> model.preemption_timer_rate) // 1000
+        raise UsageError(
+            f"the kernel of profile {profile.name} does not use this host's preemption timer, which counts at"
+            f" {mhz} MHz (host {model.name}, rate {model.preemption_timer_rate}); since"
+            f" {profile.hv_off.rule.since} 429 MHz is the most; leave --timer preemption out, or take another"
+            " host"
+        )
 
 
 class Host:
@@ -100,6 +118,15 @@ class Host:
         self.cpus = [self._physical_cpu(index) for index in range(pcpus or 0)]
         self._one_each = pcpus is None
         self._placed = 0
+
+    @property
+    def has_hv_timer(self) -> bool:
+        """Whether KVM uses the VMX preemption timer here (`enable_preemption_timer`)."""
+        return (
+            self.parameters.preemption_timer
+            and self.tsc_frac_bits == VMX_FRAC_BITS
+            and USES_HV_TIMER[self.profile.hv_off](self.tsc_khz, self.model.preemption_timer_rate)
+        )
 
     def create_vm(self, mwait_in_guest: bool = False) -> Vm:
         """A VM without vCPUs.

@@ -27,7 +27,7 @@ from vlapic.machine.last_events import INTERRUPT, ring
 from vlapic.machine.measure import Measure
 from vlapic.machine.wait_trace import WaitTracer
 from vlapic.rules import Place, ZeroDelta
-from vlapic.tsc import U64, VMX_FRAC_BITS, GuestTsc, ktime_ns
+from vlapic.tsc import U64, GuestTsc, ktime_ns
 
 if TYPE_CHECKING:
     from vlapic.machine.host import Vm
@@ -98,7 +98,7 @@ class Vcpu:
                 host.model.preemption_timer_rate,
                 divides_zero=host.profile.zero_delta is ZeroDelta.DIVIDE,
             )
-            if host.parameters.preemption_timer and host.tsc_frac_bits == VMX_FRAC_BITS
+            if host.has_hv_timer
             else None
         )
         self.timer = Timer(
