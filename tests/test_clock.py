@@ -40,7 +40,7 @@ def test_a_cancelled_call_is_never_made():
     alarm = clock.at(10, lambda: seen.append("cancelled"))
     other = clock.at(20, lambda: seen.append("kept"))
     clock.cancel(alarm)
-    assert clock.next_alarm() == 20
+    assert clock.next_due == 20
     assert not alarm.active
     assert clock.sleep()
     assert seen == ["kept"]

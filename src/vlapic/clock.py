@@ -47,10 +47,15 @@ CROWD = 64
 
 
 class SimClock:
-    """Virtual time. `elapse` passes time with interrupts off, `work` with interrupts on."""
+    """Virtual time. `elapse` passes time with interrupts off, `work` with interrupts on.
+
+    Attributes:
+        next_due: the time of the earliest call that is due or to come, None if there is none.
+    """
 
     def __init__(self, now: int = 0) -> None:
         self.now = now
+        self.next_due: int | None = None
         self._alarms: list[tuple[int, int, Alarm]] = []
         self._asked = 0
         self._crowded = CROWD
@@ -59,6 +64,8 @@ class SimClock:
         alarm = Alarm(host_tsc, call)
         self._asked += 1
         heapq.heappush(self._alarms, (host_tsc, self._asked, alarm))
+        if self.next_due is None or host_tsc < self.next_due:
+            self.next_due = host_tsc
         return alarm
 
     def cancel(self, alarm: Alarm) -> None:
@@ -68,13 +75,15 @@ class SimClock:
             self._alarms = [entry for entry in self._alarms if entry[2].active]
             heapq.heapify(self._alarms)
             self._crowded = 2 * len(self._alarms) + CROWD
+        if alarm.host_tsc == self.next_due:
+            self._find_next()
 
-    def next_alarm(self) -> int | None:
-        """The time of the earliest call that is due or to come, None if there is none."""
+    def _find_next(self) -> None:
+        """The earliest call was made or cancelled: see which is next."""
         alarms = self._alarms
         while alarms and alarms[0][2]._call is None:
             heapq.heappop(alarms)
-        return alarms[0][0] if alarms else None
+        self.next_due = alarms[0][0] if alarms else None
 
     def awaits_other_than(self, alarm: Alarm | None) -> bool:
         """Whether a call is due or to come that is not `alarm`."""
@@ -86,19 +95,21 @@ class SimClock:
 
     def take_interrupts(self) -> None:
         """Make every call that is due by now, earliest first, those that become due meanwhile too."""
-        while (due := self.next_alarm()) is not None and due <= self.now:
-            alarm = heapq.heappop(self._alarms)[2]
+        while (due := self.next_due) is not None and due <= self.now:
+            alarm = self._alarms[0][2]
             call, alarm._call = alarm._call, None
             assert call is not None
+            self._find_next()
             call()
 
     def work(self, cycles: int) -> None:
         """Spend `cycles` with interrupts on: a call that falls due interrupts, then the work goes on."""
-        if not self._alarms or self._alarms[0][0] > self.now + cycles:
+        due = self.next_due
+        if due is None or due > self.now + cycles:
             self.now += cycles
             return
         self.take_interrupts()
-        while (due := self.next_alarm()) is not None and due <= self.now + cycles:
+        while (due := self.next_due) is not None and due <= self.now + cycles:
             cycles -= due - self.now
             self.now = due
             self.take_interrupts()
@@ -106,7 +117,7 @@ class SimClock:
 
     def sleep(self) -> bool:
         """Jump to the next call and make it. False if there is none: nothing will ever wake this CPU."""
-        due = self.next_alarm()
+        due = self.next_due
         if due is None:
             return False
         self.now = max(self.now, due)

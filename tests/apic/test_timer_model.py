@@ -113,7 +113,7 @@ class Played:
         goal = (self.origin + at) * self.host_ghz
         while True:
             hv = self.bench.preemption.hv_deadline_tsc if timer.hv_timer_in_use else goal + 1
-            due = max(min(hv, goal + 1 if (alarm := clock.next_alarm()) is None else alarm), clock.now)
+            due = max(min(hv, goal + 1 if (alarm := clock.next_due) is None else alarm), clock.now)
             if due > goal:
                 clock.elapse(max(goal - clock.now, 0))
                 return

@@ -101,9 +101,10 @@ class Advancement:
 
     Attributes:
         arm: when to arm the hrtimer of a TSC deadline (`advance.Arm`).
+        tuned: what its busy waits tune, its own or the module's; for whoever asks at every interrupt.
     """
 
-    __slots__ = ("_early", "_flag", "_module", "_tune", "_tunes_first", "_value", "_wait_cycles", "arm")
+    __slots__ = ("_early", "_flag", "_module", "_tune", "_tunes_first", "_wait_cycles", "arm", "tuned")
 
     def __init__(self, module: ModuleState) -> None:
         """The advancement of a vCPU that is created now."""
@@ -113,8 +114,8 @@ class Advancement:
             # Every creation decides for everybody (`kvm_create_lapic`, v5.4 to v6.10).
             module.shared.done = own.done
         self._module = module
-        self._value = module.shared if profile.scope is Scope.GLOBAL else own
-        self._flag = module.shared if profile.ending is Ending.MODULE_FLAG else self._value
+        self.tuned = module.shared if profile.scope is Scope.GLOBAL else own
+        self._flag = module.shared if profile.ending is Ending.MODULE_FLAG else self.tuned
         self._early = EARLY[profile.early]
         self._tune = tuning_of(profile.tuning, profile.ending, profile.overflow)
         self._tunes_first = TUNES_FIRST[profile.order]
@@ -124,11 +125,11 @@ class Advancement:
     @property
     def advance_ns(self) -> int:
         """How early the timer is armed, and the most that an entry waits, ns (u32); 0 is off."""
-        return self._value.advance_ns
+        return self.tuned.advance_ns
 
     @advance_ns.setter
     def advance_ns(self, advance_ns: int) -> None:
-        self._value.advance_ns = advance_ns
+        self.tuned.advance_ns = advance_ns
 
     @property
     def done(self) -> bool:
@@ -148,18 +149,19 @@ class Advancement:
             step_cycles: host cycles of one 1 ns step, where the wait takes such.
         """
         guest_tsc = tsc.at(host_tsc)
-        loops = self._module.loops
+        loops, tuned = self._module.loops, self.tuned
         if self._tunes_first:
             self._adjust(guest_tsc, deadline_tsc, tsc.khz)
-            cycles = self._wait_cycles(host_tsc, deadline_tsc, self.advance_ns, tsc, step_cycles, loops)
+            cycles = self._wait_cycles(host_tsc, deadline_tsc, tuned.advance_ns, tsc, step_cycles, loops)
         else:
-            cycles = self._wait_cycles(host_tsc, deadline_tsc, self.advance_ns, tsc, step_cycles, loops)
+            cycles = self._wait_cycles(host_tsc, deadline_tsc, tuned.advance_ns, tsc, step_cycles, loops)
             self._adjust(guest_tsc, deadline_tsc, tsc.khz)
         return Waited(to_s64(guest_tsc - deadline_tsc), cycles)
 
     def _adjust(self, guest_tsc: int, deadline_tsc: int, tsc_khz: int) -> None:
         early, distance = self._early(guest_tsc, deadline_tsc)
-        self.advance_ns, self.done = self._tune(self.advance_ns, self.done, early, distance, tsc_khz)
+        tuned, flag = self.tuned, self._flag
+        tuned.advance_ns, flag.done = self._tune(tuned.advance_ns, flag.done, early, distance, tsc_khz)
 
 
 #: Whether the advancement is tuned before the wait, which it then limits already.

@@ -120,7 +120,7 @@ class HostTimers:
         """
         if self.preemption is None or not self.deadline_tsc:
             return False
-        program = self.preemption.set(self.deadline_tsc, self.advancement.advance_ns)
+        program = self.preemption.set(self.deadline_tsc, self.advancement.tuned.advance_ns)
         if program is None:
             return False
         self.hv_timer_in_use = True
@@ -161,7 +161,7 @@ class HostTimers:
             return
         remaining_ns = cycles_to_ns(self.deadline_tsc - guest_tsc, self._tsc.khz)
         advancement = self.advancement
-        arms, expires_ns = advancement.arm(self.hrtimer.now_ns(), remaining_ns, advancement.advance_ns)
+        arms, expires_ns = advancement.arm(self.hrtimer.now_ns(), remaining_ns, advancement.tuned.advance_ns)
         if arms:
             self.hrtimer.start(expires_ns)
         else:

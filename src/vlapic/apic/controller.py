@@ -232,10 +232,11 @@ class InterruptController:
         Returns:
             Whether it was accepted.
         """
-        if not self.timer.pending or not self.enabled or self.timer_masked:
+        lvtt = self.stored[r.LVTT]
+        if not self.timer.pending or not self.base & r.BASE_ENABLE or lvtt & r.LVT_MASKED:
             return False
         self.timer.deliver()
-        return self.accept(FIXED, self.timer_vector)
+        return self.accept(FIXED, lvtt & r.LVT_VECTOR)
 
     # -- taking and ending --
 
@@ -244,10 +245,15 @@ class InterruptController:
         interrupts = self.interrupts
         return interrupts.highest_request() if interrupts.irr and self.base & r.BASE_ENABLE else None
 
-    def acknowledge(self) -> int:
-        """The processor takes the deliverable vector, which there must be: from request to service."""
-        vector = self.deliverable()
-        assert vector is not None, "nothing to acknowledge"
+    def acknowledge(self, vector: int | None = None) -> int:
+        """The processor takes the deliverable vector, which there must be: from request to service.
+
+        Args:
+            vector: that one, if it has just been asked for; None asks.
+        """
+        if vector is None:
+            vector = self.deliverable()
+            assert vector is not None, "nothing to acknowledge"
         self.interrupts.take(vector)
         return vector
 

@@ -50,7 +50,10 @@ class InterruptRegisters:
     def highest_request(self) -> int | None:
         """The vector above the processor's priority that is taken first, None if there is none."""
         vector = self.irr.bit_length() - 1
-        return None if vector < 0 or vector & PRIORITY_CLASS <= self.ppr & PRIORITY_CLASS else vector
+        if vector < 0:
+            return None
+        priority = self.ppr if self.isr else self.tpr
+        return vector if vector & PRIORITY_CLASS > priority & PRIORITY_CLASS else None
 
     def take(self, vector: int) -> None:
         """Move a vector from request to service."""

@@ -256,7 +256,7 @@ class Timer(HostTimers):
             None if there is nothing to wait for. Tuning has seen the TSC as it was before the wait.
         """
         advancement = self.advancement
-        if not self.expired_deadline_tsc or not advancement.advance_ns or not vector_in_service:
+        if not self.expired_deadline_tsc or not advancement.tuned.advance_ns or not vector_in_service:
             return None
         deadline_tsc, self.expired_deadline_tsc = self.expired_deadline_tsc, 0
         return advancement.wait(self._clock.now, deadline_tsc, self._tsc, step_cycles)

@@ -110,5 +110,5 @@ class Measure:
             waited is not None,
             waited.delta_cycles if waited else 0,
             wait_cycles,
-            self._timer.advancement.advance_ns,
+            self._timer.advancement.tuned.advance_ns,
         )

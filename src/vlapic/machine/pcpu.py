@@ -87,7 +87,7 @@ class PhysicalCpu:
         # Other work wakes no vCPU.
         if all(vcpu.failure for vcpu in self.vcpus) or not self.clock.awaits_other_than(self._burst):
             return None
-        due = self.clock.next_alarm()
+        due = self.clock.next_due
         return None if due is None else max(due, self.clock.now)
 
     def step(self, until: int | None) -> None:

@@ -214,7 +214,7 @@ class ScriptedEngine:
             if isinstance(step, e.Hlt):
                 self._retire(1)
                 return e.Hlt(self._now)
-            left = type(step)(self._now, *step[1:])
+            left = tuple.__new__(type(step), (self._now, *step[1:]))
             if self.fastpath is None:
                 return left
             reentry = self.fastpath(left)
@@ -225,9 +225,10 @@ class ScriptedEngine:
     def _compute(self, until: int | None, preemption: int | None, window: bool) -> None:
         """Retire instructions up to the nearest limit; one only while a shadow or a window needs a look."""
         count = 1 if self.shadow or window else self._computing
-        for limit in (until, preemption):
-            if limit is not None:
-                count = min(count, limit - self._now)
+        if until is not None and until - self._now < count:
+            count = until - self._now
+        if preemption is not None and preemption - self._now < count:
+            count = preemption - self._now
         self._computing -= count
         self._retire(count)
 

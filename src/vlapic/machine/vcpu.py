@@ -149,7 +149,7 @@ class Vcpu:
             return None
         if not self.sleeping or self._woken():
             return self.clock.now
-        due = self.clock.next_alarm()
+        due = self.clock.next_due
         return None if due is None else max(due, self.clock.now)
 
     def wants_cpu(self, awake: bool = False) -> bool:
@@ -300,7 +300,7 @@ class Vcpu:
             return
         clock.now = left.host_tsc
         if type(left) is ExternalInterrupt:
-            due = clock.next_alarm()
+            due = clock.next_due
             if due is None or clock.now < due:
                 self._entered = self._entry
                 return
@@ -308,7 +308,7 @@ class Vcpu:
 
     def _until(self) -> int | None:
         """How far the guest may run: to the next event of its physical CPU, or to the horizon."""
-        due, horizon = self.clock.next_alarm(), self._horizon
+        due, horizon = self.clock.next_due, self._horizon
         return due if horizon is None or (due is not None and due <= horizon) else horizon
 
     def _fastpath(self, left: Exit) -> Reentry | None:
@@ -366,14 +366,12 @@ class Vcpu:
     def _inject_interrupt(self) -> bool:
         """Take the interrupt that comes first, if the guest takes one: the 8259As' before the APIC's own."""
         lapic = self.lapic
-        if not lapic.extint_pending and lapic.deliverable() is None:
-            self.measure.blocked(self.clock.now)
-            return False
-        if not self.engine.interruptible:
+        vector = None if lapic.extint_pending else lapic.deliverable()
+        if (vector is None and not lapic.extint_pending) or not self.engine.interruptible:
             self.measure.blocked(self.clock.now)
             return False
         self.measure.injected(self.clock.now)
-        self._injected = self.vm.board.acknowledge() if lapic.extint_pending else lapic.acknowledge()
+        self._injected = self.vm.board.acknowledge() if vector is None else lapic.acknowledge(vector)
         if self.trace:
             self.trace(events.InjectVirq(*self.stamp(), self._injected))
         return True
@@ -399,7 +397,9 @@ class Vcpu:
         engine = self.engine
         self.last.append((self.clock.now, INTERRUPT[vector], engine.rip))
         engine.inject_interrupt(vector)
-        interrupt = self.measure.handled(*self.stamp(), vector, engine.instructions, waited, wait_cycles)
+        interrupt = self.measure.handled(
+            self.clock.now, self.vm.index, self.index, vector, engine.instructions, waited, wait_cycles
+        )
         if interrupt is not None:
             self._on_interrupt(interrupt)
             if self.trace:
