@@ -245,8 +245,11 @@ class Vcpu:
             if self._woken():
                 self.timer.after_block(self._hv_timer_was_in_use)
                 return
+            woken = False
             self.sleeping = True
-        if not self._woken():
+        else:
+            woken = self._woken()
+        if not woken:
             if self.cpu.shared:
                 return
             self.clock.sleep()

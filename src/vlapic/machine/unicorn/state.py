@@ -21,6 +21,7 @@ _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 _SEGMENT = struct.Struct("<I4xQII")  # SegmentCache: selector, base, limit, flags
 SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldt", "tr", "gdt", "idt")
 
+_RAX, _RDX = 0, 2
 FLAG_DF = 1 << 10
 ARITHMETIC = 0x8D5  # OF, SF, ZF, AF, PF, CF: kept elsewhere while instructions run
 CC_OP_EFLAGS = 1  # all of them are in cc_src
@@ -202,7 +203,7 @@ class CpuState:
     def register(self, number: int) -> int:
         """A general register by its number, 0 (RAX) to 15."""
         self._load()
-        return int(_U64.unpack_from(self.view, number * 8)[0])
+        return self.quads[number]
 
     def segment(self, name: str) -> Segment:
         """A segment register, LDTR or TR."""
@@ -245,14 +246,13 @@ class CpuState:
     def set_register(self, number: int, value: int) -> None:
         """Write a general register."""
         self._load()
-        _U64.pack_into(self.view, number * 8, value)
+        self.quads[number] = value
         self._store()
 
     def set_pair(self, low: int, high: int) -> None:
         """Write RAX and RDX."""
         self._load()
-        _U64.pack_into(self.view, at.RAX, low)
-        _U64.pack_into(self.view, at.RDX, high)
+        self.quads[_RAX], self.quads[_RDX] = low, high
         self._store()
 
     def set_stack(self, rsp: int, eflags: int) -> None:
