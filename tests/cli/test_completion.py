@@ -1,9 +1,13 @@
 """Completion by a real shell: what it offers behind <TAB>."""
 
 import os
+import pty
+import select
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -61,6 +65,87 @@ def offered(shell, *words):
 def test_bash_offers_what_begins_so(shell, words, offers):
     found = offered(shell, *words)
     assert sorted(found) == sorted(offers) if words != ["vlapic", ""] else set(offers) <= set(found)
+
+
+FISH = shutil.which("fish")
+
+
+@pytest.mark.skipif(FISH is None, reason="needs fish")
+@pytest.mark.parametrize(
+    ("line", "offers"),
+    [
+        ("vlapic run dead", ["deadline", "deadline-hlt"]),
+        ("vlapic run --timer ", list(TIMERS)),
+        ("vlapic run --timer=h", ["--timer=hrtimer"]),
+        ("vlapic run --compare tim", ["timer="]),
+        ("vlapic run --compare timer=auto,h", ["timer=auto,hrtimer"]),
+        ("vlapic run --budget p99", ["p99.9=", "p99="]),
+        ("vlapic run --eve", ["--events", "--events-off"]),
+    ],
+)
+def test_fish_offers_what_begins_so(shell, line, offers):
+    program = f"vlapic completion fish | source; complete -C '{line}'"
+    done = subprocess.run(
+        [FISH, "--no-config", "-c", program],
+        env=shell,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    found = [offer.split("\t") for offer in done.stdout.splitlines()]
+    assert sorted(offer for offer, *_ in found) == sorted(offers)
+    if line.endswith("dead"):
+        assert "spinning in between" in found[0][1]
+
+
+ZSH = shutil.which("zsh")
+COMPLETED = {
+    "vlapic run deadline-": "vlapic run deadline-hlt ",
+    "vlapic run --timer h": "vlapic run --timer hrtimer ",
+    "vlapic run --timer=h": "vlapic run --timer=hrtimer ",
+    "vlapic run --compare tim": "vlapic run --compare timer=",
+    "vlapic run --compare timer=auto,h": "vlapic run --compare timer=auto,hrtimer ",
+    "vlapic run --budget ear": "vlapic run --budget early=",
+    "vlapic run ./ima": "vlapic run ./image.bin ",
+}
+
+
+@pytest.mark.skipif(ZSH is None, reason="needs zsh")
+def test_zsh_completes_the_line(shell, tmp_path):
+    """On a terminal of its own: its line editor does nothing without one."""
+    (tmp_path / "image.bin").touch()
+    line, prepared = tmp_path / "line", tmp_path / "prepared"
+    start = (
+        'autoload -Uz compinit; compinit -u -D; eval "$(vlapic completion zsh)"'
+        f'; tell() {{ print -rn -- "$BUFFER" > {line}.new; mv {line}.new {line}; BUFFER=; }}'
+        f"; zle -N tell; bindkey '^O' tell; touch {prepared}\n"
+    )
+    process, terminal = pty.fork()
+    if process == 0:
+        os.chdir(tmp_path)
+        os.execve(ZSH, ["zsh", "-f", "-i"], shell | {"TERM": "dumb"})
+    try:
+        os.write(terminal, start.encode())
+        written_to_the_end(prepared, terminal)
+        for typed, completed in COMPLETED.items():
+            os.write(terminal, typed.encode() + b"\t\x0f")
+            assert written_to_the_end(line, terminal) == completed
+            line.unlink()
+    finally:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        os.close(terminal)
+
+
+def written_to_the_end(path, terminal):
+    """What a file says as soon as it is there; what the terminal shows meanwhile is dropped."""
+    until = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < until, f"{path} was not written"
+        if select.select([terminal], [], [], 0.02)[0]:
+            os.read(terminal, 1 << 16)
+    return path.read_text()
 
 
 @pytest.mark.parametrize("shell_name", ["bash", "zsh", "fish"])

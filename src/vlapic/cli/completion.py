@@ -8,6 +8,9 @@ import click
 from click.shell_completion import (
     BashComplete,
     CompletionItem,
+    FishComplete,
+    ShellComplete,
+    ZshComplete,
     add_completion_class,
     get_completion_class,
     split_arg_string,
@@ -52,7 +55,48 @@ def _put_together(words: list[str]) -> list[str]:
     return typed
 
 
-add_completion_class(Bash)
+class WholeWord(ShellComplete):
+    """A shell that puts an offer in place of the whole word, so that `--timer=h` needs `--timer=hrtimer`."""
+
+    _before = ""  # the word's part up to its value
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        """The words before the one to complete, and that one."""
+        before, last = super().get_completion_args()
+        option, equals, _ = last.partition("=")
+        self._before = option + equals if equals and option.startswith("--") else ""
+        return before, last
+
+    def format_completion(self, item: CompletionItem) -> str:
+        """What to offer: the whole word."""
+        value = item.value if item.type != "plain" else self._before + item.value
+        return super().format_completion(CompletionItem(value, item.type, item.help))
+
+
+class Zsh(WholeWord, ZshComplete):
+    """Zsh. What ends in = goes on without a space."""
+
+    source_template = (
+        ZshComplete.source_template.replace(
+            "    local -a response\n", "    local -a response\n    local -a suffix\n"
+        )
+        .replace(
+            '        if [[ "$type" == "plain" ]]; then\n',
+            '        if [[ "$type" == "plain" ]]; then\n            [[ "$key" == *= ]] && suffix=(-S "")\n',
+        )
+        .replace("completions_with_descriptions -U\n", 'completions_with_descriptions -U "${suffix[@]}"\n')
+        .replace("compadd -U ", 'compadd -U "${suffix[@]}" ')
+    )
+
+
+class Fish(WholeWord, FishComplete):
+    """Fish. An offer may have commas, as `timer=auto,hrtimer` or what explains it."""
+
+    source_template = FishComplete.source_template.replace('string split ","', 'string split -m 1 ","')
+
+
+for of in (Bash, Zsh, Fish):
+    add_completion_class(of)
 
 SHELLS = ("bash", "zsh", "fish")
 #: What the script sets when it asks the command; click's convention.
