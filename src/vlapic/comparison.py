@@ -25,7 +25,8 @@ from vlapic.errors import (
 )
 from vlapic.machine.hosts import find_model
 from vlapic.results import RunResult
-from vlapic.session import SoFar, check_settings, run
+from vlapic.session import SoFar, run
+from vlapic.settings import check_settings
 
 SCHEMA = "vlapic.compare/1"
 #: Exit statuses of several runs: the first that one of them has is that of all.

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vlapic.analysis.spans import Spans, Worst
-from vlapic.apic.parameter import PARAMETERS
 from vlapic.budgets import check, parse_all
-from vlapic.errors import GuestFailure, UsageError, nearest
-from vlapic.events import Table, TimerInterrupt
+from vlapic.collector import Collector
+from vlapic.errors import GuestFailure, UsageError
 from vlapic.machine.apicv import check_posting
 from vlapic.machine.engine import CpuMode
 from vlapic.machine.host import Host, ModuleParameters, check_preemption_timer
@@ -27,14 +26,14 @@ from vlapic.machine.programs import Program, find_program
 from vlapic.machine.unicorn.engine import UnicornEngine
 from vlapic.machine.vcpu import Vcpu
 from vlapic.observers import Observer, TraceFile, all_of
-from vlapic.profiles import Profile, find_profile
+from vlapic.profiles import find_profile
 from vlapic.regime import TuningLimits
 from vlapic.results import RunResult, VcpuResult
+from vlapic.settings import advance_setting, check_range, on_preemption_timer, same_file, tsc_frequencies
 from vlapic.statistics import VcpuStatistics
 from vlapic.trace.ftrace_text import FtraceTextWriter
-from vlapic.tsc import U32, U64, GuestTsc, cycles_as_ns, scaling_ratio
+from vlapic.tsc import U32, U64, GuestTsc, cycles_as_ns
 
-TIMERS = ("auto", "hrtimer", "preemption")
 DEFAULT_EVENTS = 10_000
 DEFAULT_MEMORY_MIB = DEFAULT_MEMORY >> 20
 MAX_VCPUS = 8
@@ -43,8 +42,6 @@ MAX_SECONDS = 10**9
 MAX_WORST = 10_000
 #: Of images that are not built in.
 DEFAULT_DELTA_CYCLES = 200_000
-#: Interrupts that are counted at a time.
-_CHUNK = 4096
 _PROGRESS_SECONDS = 0.2
 
 
@@ -65,41 +62,6 @@ class SoFar(NamedTuple):
 
 
 Progress = Callable[[SoFar], None]
-
-
-class _Collector:
-    """Takes timer interrupts one by one and folds them into each vCPU's statistics by the chunk."""
-
-    def __init__(self, vcpus_a_vm: int) -> None:
-        self._vcpus_a_vm = vcpus_a_vm
-        self.statistics: list[VcpuStatistics] = []
-        self._chunks: list[list[TimerInterrupt]] = []
-
-    def add_vcpu(self, statistics: VcpuStatistics) -> None:
-        """Count the next vCPU's interrupts, in the order of VMs and of their vCPUs."""
-        self.statistics.append(statistics)
-        self._chunks.append([])
-
-    def __call__(self, interrupt: TimerInterrupt) -> None:
-        place = interrupt.vm * self._vcpus_a_vm + interrupt.vcpu
-        chunk = self._chunks[place]
-        chunk.append(interrupt)
-        if len(chunk) >= _CHUNK:
-            self._fold(place)
-
-    def interrupts(self, vm: int) -> int:
-        """How many a VM's first vCPU has taken so far."""
-        first = vm * self._vcpus_a_vm
-        return self.statistics[first].interrupts + len(self._chunks[first])
-
-    def flush(self) -> None:
-        """Fold what has come since the last chunks."""
-        for place in range(len(self._chunks)):
-            self._fold(place)
-
-    def _fold(self, place: int) -> None:
-        chunk, self._chunks[place] = self._chunks[place], []
-        self.statistics[place].add(Table.of(TimerInterrupt, chunk))
 
 
 def run(
@@ -176,22 +138,22 @@ def run(
     """
     rules = find_profile(profile).without(*without)
     limits_of_figures = parse_all(budgets)
-    _check("worst", worst, 0, MAX_WORST)
+    check_range("worst", worst, 0, MAX_WORST)
     parameters = ModuleParameters(
-        _advance_setting(rules, advance), _on_preemption_timer(timer), apicv, pi_inject
+        advance_setting(rules, advance), on_preemption_timer(timer), apicv, pi_inject
     )
     check_posting(rules, parameters, mwait_in_guest, timer)
-    _check("events", events, 1, U64)
-    _check("seed", seed, 0, U64)
-    _check("memory", memory_mib, MIN_MEMORY >> 20, MAX_MEMORY >> 20, "MiB")
+    check_range("events", events, 1, U64)
+    check_range("seed", seed, 0, U64)
+    check_range("memory", memory_mib, MIN_MEMORY >> 20, MAX_MEMORY >> 20, "MiB")
     if seconds is not None and not 0 < seconds <= MAX_SECONDS:
         raise UsageError(
             f"seconds {seconds:g} is out of range; it takes more than 0 and at most {MAX_SECONDS}"
         )
     if instructions is not None:
-        _check("instructions", instructions, 1, U64)
+        check_range("instructions", instructions, 1, U64)
     if host_tsc_khz is not None:
-        _check("host TSC frequency", host_tsc_khz, 1, U32, "kHz")
+        check_range("host TSC frequency", host_tsc_khz, 1, U32, "kHz")
     model = find_model(host, host_tsc_khz)
     if host_tsc_khz is None:
         host_tsc_khz = model.tsc_khz
@@ -203,15 +165,15 @@ def run(
         vcpus = built_in.vcpus if built_in else 1
     if tsc_khz is None and built_in and built_in.tsc_khz and vcpus == built_in.vcpus:
         tsc_khz = built_in.tsc_khz
-    _check("vcpus", vcpus, 1, MAX_VCPUS)
-    _check("vms", vms, 1, MAX_VMS)
+    check_range("vcpus", vcpus, 1, MAX_VCPUS)
+    check_range("vms", vms, 1, MAX_VMS)
     if pcpus is not None:
-        _check("pcpus", pcpus, 1, vms * vcpus)
-    frequencies = _frequencies(tsc_khz, vcpus, host_tsc_khz)
+        check_range("pcpus", pcpus, 1, vms * vcpus)
+    frequencies = tsc_frequencies(tsc_khz, vcpus, host_tsc_khz)
     if delta_cycles is None:
         delta_cycles = built_in.delta_cycles if built_in else DEFAULT_DELTA_CYCLES
-    _check("distance of deadlines", delta_cycles, 0, U64, "cycles")
-    if trace is not None and isinstance(program, Path) and _same_file(program, trace):
+    check_range("distance of deadlines", delta_cycles, 0, U64, "cycles")
+    if trace is not None and isinstance(program, Path) and same_file(program, trace):
         raise UsageError(f"the trace {os.fspath(trace)!r} is the guest's image; choose another file")
 
     guests = [
@@ -242,7 +204,7 @@ def run(
         latest = Worst(Spans(host_tsc_khz), worst) if worst else None
         if latest is not None:
             observers.append(latest)
-        collector = _Collector(vcpus)
+        collector = Collector(vcpus)
         machine = Host(
             host_tsc_khz,
             model,
@@ -360,56 +322,3 @@ def _failure(vcpus: Sequence[Vcpu]) -> GuestFailure | None:
                 return vcpu.failure
             return replace(vcpu.failure, reason=f"of VM {vcpu.vm.index} {vcpu.failure.reason}")
     return None
-
-
-def _frequencies(tsc_khz: int | Sequence[int] | None, vcpus: int, host_tsc_khz: int) -> list[int]:
-    """Each vCPU's TSC frequency: what was given, the last one for those it was not given for."""
-    given = [host_tsc_khz] if tsc_khz is None else [tsc_khz] if isinstance(tsc_khz, int) else list(tsc_khz)
-    if not 1 <= len(given) <= vcpus:
-        raise UsageError(f"{len(given)} TSC frequencies for {vcpus} vCPUs; give one for all, or one for each")
-    for khz in given:
-        _check("guest TSC frequency", khz, 1, U32, "kHz")
-        try:
-            scaling_ratio(khz, host_tsc_khz)
-        except ValueError as error:
-            raise UsageError(str(error)) from None
-    return given + given[-1:] * (vcpus - len(given))
-
-
-def _same_file(first: Path, second: str | os.PathLike[str]) -> bool:
-    try:
-        return first.samefile(second)
-    except OSError:
-        return False
-
-
-def check_settings(profile: str, timer: str, advance: str | int) -> None:
-    """Find out what :func:`run` would say of these, without a run.
-
-    Raises:
-        UsageError: one of them makes no sense.
-    """
-    _advance_setting(find_profile(profile), advance)
-    _on_preemption_timer(timer)
-
-
-def _advance_setting(rules: Profile, advance: str | int) -> int | None:
-    """What the module parameter is to say, if the profile's kernel can be told so."""
-    if advance == "auto":
-        return None
-    if isinstance(advance, str):
-        raise UsageError(f"advance {advance!r} is neither 'auto' nor a number of ns; 0 is off")
-    PARAMETERS[rules.parameter].of_setting(rules, advance)
-    return advance
-
-
-def _on_preemption_timer(timer: str) -> bool:
-    if timer not in TIMERS:
-        raise UsageError(f"unknown timer {timer!r}; {nearest(timer, TIMERS)}")
-    return timer != "hrtimer"
-
-
-def _check(what: str, value: int, low: int, high: int, unit: str = "") -> None:
-    if not low <= value <= high:
-        unit = unit and f" {unit}"
-        raise UsageError(f"{what} {value}{unit} is out of range; it takes {low} to {high}{unit}")

@@ -15,7 +15,7 @@ from vlapic.cli import complete, main
 from vlapic.machine.hosts import HOSTS
 from vlapic.machine.programs import PROGRAMS
 from vlapic.profiles import PROFILES
-from vlapic.session import TIMERS
+from vlapic.settings import TIMERS
 
 BASH = shutil.which("bash")
 

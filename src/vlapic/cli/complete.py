@@ -59,7 +59,7 @@ def variants(ctx: Context, param: Parameter, incomplete: str) -> list[Completion
     return _beginning(incomplete, options) + found
 
 
-#: As `vlapic.session.TIMERS`, which would bring the machine with it.
+#: As `vlapic.settings.TIMERS`, which would bring the machine with it.
 TIMERS = ("auto", "hrtimer", "preemption")
 #: As `vlapic.machine.hosts.HOSTS`, for the same reason.
 HOSTS = ("default", "nested", "realtime", "noisy")

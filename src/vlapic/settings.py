@@ -1,0 +1,82 @@
+"""What the settings of a run may be: each is refused for its own sake, before anything runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from vlapic.apic.parameter import PARAMETERS
+from vlapic.errors import UsageError, nearest
+from vlapic.profiles import Profile, find_profile
+from vlapic.tsc import U32, scaling_ratio
+
+TIMERS = ("auto", "hrtimer", "preemption")
+
+
+def tsc_frequencies(tsc_khz: int | Sequence[int] | None, vcpus: int, host_tsc_khz: int) -> list[int]:
+    """Each vCPU's TSC frequency in kHz: what was given, the last one for those it was not given for.
+
+    Raises:
+        UsageError: there are too many, or one is out of range, by itself or for the host's.
+    """
+    given = [host_tsc_khz] if tsc_khz is None else [tsc_khz] if isinstance(tsc_khz, int) else list(tsc_khz)
+    if not 1 <= len(given) <= vcpus:
+        raise UsageError(f"{len(given)} TSC frequencies for {vcpus} vCPUs; give one for all, or one for each")
+    for khz in given:
+        check_range("guest TSC frequency", khz, 1, U32, "kHz")
+        try:
+            scaling_ratio(khz, host_tsc_khz)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+    return given + given[-1:] * (vcpus - len(given))
+
+
+def same_file(first: Path, second: str | os.PathLike[str]) -> bool:
+    """Whether two paths are one file; not, where one does not exist."""
+    try:
+        return first.samefile(second)
+    except OSError:
+        return False
+
+
+def check_settings(profile: str, timer: str, advance: str | int) -> None:
+    """Find out what `vlapic.run` would say of these, without a run.
+
+    Raises:
+        UsageError: one of them makes no sense.
+    """
+    advance_setting(find_profile(profile), advance)
+    on_preemption_timer(timer)
+
+
+def advance_setting(rules: Profile, advance: str | int) -> int | None:
+    """What the module parameter is to say, if the profile's kernel can be told so; None is auto.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if advance == "auto":
+        return None
+    if isinstance(advance, str):
+        raise UsageError(f"advance {advance!r} is neither 'auto' nor a number of ns; 0 is off")
+    PARAMETERS[rules.parameter].of_setting(rules, advance)
+    return advance
+
+
+def on_preemption_timer(timer: str) -> bool:
+    """Whether a timer of TIMERS lets KVM use the VMX preemption timer.
+
+    Raises:
+        UsageError: it is none of them.
+    """
+    if timer not in TIMERS:
+        raise UsageError(f"unknown timer {timer!r}; {nearest(timer, TIMERS)}")
+    return timer != "hrtimer"
+
+
+def check_range(what: str, value: int, low: int, high: int, unit: str = "") -> None:
+    """Raise UsageError for a value that is not within `low` to `high`, both included."""
+    if not low <= value <= high:
+        unit = unit and f" {unit}"
+        raise UsageError(f"{what} {value}{unit} is out of range; it takes {low} to {high}{unit}")
