@@ -1,6 +1,6 @@
 """What a profile's rules come to for the timer: each question's table, looked up once when a timer is made.
 
-The rules, and where they come from, are those of `rules.py`; a member means here what stands beside it.
+The rules, and where they come from, are those of `rules/`; a member means here what stands beside it.
 """
 
 from __future__ import annotations
