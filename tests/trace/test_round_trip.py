@@ -10,6 +10,7 @@ from vlapic.events import (
     NO_VCPU,
     ApicAccess,
     ApicIpi,
+    DebugfsSample,
     Entry,
     Lost,
     Sample,
@@ -81,7 +82,7 @@ def write(path, kernel, events, host_khz=2_500_000):
         writer.write_all(events)
 
 
-WRITTEN = [*trace_kernel("v5.2").tracepoints, *OWN_MARKERS, Sample]
+WRITTEN = [*trace_kernel("v5.2").tracepoints, *OWN_MARKERS, Sample, DebugfsSample]
 
 
 @pytest.mark.parametrize("name", KERNELS)

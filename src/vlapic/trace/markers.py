@@ -96,3 +96,6 @@ MARKERS: tuple[tuple[type[Any], Form], ...] = (
     *((VcpuStart, form) for form in _in_vms(f"{_START} advance={{advance_ns}}")),
     (VcpuCreated, Form("LAB secondvm param={parameter:s} advance={_advance_ns}")),
 )
+
+#: What every one of them begins with; perf tells the function that wrote it before that.
+MARKER_BEGINNINGS = (b"vlapic: ", b"LAB ", b"debugfs ")

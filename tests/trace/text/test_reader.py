@@ -9,6 +9,7 @@ import pytest
 from tests.trace.recordings import RECORDINGS, opened, path_of, text_of
 from vlapic.events import (
     NO_VCPU,
+    DebugfsSample,
     Entry,
     Eoi,
     Exit,
@@ -28,6 +29,7 @@ from vlapic.events import (
     WaitLapicExpire,
 )
 from vlapic.trace import Clock, open_trace
+from vlapic.trace.convert import convert
 from vlapic.trace.text import reader as text_reader
 from vlapic.trace.tracepoints import TRACEPOINTS
 
@@ -243,6 +245,7 @@ FORMS = [
     ("tracing_mark_write: LAB sample done=1 advance=2 offset=-3", Sample(0, 0, 1, 1, 2, 2**64 - 3)),
     ("print: tracing_mark_write: LAB sample done=1 advance=2 offset=-3", Sample(0, 0, 1, 1, 2, 2**64 - 3)),
     ("print: 0xffffffff81234567: LAB sample done=1 advance=2 offset=0", Sample(0, 0, 1, 1, 2, 0)),
+    ("print: 0xffffffff81234567: debugfs pid=7 vcpu=1 advance_ns=9", DebugfsSample(0, 0, 1, 7, 1, 9)),
 ]
 
 
@@ -316,6 +319,19 @@ def test_what_is_none_of_ours_is_passed_over_and_counted_by_name(tmp_path):
 def test_a_time_right_behind_flags_that_could_be_its_first_digit_is_not_guessed(tmp_path):
     text = entry(5) + "CPU 1/KV-5001     3d..114919135813304: kvm_entry: vcpu 1 rip 0x0\n"
     assert [lost.cause for lost in opened(tmp_path, text).events() if type(lost) is Lost] == ["damaged"]
+
+
+@pytest.mark.parametrize("who", ["-1", "-1/-1", "10775/-1"])
+def test_a_thread_that_perf_no_longer_found_is_none(who, tmp_path):
+    waking = "sched:sched_waking: comm=x pid=7 prio=9 target_cpu=001"
+    line = f"             :-1 {who:>9} [001] 18069.058389503:  {waking}\n"
+    trace = opened(tmp_path, line * 2)
+    event = SchedWaking(18_069_058_389_503, NO_VCPU, NO_VCPU, "x", 7, 9, 1)
+    assert list(trace.events()) == [event, event]
+    assert [batch.tids.tolist() for batch in trace.batches()] == [[2**32 - 1] * 2]
+    assert trace.threads == {}
+    convert(tmp_path / "trace.txt", tmp_path / "out.txt")
+    assert list(open_trace(tmp_path / "out.txt").events()) == [event, event]
 
 
 @pytest.mark.parametrize(

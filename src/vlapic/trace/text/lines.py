@@ -38,13 +38,15 @@ _HEAD = 300
 
 #: `tgids` where a line does not say the process.
 NO_TGID = -1
+#: `tids` of a thread that had ended when its event was made: perf prints -1.
+NO_TID = 0xFFFF_FFFF
 
 _LINE = re.compile(
     rb"""[ \t]* (?P<comm>\S.*?|)
-    (?: - (?P<tid>\d{1,9}) [ ]+ (?: \( [ ]* (?P<tgid>\d{1,9}|-+) \) [ ]+ )?
+    (?: (?! (?<=[ /]) -1[ ]) - (?P<tid>\d{1,10}) [ ]+ (?: \( [ ]* (?P<tgid>\d{1,9}|-+) \) [ ]+ )?
       (?: \[ (?P<cpu>\d{1,4}) \] (?: [ ]+ [^\s:]{4,6} (?=[ ]) )?
         | (?P<cpu_l>\d{1,4}) [^\s:\d] (?: [^\s:]{3,5} (?=[ ]) | [^\s:]{3} [^\s:\d] (?=\d) ) )
-    | [ ]+ (?: (?P<tgid_p>\d{1,9}) / )? (?P<tid_p>\d{1,9}) [ ]+ \[ (?P<cpu_p>\d{1,4}) \]
+    | [ ]+ (?: (?P<tgid_p>\d{1,9}|-1) / )? (?P<tid_p>\d{1,9}|-1) [ ]+ \[ (?P<cpu_p>\d{1,4}) \]
       (?: [ ]+ [^\s:]{4,6} (?=[ ]) )? )
     [ ]* (?: 0x (?P<hex>[0-9a-fA-F]{1,16}) | (?P<whole>\d{1,20}) (?: \. (?P<part>\d{6}|\d{9}) )? )
     (?: us [ ]? [!+#*@$]? )? [ ]? : [ ]+ (?: \( \+ [\d.]+ \) [ ]+ )?
@@ -159,8 +161,11 @@ def _read(text: Text, starts: Array, ends: Array) -> Lines:
         task_ends[with_tgid], tgids[with_tgid] = _processes(text, task_ends[with_tgid] - 1)
     tids, digits = decimals_before(text, task_ends)
     comm_ends = task_ends - digits - 1
-    read &= (digits > 0) & (digits < 10) & (comm_ends >= starts)
+    read &= (digits > 0) & (digits < 11) & (tids <= NO_TID) & (comm_ends >= starts)
     dash = chars[comm_ends]
+    gone = (tids == 1) & (dash == ord("-"))
+    gone &= (chars[comm_ends - 1] == ord(" ")) | (chars[comm_ends - 1] == ord("/"))
+    read &= ~gone
     # perf's lines have a blank there, or the process and a slash.
     slash = np.flatnonzero(read & (dash == ord("/")))
     if len(slash):
@@ -239,13 +244,13 @@ def _read_one(text: Text, lines: Lines, row: int) -> None:
         time = int(match["whole"]) * 1_000_000_000 + int(part.ljust(9, b"0"))
     else:
         time = int(match["whole"])
-    if time >> 64:
+    if time >> 64 or int(tid) > NO_TID:
         return
     lines.read[row] = True
     lines.times[row] = time
     lines.with_point[row] = part is not None
     lines.cpus[row] = int(match["cpu"] or match["cpu_l"] or match["cpu_p"])
-    lines.tids[row] = int(tid)
+    lines.tids[row] = int(tid) % (NO_TID + 1)
     lines.tgids[row] = int(tgid) if tgid and tgid.isdigit() else NO_TGID
     lines.comm_ends[row] = start + match.end("comm")
     lines.name_starts[row], lines.name_ends[row] = (start + at for at in match.span("name"))

@@ -22,10 +22,10 @@ from vlapic.events import (
     WaitLapicExpire,
 )
 from vlapic.trace.compressed import Pieces
-from vlapic.trace.markers import HANDLERS, MARKER_NAMES, MARKERS
+from vlapic.trace.markers import HANDLERS, MARKER_BEGINNINGS, MARKER_NAMES, MARKERS
 from vlapic.trace.reader import TRACE_CLOCKS, Batch, Clock, TraceReader, in_time_order
 from vlapic.trace.text.asides import read_aside
-from vlapic.trace.text.lines import Lines, read_lines
+from vlapic.trace.text.lines import NO_TID, Lines, read_lines
 from vlapic.trace.text.names import Names
 from vlapic.trace.text.payload import Part, Payload
 from vlapic.trace.text.words import Text, starts_with
@@ -167,6 +167,8 @@ class TextReader(TraceReader):
         for row in rows[changes[first]].tolist():
             comm = text.cut(int(lines.starts[row]), int(lines.comm_ends[row])).strip()
             comm = _INSTANCE.sub(b"", comm)
+            if lines.tids[row] == NO_TID:
+                continue
             tgid = int(lines.tgids[row])
             self.threads.note(
                 int(lines.tids[row]),
@@ -320,10 +322,12 @@ def _skip_function(text: Text, starts: Array, ends: Array) -> Array:
     """Where markers begin, behind the function that wrote them, if that is told."""
     named = starts_with(text, starts, b"tracing_mark_write: ")
     starts = starts + named * len(b"tracing_mark_write: ")
-    plain = starts_with(text, starts, b"vlapic: ") | starts_with(text, starts, b"LAB ")
+    plain = np.zeros(len(starts), bool)
+    for beginning in MARKER_BEGINNINGS:
+        plain |= starts_with(text, starts, beginning)
     for row in np.flatnonzero(~plain).tolist():
         colon = text.raw.find(b": ", starts[row], min(ends[row], starts[row] + 80))
-        if colon >= 0 and text.raw.startswith((b"vlapic: ", b"LAB "), colon + 2):
+        if colon >= 0 and text.raw.startswith(MARKER_BEGINNINGS, colon + 2):
             starts[row] = colon + 2
     return starts
 
