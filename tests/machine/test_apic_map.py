@@ -38,7 +38,7 @@ lowest_priority = Message(LOWEST_PRIORITY, VECTOR, destination=0xFF)
 
 
 def takers(vm, message):
-    return [vcpu.index for vcpu in vm.apic_map.receivers(message, vm.vcpus[0])]
+    return [vcpu.index for vcpu in vm.apic_map.receivers(message, vm.vcpus[0].lapic)]
 
 
 def test_a_message_finds_an_apic_by_an_id_that_was_written(vm):

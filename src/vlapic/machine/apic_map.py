@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from vlapic.apic.ipi import Message, receivers
 
 if TYPE_CHECKING:
+    from vlapic.apic.lapic import LocalApic
     from vlapic.machine.vcpu import Vcpu
 
 #: Messages known at once; a guest can make up more than there is memory for.
@@ -24,17 +25,18 @@ class ApicMap:
     def __init__(self, vcpus: Sequence[Vcpu]) -> None:
         """`vcpus` may grow later; :meth:`forget` is to be called then."""
         self._vcpus = vcpus
-        self._known: dict[tuple[Message, Vcpu | None], list[Vcpu]] = {}
+        self._known: dict[tuple[Message, LocalApic | None], list[Vcpu]] = {}
 
-    def receivers(self, message: Message, sender: Vcpu | None) -> list[Vcpu]:
+    def receivers(self, message: Message, sender: LocalApic | None) -> list[Vcpu]:
         """The vCPUs that a message is for, in order of their numbers; None sends for an I/O APIC."""
         known = self._known.get((message, sender))
         if known is None:
             if len(self._known) >= KNOWN_MESSAGES:
                 self._known.clear()
             present = [vcpu for vcpu in self._vcpus if vcpu.lapic.enabled]
-            place = present.index(sender) if sender is not None else None
-            found = receivers(message, [vcpu.lapic.address for vcpu in present], place)
+            lapics = [vcpu.lapic for vcpu in present]
+            place = lapics.index(sender) if sender is not None else None
+            found = receivers(message, [lapic.address for lapic in lapics], place)
             known = self._known[message, sender] = [present[index] for index in found]
         return known
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from vlapic.apic.advancement import ModuleState
 from vlapic.apic.backends import USES_HV_TIMER
 from vlapic.apic.ipi import ICR_MODE_SHIFT, DeliveryMode, Message
+from vlapic.apic.lapic import LocalApic
 from vlapic.apic.registers import LVT_LINT0
 from vlapic.errors import UsageError
 from vlapic.events import Event, TimerInterrupt
@@ -223,7 +224,7 @@ class Vm:
         self.board.leave_as_firmware_does()
         self.vcpus[0].lapic.stored[LVT_LINT0] = DeliveryMode.EXTINT << ICR_MODE_SHIFT
 
-    def route(self, message: Message, sender: Vcpu | None) -> None:
+    def route(self, message: Message, sender: LocalApic | None) -> None:
         """Bring a message to the vCPUs that it is for; to others than the active one as an interrupt.
 
         Args:

@@ -2,8 +2,7 @@
 
 Follows `kvm/x86.c` (`vcpu_run`, `vcpu_enter_guest`, `vcpu_block`). Up to v5.2, and in the series, an entry
 goes: inject, trace, wait, tune, then load the preemption timer; the profile says where a kernel does it in
-another order. The loop carries out what the device asks for, spends what the host model says, and tells
-observers what happened. The device is touched by this loop and its exits only.
+another order. The device is touched by this loop and its exits only. What it asks for is `parts.py`'s.
 """
 
 from __future__ import annotations
@@ -14,24 +13,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vlapic import events
-from vlapic.apic.advancement import Advancement, Waited
-from vlapic.apic.backends import Hrtimer, PreemptionTimer
-from vlapic.apic.ipi import INIT, STARTUP, Message, icr_of_message
-from vlapic.apic.lapic import LocalApic
-from vlapic.apic.timer import Timer
+from vlapic.apic.advancement import Waited
+from vlapic.apic.ipi import INIT, STARTUP, Message
 from vlapic.errors import GuestFailure
 from vlapic.machine.engine import CpuEngine, Exit, ExternalInterrupt, Handled, Reentry
 from vlapic.machine.exits import HANDLERS
-from vlapic.machine.hostmodel import Draws
-from vlapic.machine.last_events import INTERRUPT, ring
-from vlapic.machine.measure import Measure
-from vlapic.machine.wait_trace import WaitTracer
-from vlapic.rules import Place, ZeroDelta
-from vlapic.tsc import U64, GuestTsc, ktime_ns
+from vlapic.machine.last_events import INTERRUPT
+from vlapic.machine.parts import Parts
+from vlapic.rules import Place
+from vlapic.tsc import GuestTsc
 
 if TYPE_CHECKING:
     from vlapic.machine.host import Vm
-
 
 #: Whether the busy wait comes after the preemption timer's counter is computed.
 WAITS_LAST = {Place.BEFORE_COUNTER: False, Place.LAST: True}
@@ -41,20 +34,14 @@ NOT_WAITED: tuple[Waited | None, int] = None, 0
 STARTUP_MODES = (INIT, STARTUP)
 
 
-class Vcpu:
+class Vcpu(Parts):
     """One virtual CPU of a VM.
 
     Attributes:
-        cpu: its physical CPU.
-        clock: of that one.
-        tsc, advancement, timer, lapic, engine: its parts.
-        measure: what is known of its next timer interrupt.
-        trace: takes every event; None makes none.
         inbox: messages of other local APICs that this one's loop has not accepted yet.
         halted: True from HLT until the guest can take an interrupt.
         sleeping: True while it waits, halted, for an event of its physical CPU.
         failure: why this vCPU will never run again, None while it can.
-        last: the last things it did, see `last_events.py`.
     """
 
     #: What to do with an exit, by its class.
@@ -70,50 +57,15 @@ class Vcpu:
         make_engine: Callable[[GuestTsc], CpuEngine],
         wait_for_sipi: bool = False,
     ) -> None:
-        host = vm.host
-        self.vm = vm
-        self.index = index
-        self.trace = host.on_event
-        self._on_interrupt = host.on_interrupt
-        self._waits_last = WAITS_LAST[host.profile.place]
-        self._waits = None if self.trace is None else WaitTracer(host.profile, self.trace)
-        self._wait_step_cycles = host.model.wait_step(host.tsc_khz)
-        draws = Draws(host.seed, vm.index << 16 | index)
-        self._hrtimer_cycles = draws.of("hrtimer", host.model.hrtimer)
-        self._wake_up_cycles = draws.of("wake_up", host.model.wake_up)
-        self._injection_cycles = draws.of("injection", host.model.injection)
-        self._entry_cycles = draws.of("entry", host.model.entry)
-        self._exit_cycles = {reason: draws.of(reason, cost) for reason, cost in host.model.exits.items()}
-        self.cpu = host.place(self)
-        self.clock = self.cpu.clock
-        self.tsc = GuestTsc(tsc_khz, host.tsc_khz, host.tsc_frac_bits)
-        # A new guest's TSC starts at 0, whatever the host's has reached (`kvm_synchronize_tsc`).
-        self.tsc.offset = -self.tsc.at(host.start_tsc) & U64
-        self.advancement = Advancement(host.module)
-        hrtimer = Hrtimer(self.clock, host.tsc_khz, self._hrtimer_fired)
-        preemption = (
-            PreemptionTimer(
-                self.clock,
-                self.tsc,
-                host.model.preemption_timer_rate,
-                divides_zero=host.profile.zero_delta is ZeroDelta.DIVIDE,
-            )
-            if host.has_hv_timer
-            else None
-        )
-        self.timer = Timer(
-            self.clock, self.tsc, hrtimer, preemption, self.advancement, host.profile, client=self
-        )
-        self.lapic = LocalApic(index, self.timer, client=self)
+        super().__init__(vm, index, vm.host.place(self), tsc_khz, make_engine)
+        self._on_interrupt = vm.host.on_interrupt
+        self._waits_last = WAITS_LAST[vm.host.profile.place]
         self.lapic.wait_for_sipi = wait_for_sipi
-        self.engine = make_engine(self.tsc)
         self.engine.fastpath = self._fastpath if self.FASTPATH else None
         if wait_for_sipi:
             self.engine.reset()
-        self.measure = Measure(self.timer, self.tsc)
         self.halted = False
         self.failure: GuestFailure | None = None
-        self.last = ring()
         self.inbox: deque[Message] = deque()
         self._injected: int | None = None
         self._injects_nmi = False
@@ -123,20 +75,6 @@ class Vcpu:
         self._horizon: int | None = None
         self.sleeping = False
         self._hv_timer_was_in_use = False
-        if self.trace:
-            self.trace(events.TscOffset(*self.stamp(), 0, self.tsc.offset))
-            self.trace(
-                events.VcpuStart(
-                    *self.stamp(),
-                    tsc_khz,
-                    self.tsc.ratio,
-                    self.tsc.frac_bits,
-                    self.tsc.offset,
-                    host.profile.name,
-                    self.advancement.advance_ns,
-                    host.module.setting(),
-                )
-            )
 
     # -- the loop --
 
@@ -196,6 +134,10 @@ class Vcpu:
         if lapic.init_pending or lapic.startup_page is not None:
             self._start_up()
 
+    def receive(self, message: Message, host_tsc: int) -> None:
+        """A message reaches this vCPU's CPU at a host TSC: it leaves the guest, or wakes up, and takes it."""
+        self.clock.at(host_tsc, partial(self.inbox.append, message))
+
     def _start_up(self) -> None:
         """INIT puts the CPU into its reset state; a start-up message it waits for starts it in real mode."""
         init, page = self.lapic.accept_events()
@@ -245,8 +187,7 @@ class Vcpu:
             if self._woken():
                 self.timer.after_block(self._hv_timer_was_in_use)
                 return
-            woken = False
-            self.sleeping = True
+            self.sleeping, woken = True, False
         else:
             woken = self._woken()
         if not woken:
@@ -407,80 +348,3 @@ class Vcpu:
             self._on_interrupt(interrupt)
             if self.trace:
                 self.trace(interrupt)
-
-    # -- the host's work --
-
-    def _hrtimer_fired(self) -> None:
-        """The hrtimer's interrupt, with interrupts off until its callback has run."""
-        if self.trace:
-            number = self.vm.index << 16 | self.index
-            now_ns = ktime_ns(self.clock.now, self.vm.host.tsc_khz)
-            self.trace(events.HrtimerExpire(*self.stamp(), number, "apic_timer_fn", now_ns))
-        self.clock.elapse(next(self._hrtimer_cycles))
-        self.timer.hrtimer_fired()
-
-    def spend_exit(self, reason: str, retired_bytes: int = 0) -> None:
-        """Keep and trace an exit by its VMX name, and do the host's work on it.
-
-        Args:
-            retired_bytes: length of the instruction that exited, if the guest stands behind it already.
-        """
-        rip = self.engine.rip - retired_bytes
-        self.last.append((self.clock.now, reason, rip))
-        if self._waits:
-            self._waits.exit(events.Exit(*self.stamp(), reason, rip, 0, 0))
-        self.clock.work(next(self._exit_cycles[reason]))
-
-    def stamp(self) -> tuple[int, int, int]:
-        """What leads every event: host TSC, VM, vCPU."""
-        return self.clock.now, self.vm.index, self.index
-
-    def move_tsc(self, cycles: int) -> None:
-        """The guest sets its TSC: by so many cycles from where it is; a deadline on it is timed anew."""
-        before = self.tsc.offset
-        self.tsc.move(cycles)
-        if self.trace:
-            self.trace(events.TscOffset(*self.stamp(), before, self.tsc.offset))
-        self.timer.tsc_moved(cycles)
-        self.measure.tsc_moved(cycles)
-
-    # -- what the device asks for (TimerClient, ApicClient) --
-
-    def inject_timer(self) -> None:
-        raise AssertionError("an expiry was to bypass the loop of a vCPU without APICv")
-
-    def post_timer(self) -> bool:
-        raise AssertionError("a timer interrupt was to be posted into a vCPU without APICv")
-
-    def send_ipi(self, message: Message) -> None:
-        if self.trace:
-            self.trace(events.ApicIpi(*self.stamp(), icr_of_message(message), message.destination))
-        self.vm.route(message, self)
-
-    def address_changed(self) -> None:
-        self.vm.apic_map.forget()
-
-    def receive(self, message: Message, host_tsc: int) -> None:
-        """A message reaches this vCPU's CPU at a host TSC: it leaves the guest, or wakes up, and takes it."""
-        self.clock.at(host_tsc, partial(self.inbox.append, message))
-
-    def remote_eoi(self, vector: int) -> None:
-        if self.trace:
-            self.trace(events.RemoteEoi(*self.stamp(), vector))
-        self.vm.board.remote_eoi(vector)
-
-    def trace_smi_ignored(self) -> None:
-        if self.trace:
-            self.trace(events.SmiIgnored(*self.stamp()))
-
-    def trace_hv_timer_state(self, in_use: bool) -> None:
-        if self.trace:
-            self.trace(events.HvTimerState(*self.stamp(), in_use))
-
-    def trace_accept_irq(self, vector: int, mode: int, level: bool) -> None:
-        if self.trace:
-            self.trace(events.AcceptIrq(*self.stamp(), self.lapic.apic_id, vector, mode, level))
-
-    def trace_eoi(self, vector: int) -> None:
-        if self.trace:
-            self.trace(events.Eoi(*self.stamp(), vector))
