@@ -91,7 +91,7 @@ def test_any_events_read_back_as_they_were(name, tmp_path):
     kernel = trace_kernel(name)
     starts = [VcpuStart(0, vm, vcpu, 1, 2, 3, 4, "series", 5) for vm in range(4) for vcpu in range(4)]
 
-    @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
     @given(st.lists(st.one_of(*map(events_of, WRITTEN)), max_size=40))
     def check(events):
         write(path, name, starts + events)

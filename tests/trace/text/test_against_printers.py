@@ -42,7 +42,12 @@ def as_plugins_print(event):
 
 @needs_trace_cmd
 @pytest.mark.parametrize(
-    "options", [[], ["-t"], ["-l"], ["-l", "-t"], ["--ts-diff"], ["--cpu", "0"]], ids=str
+    "options",
+    [
+        *([], ["-l"], ["--ts-diff"]),
+        *(pytest.param(more, marks=pytest.mark.slow) for more in (["-t"], ["-l", "-t"], ["--cpu", "0"])),
+    ],
+    ids=str,
 )
 def test_a_recording_is_read_from_every_layout_of_trace_cmd(options, recording, tmp_path):
     path, events = recording
