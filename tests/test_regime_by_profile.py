@@ -5,7 +5,7 @@ import pytest
 
 from vlapic.apic.advance import tune
 from vlapic.profiles import SERIES, V5_0, V5_1, V5_2, V5_3, V5_4, V5_14, V6_1, V6_12, V6_19
-from vlapic.regime import AdvanceHistory, Evidence, Regime, TuningLimits, classify
+from vlapic.regime import AdvanceHistory, Evidence, Regime, TuningLimits, classify, share_ends
 
 LATER = (V5_4, V5_14, V6_1, V6_12, V6_19)
 EVENTS = 3000
@@ -67,3 +67,22 @@ def test_the_series_is_held_at_5000_ns_and_v5_0_follows_whatever_comes():
 @pytest.mark.parametrize("profile", [V5_0, V5_1, V5_3, SERIES], ids=lambda it: it.name)
 def test_up_to_v5_3_nothing_is_stuck(profile):
     assert all(regime(profile, ns, 2_000_000) != Regime.STUCK for ns in (100, 5000, 50_000, 10**6))
+
+
+@pytest.mark.parametrize("profile", [V5_0, SERIES.without(3)], ids=lambda it: it.name)
+def test_a_vcpu_that_another_one_froze_is_frozen_where_they_share_a_value(profile):
+    """Its value does not move any more, which would look settled."""
+    served, ended = (AdvanceHistory(1000, TuningLimits.of(profile)) for _ in range(2))
+    never = np.full(200, 1300), np.full(200, 2500), np.full(200, True)
+    served.add(*never)
+    assert classify(Evidence(served, auto=True)) == Regime.SETTLED
+    ended.add(np.array([1300]), np.array([99]), np.array([True]))
+    share_ends([served, ended])
+    assert classify(Evidence(served, auto=True)) == Regime.FROZEN
+
+
+def test_tuning_ends_for_one_vcpu_where_each_has_its_own_value():
+    one, other = (AdvanceHistory(1000, TuningLimits.of(SERIES)) for _ in range(2))
+    one.add(np.array([800]), np.array([99]), np.array([True]))
+    share_ends([one, other])
+    assert one.done and not other.done

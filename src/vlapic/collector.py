@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vlapic.events import Table, TimerInterrupt
+from vlapic.regime import share_ends
 from vlapic.statistics import VcpuStatistics
 
 #: Interrupts that are counted at a time.
@@ -38,6 +39,7 @@ class Collector:
         """Fold what has come since the last chunks."""
         for place in range(len(self._chunks)):
             self._fold(place)
+        share_ends(statistics.history for statistics in self.statistics)
 
     def _fold(self, place: int) -> None:
         chunk, self._chunks[place] = self._chunks[place], []

@@ -8,7 +8,7 @@ given.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vlapic.profiles import ADJUST_MAX_CYCLES, ADVANCE_CAP_NS, ADVANCE_START_NS, Profile
-from vlapic.rules import Ending, Overflow, Tuning
+from vlapic.rules import Ending, Overflow, Scope, Tuning
 
 #: Events kept one by one; from there on pairs of neighbours are merged.
 HISTORY_CELLS = 65_536
@@ -67,12 +67,14 @@ class TuningLimits(NamedTuple):
         filter_cycles: the greatest |delta| that it tunes with, None if it takes any.
         restart_ns: what it sets an advancement back to that has left its range, None if it does not.
         ends: whether a |delta| below `DONE_CYCLES` ends it.
+        shared: whether all vCPUs have one value, whose tuning ends for all.
     """
 
     cap_ns: int | None = None
     filter_cycles: int | None = None
     restart_ns: int | None = None
     ends: bool = True
+    shared: bool = False
 
     @classmethod
     def of(cls, profile: Profile) -> TuningLimits:
@@ -82,6 +84,7 @@ class TuningLimits(NamedTuple):
             filter_cycles=ADJUST_MAX_CYCLES if profile.tuning is Tuning.EIGHTH_OF_DELTA else None,
             restart_ns=ADVANCE_START_NS if profile.overflow is Overflow.RESTART else None,
             ends=profile.ending is Ending.DONE,
+            shared=profile.scope is Scope.GLOBAL,
         )
 
 
@@ -292,6 +295,17 @@ class AdvanceHistory:
         if end > HISTORY_CELLS:
             return end + 1
         return int(np.flatnonzero(strays(self._first[:end]))[-1]) + 2
+
+
+def share_ends(histories: Iterable[AdvanceHistory]) -> None:
+    """Tell each history of a value that all vCPUs share that tuning is done, if one of them ended it.
+
+    Without it a vCPU that another one froze would look settled: its value does not move any more.
+    """
+    shared = [history for history in histories if history.limits.shared]
+    if any(history.done for history in shared):
+        for history in shared:
+            history.done = True
 
 
 def _median(values: npt.NDArray[np.int64]) -> int:

@@ -24,7 +24,7 @@ from vlapic.events import (
     VcpuStart,
     WaitLapicExpire,
 )
-from vlapic.regime import AdvanceHistory, TuningLimits
+from vlapic.regime import AdvanceHistory, TuningLimits, share_ends
 from vlapic.replay.checks import Course
 from vlapic.replay.delivery import Delivery
 from vlapic.replay.flag import Flip, Suspicion, Tail
@@ -144,6 +144,7 @@ class Replay:
     def finish(self) -> None:
         """The trace has ended: compare the samples that stand after its last wait."""
         self._compare_outside({}, {}, last=True)
+        share_ends(vcpu.history for vcpu in self.vcpus.values())
 
     def _take(self, batch: Batch) -> None:
         model = self._rules(batch)
