@@ -66,6 +66,11 @@ def test_a_time_is_read_exactly_in_any_unit(number, unit):
         ("p99=1e3ns", "not '1e3ns'"),
         ("early=3us", "early takes a number of interrupts (0) or a share (1%), not '3us'"),
         ("wait=7", "wait takes a share (1%) or a time (3us; ns, us, ms or s), not '7'"),
+        ("p99=3us,early=0", "not '3us,early=0'; several budgets are an option each"),
+        ("early=-1", "budget 'early=-1': early is never below 0; expected 0 or more"),
+        ("wait=-1us", "wait is never below 0; expected 0 or more"),
+        ("wait=101%", "a share is never above 100%; expected 0% to 100%"),
+        ("settled=1.5", "settled is counted; expected a whole number"),
     ],
 )
 def test_a_budget_that_makes_no_sense_is_refused_with_what_is_allowed(text, message):
@@ -116,7 +121,7 @@ def test_a_figure_at_its_limit_keeps_the_budget_and_one_beyond_it_does_not(text,
 @pytest.mark.parametrize("name", sorted(METRICS))
 def test_every_metric_can_be_had_in_each_of_its_units(name):
     for unit in METRICS[name].read:
-        (result,) = held(f"{name}=1000000{unit}")
+        (result,) = held(f"{name}={100 if unit == '%' else 1_000_000}{unit}")
         assert result.figure is not None
         assert result.met is not METRICS[name].at_least
 
@@ -145,6 +150,7 @@ def test_every_vcpu_is_held_against_every_budget():
         ("min=-30ns", "-40 ns, 10 ns (33.3 %) too little"),
         ("p50=1100cycles", "1200 cycles, 100 cycles (9.09 %) too much"),
         ("p99=1us", "600 ns"),
+        ("p99=1ns", "600 ns, 599 ns (59900 %) too much"),
     ],
 )
 def test_a_missed_budget_says_the_figure_and_by_how_much(text, words):

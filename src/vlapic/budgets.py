@@ -155,8 +155,22 @@ class Budget:
             unit = next(iter(metric.read))
         if not found or unit not in metric.read:
             takes = " or ".join(_EXAMPLES[known] for known in metric.read)
-            raise UsageError(f"budget {text!r}: {name} takes {takes}, not {limit!r}")
-        return cls(f"{name}={limit}", metric, Fraction(found["number"]) * factor, unit)
+            several = "; several budgets are an option each" if "," in limit else ""
+            raise UsageError(f"budget {text!r}: {name} takes {takes}, not {limit!r}{several}")
+        budget = cls(f"{name}={limit}", metric, Fraction(found["number"]) * factor, unit)
+        if wrong := budget._pointless():
+            raise UsageError(f"budget {text!r}: {wrong}")
+        return budget
+
+    def _pointless(self) -> str | None:
+        """Why no figure could ever miss it, or none ever keep it; None if it can be kept and missed."""
+        if self.limit < 0 and "cycles" not in self.metric.read:
+            return f"{self.metric.name} is never below 0; expected 0 or more"
+        if self.unit == "%" and self.limit > 100:
+            return "a share is never above 100%; expected 0% to 100%"
+        if not self.unit and self.limit.denominator != 1:
+            return f"{self.metric.name} is counted; expected a whole number"
+        return None
 
     def check(self, vcpu: VcpuResult, run: RunResult) -> BudgetResult:
         """Hold one vCPU of a run against this budget."""
@@ -208,7 +222,10 @@ class BudgetResult:
         if self.met or self.figure is None:
             return self.figure_in_words()
         limit = abs(self.budget.limit)
-        share = f" ({float(100 * self.excess / limit):.3g} %)" if limit and self.budget.unit != "%" else ""
+        share = ""
+        if limit and self.budget.unit != "%":
+            percent = float(100 * self.excess / limit)
+            share = f" ({percent:.0f} %)" if percent >= 1000 else f" ({percent:.3g} %)"
         direction = "too little" if self.budget.metric.at_least else "too much"
         return f"{self.figure_in_words()}, {_with_unit(self.excess, self.budget.unit)}{share} {direction}"
 
@@ -246,7 +263,11 @@ def check(budgets: Sequence[Budget], run: RunResult) -> tuple[BudgetResult, ...]
 
 
 def _with_unit(number: Fraction, unit: str) -> str:
-    text = str(number) if number.denominator == 1 else f"{float(number):.6g}"
+    value = float(number)
+    if number.denominator == 1:
+        text = str(number)
+    else:
+        text = f"{value:.1f}" if abs(value) >= 100_000 else f"{value:.6g}"
     return f"{text} {unit}".rstrip()
 
 
