@@ -71,6 +71,22 @@ def test_a_value_that_makes_no_sense_is_found_before_the_first_run(monkeypatch, 
     assert message in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("variants", "options", "message"),
+    [
+        ("series,v5.1", {"without": [1]}, "profile v5.1 has no fixes to leave out"),
+        ("v5.3,v5.2", {"apicv": True, "pi_inject": True}, "profile v5.2 posts no timer interrupts"),
+        ("timer=hrtimer,preemption", {"mwait_in_guest": True}, "KVM does not use the preemption timer"),
+    ],
+)
+def test_a_value_that_does_not_go_with_the_rest_is_found_before_the_first_run(
+    monkeypatch, variants, options, message
+):
+    monkeypatch.setattr(comparison, "run", None)
+    with pytest.raises(UsageError, match=message):
+        vlapic.compare("deadline", variants=variants, **options)
+
+
 def test_budgets_hold_for_each_run():
     compared = vlapic.compare(
         "deadline", variants="advance=0,auto", events=100, budgets=["p50=700ns", "early=0"]
@@ -142,6 +158,8 @@ def test_a_vcpu_that_one_run_has_not_is_no_difference_of_its_own():
         ("{}", "nor a comparison (vlapic.compare/1): 'schema' is missing"),
         ('{"schema": "vlapic.run/2"}', "its schema is 'vlapic.run/2'"),
         ('{"schema": "vlapic.run/1"}', "'vcpus' is missing"),
+        ('{"schema": "vlapic.run/1", "vcpus": []}', "vcpus is no list of vCPUs"),
+        ('{"schema": "vlapic.run/1", "vcpus": [{"vm": "x", "id": 0}]}', "are no numbers"),
         ('{"schema": "vlapic.run/1", "vcpus": [{"vm": 0, "id": 0}]}', "'interrupts' is missing"),
         ('{"schema": "vlapic.compare/1", "runs": [{"run": 3}]}', "it has another form"),
         ("[" * 100_000, "is not JSON"),
@@ -153,6 +171,23 @@ def test_a_file_that_is_no_result_is_the_world_s_fault_and_says_what_is_wrong(tm
     with pytest.raises(WorldError) as refused:
         read_kept([str(path)])
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda vcpus: vcpus[0].update(interrupts="many"), "interrupts is no figure"),
+        (lambda vcpus: vcpus[0].update(regime=7), "regime is no figure"),
+        (lambda vcpus: vcpus.append(vcpus[0]), "it has a vCPU twice"),
+    ],
+)
+def test_a_result_with_a_value_of_another_kind_is_refused(tmp_path, change, message):
+    kept = run_result().as_json()
+    change(kept["vcpus"])
+    path = tmp_path / "kept.json"
+    path.write_text(json.dumps(kept))
+    with pytest.raises(WorldError, match=message):
+        read_kept([str(path)])
 
 
 def test_a_result_cut_anywhere_is_refused(tmp_path):

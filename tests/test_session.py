@@ -73,8 +73,11 @@ def test_the_failure_of_a_guest_says_which_vm_it_is_of(tmp_path):
     [
         ({"vms": 0}, "vms 0 is out of range; it takes 1 to 16"),
         ({"vms": 17}, "vms 17 is out of range; it takes 1 to 16"),
-        ({"pcpus": 0}, "pcpus 0 is out of range; it takes 1 to 1"),
-        ({"vms": 2, "vcpus": 2, "pcpus": 5}, "pcpus 5 is out of range; it takes 1 to 4"),
+        ({"pcpus": 0}, "pcpus 0 is out of range; it takes 1 to 1, as many as there are vCPUs"),
+        (
+            {"vms": 2, "vcpus": 2, "pcpus": 5},
+            "pcpus 5 is out of range; it takes 1 to 4, as many as there are vCPUs",
+        ),
         ({"host": "defualt"}, "unknown host 'defualt'; did you mean 'default'?"),
     ],
 )

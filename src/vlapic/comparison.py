@@ -26,7 +26,7 @@ from vlapic.errors import (
 from vlapic.machine.hosts import find_model
 from vlapic.results import RunResult
 from vlapic.session import SoFar, run
-from vlapic.settings import check_settings
+from vlapic.settings import KERNEL_SETTINGS, kernel_settings
 
 SCHEMA = "vlapic.compare/1"
 #: Exit statuses of several runs: the first that one of them has is that of all.
@@ -157,8 +157,7 @@ def compare(
 
 def _check(options: dict[str, Any]) -> None:
     """Find out before the first run whether a later one cannot be."""
-    names = {"profile": "series", "timer": "auto", "advance": "auto"}
-    check_settings(**{name: options.get(name, value) for name, value in names.items()})
+    kernel_settings(**{name: options[name] for name in KERNEL_SETTINGS if name in options})
     find_model(options.get("host", "default"), options.get("host_tsc_khz"))
 
 
@@ -210,12 +209,18 @@ def _check_run(of: Any) -> None:
     """Raise what goes wrong if an object is not a run's."""
     if of["schema"] != results.SCHEMA:
         raise ValueError(f"its schema is {of['schema']!r}")
+    if not isinstance(of["vcpus"], list) or not of["vcpus"]:
+        raise ValueError("vcpus is no list of vCPUs")
     for vcpu in of["vcpus"]:
-        int(vcpu["vm"]), int(vcpu["id"])
+        if not (type(vcpu["vm"]) is type(vcpu["id"]) is int):
+            raise ValueError("vm and id of a vCPU are no numbers")
         for figure in FIGURES:
             found = figure_of(vcpu, figure)
-            if isinstance(found, dict | list):
+            expected = str if figure.path == "regime" else int | float | None
+            if not isinstance(found, expected):
                 raise ValueError(f"{figure.path} is no figure")
+    if len({(vcpu["vm"], vcpu["id"]) for vcpu in of["vcpus"]}) < len(of["vcpus"]):
+        raise ValueError("it has a vCPU twice")
 
 
 def _what_is_wrong(error: Exception) -> str:

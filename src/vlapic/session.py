@@ -14,9 +14,8 @@ from vlapic.analysis.spans import Spans, Worst
 from vlapic.budgets import check, parse_all
 from vlapic.collector import Collector
 from vlapic.errors import GuestFailure, UsageError
-from vlapic.machine.apicv import check_posting
 from vlapic.machine.engine import CpuMode
-from vlapic.machine.host import Host, ModuleParameters, check_preemption_timer
+from vlapic.machine.host import Host, check_preemption_timer
 from vlapic.machine.hostmodel import DEFAULT, HostModel
 from vlapic.machine.hosts import find_model
 from vlapic.machine.last_events import last_events
@@ -26,10 +25,9 @@ from vlapic.machine.programs import Program, find_program
 from vlapic.machine.unicorn.engine import UnicornEngine
 from vlapic.machine.vcpu import Vcpu
 from vlapic.observers import Observer, TraceFile, all_of
-from vlapic.profiles import find_profile
 from vlapic.regime import TuningLimits
 from vlapic.results import RunResult, VcpuResult
-from vlapic.settings import advance_setting, check_range, on_preemption_timer, same_file, tsc_frequencies
+from vlapic.settings import check_range, kernel_settings, same_file, tsc_frequencies
 from vlapic.statistics import VcpuStatistics
 from vlapic.trace.ftrace_text import FtraceTextWriter
 from vlapic.tsc import U32, U64, GuestTsc, cycles_as_ns
@@ -136,13 +134,9 @@ def run(
         WorldError: the file of the host model cannot be read.
         OutputError: `trace` cannot be begun.
     """
-    rules = find_profile(profile).without(*without)
+    rules, parameters = kernel_settings(profile, without, timer, apicv, pi_inject, mwait_in_guest, advance)
     limits_of_figures = parse_all(budgets)
     check_range("worst", worst, 0, MAX_WORST)
-    parameters = ModuleParameters(
-        advance_setting(rules, advance), on_preemption_timer(timer), apicv, pi_inject
-    )
-    check_posting(rules, parameters, mwait_in_guest, timer)
     check_range("events", events, 1, U64)
     check_range("seed", seed, 0, U64)
     check_range("memory", memory_mib, MIN_MEMORY >> 20, MAX_MEMORY >> 20, "MiB")
@@ -168,7 +162,7 @@ def run(
     check_range("vcpus", vcpus, 1, MAX_VCPUS)
     check_range("vms", vms, 1, MAX_VMS)
     if pcpus is not None:
-        check_range("pcpus", pcpus, 1, vms * vcpus)
+        check_range("pcpus", pcpus, 1, vms * vcpus, why=", as many as there are vCPUs")
     frequencies = tsc_frequencies(tsc_khz, vcpus, host_tsc_khz)
     if delta_cycles is None:
         delta_cycles = built_in.delta_cycles if built_in else DEFAULT_DELTA_CYCLES

@@ -8,10 +8,14 @@ from pathlib import Path
 
 from vlapic.apic.parameter import PARAMETERS
 from vlapic.errors import UsageError, nearest
+from vlapic.machine.apicv import check_posting
+from vlapic.machine.host import ModuleParameters
 from vlapic.profiles import Profile, find_profile
 from vlapic.tsc import U32, scaling_ratio
 
 TIMERS = ("auto", "hrtimer", "preemption")
+#: The arguments of `kernel_settings`.
+KERNEL_SETTINGS = ("profile", "without", "timer", "apicv", "pi_inject", "mwait_in_guest", "advance")
 
 
 def tsc_frequencies(tsc_khz: int | Sequence[int] | None, vcpus: int, host_tsc_khz: int) -> list[int]:
@@ -22,7 +26,10 @@ def tsc_frequencies(tsc_khz: int | Sequence[int] | None, vcpus: int, host_tsc_kh
     """
     given = [host_tsc_khz] if tsc_khz is None else [tsc_khz] if isinstance(tsc_khz, int) else list(tsc_khz)
     if not 1 <= len(given) <= vcpus:
-        raise UsageError(f"{len(given)} TSC frequencies for {vcpus} vCPUs; give one for all, or one for each")
+        raise UsageError(
+            f"{len(given)} TSC frequencies for {vcpus} vCPU{'' if vcpus == 1 else 's'};"
+            " give one for all, or one for each"
+        )
     for khz in given:
         check_range("guest TSC frequency", khz, 1, U32, "kHz")
         try:
@@ -40,14 +47,26 @@ def same_file(first: Path, second: str | os.PathLike[str]) -> bool:
         return False
 
 
-def check_settings(profile: str, timer: str, advance: str | int) -> None:
-    """Find out what `vlapic.run` would say of these, without a run.
+def kernel_settings(
+    profile: str = "series",
+    without: Sequence[int] = (),
+    timer: str = "auto",
+    apicv: bool = False,
+    pi_inject: bool = False,
+    mwait_in_guest: bool = False,
+    advance: str | int = "auto",
+) -> tuple[Profile, ModuleParameters]:
+    """The rules and the module parameters that these arguments of `vlapic.run` come to.
 
     Raises:
-        UsageError: one of them makes no sense.
+        UsageError: one of them makes no sense, or not with the others.
     """
-    advance_setting(find_profile(profile), advance)
-    on_preemption_timer(timer)
+    rules = find_profile(profile).without(*without)
+    parameters = ModuleParameters(
+        advance_setting(rules, advance), on_preemption_timer(timer), apicv, pi_inject
+    )
+    check_posting(rules, parameters, mwait_in_guest, timer)
+    return rules, parameters
 
 
 def advance_setting(rules: Profile, advance: str | int) -> int | None:
@@ -75,8 +94,8 @@ def on_preemption_timer(timer: str) -> bool:
     return timer != "hrtimer"
 
 
-def check_range(what: str, value: int, low: int, high: int, unit: str = "") -> None:
-    """Raise UsageError for a value that is not within `low` to `high`, both included."""
+def check_range(what: str, value: int, low: int, high: int, unit: str = "", why: str = "") -> None:
+    """Raise UsageError for a value that is not within `low` to `high`, both included; it ends with `why`."""
     if not low <= value <= high:
         unit = unit and f" {unit}"
-        raise UsageError(f"{what} {value}{unit} is out of range; it takes {low} to {high}{unit}")
+        raise UsageError(f"{what} {value}{unit} is out of range; it takes {low} to {high}{unit}{why}")

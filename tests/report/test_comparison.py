@@ -44,6 +44,26 @@ def test_a_figure_is_compared_with_zero_by_their_difference():
     assert row(text, "busy", "total").split()[-3:] == ["0", "20000", "+20000"]
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "change"), [(10, 215, "21.5x"), (100_000, 100_001, "+0.001%"), (1000, 1001, "+0.1%")]
+)
+def test_a_change_is_a_factor_where_it_is_great_and_never_reads_as_0(first, second, change):
+    text = kept(result(1200, wait_cycles=first), result(1200, wait_cycles=second))
+    assert row(text, "busy", "total").split()[-1] == change
+
+
+def test_what_a_kept_result_says_cannot_drive_the_terminal():
+    text = kept(run_result(), run_result(guest="\x1b[31mred"))
+    assert "\x1b" not in text
+    assert r"* guest: deadline, \x1b[31mred" in text
+
+
+def test_a_title_is_one_line_however_many_runs_there_are():
+    runs = [(f"v5.{at}", result(1200)) for at in range(20)]
+    lines = drawn(lambda on: print_compared("profile", runs, on)).splitlines()
+    assert lines[0] == "vlapic run deadline   20 runs, by profile; seed 0"
+
+
 def test_a_regime_that_differs_is_marked_without_a_number():
     off = vcpu_result(interrupts([1200] * 200, advance_ns=0), auto=False, advance_ns=0)
     text = kept(run_result(), run_result(off))

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from vlapic.comparison import FIGURES, Figure, figure_of, setup_differences, vcpus_of, vms_of
-from vlapic.report.terminal import MAX_WIDTH, in_words_by_vcpu, print_details
+from vlapic.report.terminal import MAX_WIDTH, in_words_by_vcpu, print_details, printable
 from vlapic.results import RunResult, vcpu_name
 
 _NAMES_WIDTH = 23
@@ -28,6 +28,7 @@ Runs = Sequence[tuple[str, dict[str, Any]]]
 
 def print_comparison(runs: Runs, console: Console) -> None:
     """Print what was set up differently, then the tables; `runs` are labels and objects of `run --json`."""
+    runs = [(printable(label), of) for label, of in runs]
     console.print(_setup(runs), soft_wrap=True)
     _print_tables(runs, console)
 
@@ -49,7 +50,11 @@ def _print_tables(runs: Runs, console: Console) -> None:
 def print_compared(by: str, results: Sequence[tuple[str, RunResult]], console: Console) -> None:
     """Print runs of now that differ in one option: tables, budgets, latest interrupts, and each in words."""
     title = Text("vlapic run ", "dim").append(results[0][1].guest, "not dim bold")
-    title.append(f"   {by}: {', '.join(label for label, _ in results)}; seed {results[0][1].seed}", "dim")
+    seed = f"; seed {results[0][1].seed}"
+    values = f"   {by}: {', '.join(printable(label) for label, _ in results)}"
+    if len(title) + len(values) + len(seed) > min(console.width, MAX_WIDTH):
+        values = f"   {len(results)} runs, by {by}"  # the tables name them
+    title.append(values + seed, "dim")
     console.print(title, soft_wrap=True)
     _print_tables([(label, result.as_json()) for label, result in results], console)
     for label, result in results:
@@ -106,7 +111,7 @@ def _row(figure: Figure, values: list[Any]) -> Text:
 def _value(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:.1f}" if isinstance(value, float) else str(value)
+    return f"{value:.1f}" if isinstance(value, float) else printable(str(value))
 
 
 def _change(first: Any, value: Any) -> str:
@@ -116,4 +121,7 @@ def _change(first: Any, value: Any) -> str:
     if not first:
         return f"{value - first:+.6g}"
     change = 100 * (value - first) / abs(first)
-    return f"{change:+.1f}%" if abs(change) < 1000 else f"{value / first:+.3g}x"
+    if abs(change) >= 1000:
+        return f"{value / first:.3g}x"
+    # What differs never reads as 0.
+    return f"{change:+.1f}%" if abs(change) >= 0.05 else f"{change:+.1g}%"
