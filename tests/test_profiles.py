@@ -87,7 +87,22 @@ def test_a_kernel_has_no_fixes_to_take_out():
         V5_1.without(1)
 
 
-@pytest.mark.parametrize(("name", "near"), [("v5.5", "v5.4"), ("serie", "series"), ("6.12", "v6.12")])
+@pytest.mark.parametrize(
+    ("release", "hint"),
+    [
+        ("v5.5", "did you mean 'v5.4', the newest up to it?"),
+        ("6.8.0-45-generic", "did you mean 'v6.1', the newest up to it?"),
+        ("v9.0", "did you mean 'v6.19', the newest up to it?"),
+        ("v4.9", "none is as old;"),
+    ],
+)
+def test_for_a_release_without_a_profile_the_one_it_behaves_like_is_named(release, hint):
+    with pytest.raises(UsageError) as refused:
+        find_profile(release)
+    assert f"unknown profile {release!r}; {hint} known: series, v5.0" in str(refused.value)
+
+
+@pytest.mark.parametrize(("name", "near"), [("serie", "series"), ("6.12", "v6.12"), ("v51", "v5.1")])
 def test_an_unknown_profile_names_the_nearest_and_all(name, near):
     with pytest.raises(
         UsageError, match=rf"unknown profile '{name}'; did you mean '{near}'\? known: series, v5\.0"

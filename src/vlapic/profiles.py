@@ -308,9 +308,19 @@ def find_profile(name: str) -> Profile:
         return PROFILES[name]
     if found := _SERIES_WITHOUT.fullmatch(name):
         return SERIES.without(*map(int, found[1][1:].split("-")))
-    near, known = nearest(name, PROFILES), f"known: {', '.join(PROFILES)}"
-    hint = f"{near} {known}" if near.startswith("did") else known
-    raise UsageError(f"unknown profile {name!r}; {hint}")
+    raise UsageError(f"unknown profile {name!r}; {_hint(name)}known: {', '.join(PROFILES)}")
+
+
+def _hint(name: str) -> str:
+    """Which profile is meant: for a kernel's release the one it behaves like, else the one written alike."""
+    if release_numbers(name) > (0, 0):
+        like = profile_of_release(name)
+        if like is None:
+            return "none is as old; "
+        older = release_numbers(like.name) != release_numbers(name)
+        return f"did you mean {like.name!r}{', the newest up to it' if older else ''}? "
+    near = nearest(name, PROFILES)
+    return f"{near} " if near.startswith("did") else ""
 
 
 def release_numbers(release: str) -> tuple[int, int]:

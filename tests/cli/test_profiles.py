@@ -88,7 +88,7 @@ def test_a_diff_as_json_has_both_rules(printed):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["v5.5"], "unknown profile 'v5.5'; did you mean 'v5.4'? known: series, v5.0"),
+        (["v5.5"], "unknown profile 'v5.5'; did you mean 'v5.4', the newest up to it? known: series, v5.0"),
         (["v5.3", "--diff", "v7"], "unknown profile 'v7'"),
         (["series-9"], "no fix 9 in the series; did you mean 7? known: 1 to 7"),
         (["--diff", "v5.4"], "--diff v5.4 needs a profile to start from: vlapic profiles v5.0 --diff v5.4"),
