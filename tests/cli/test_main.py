@@ -60,6 +60,18 @@ def test_without_a_command_the_help_is_printed(capsys):
             "unknown profile 'serie'; did you mean 'series'? known: series, v5.0, v5.1, v5.2, v5.3, v5.4,"
             " v5.14, v6.1, v6.12, v6.19",
         ),
+        (
+            ["run", "--profile", "5.15.0-91-generic"],
+            "unknown profile '5.15.0-91-generic'; did you mean 'v5.14', the newest up to it? known: series,"
+            " v5.0, v5.1, v5.2, v5.3, v5.4, v5.14, v6.1, v6.12, v6.19",
+        ),
+        (["run", "--pcpus", "2"], "pcpus 2 is out of range; it takes 1 to 1, as many as there are vCPUs"),
+        (["run", "--tsc-khz", "1,2"], "2 TSC frequencies for 1 vCPU; give one for all, or one for each"),
+        (
+            ["run", ""],
+            "unknown guest ''; known: deadline, deadline-hlt, interrupt, ipi, oneshot, periodic, scaled,"
+            " stall, storm, tickless, uneven",
+        ),
         (["run", "--evnts", "5"], "unknown option '--evnts'; did you mean '--events'?"),
         (["run", "--timer", "hrtimr"], "unknown timer 'hrtimr'; did you mean 'hrtimer'?"),
         (["run", "--timer", "x"], "unknown timer 'x'; known: auto, hrtimer, preemption"),

@@ -114,7 +114,7 @@ def _refusal(rule: ParameterRule, profile: Profile, setting: int) -> UsageError:
         for name, each in PROFILES.items()
         if PARAMETERS[each.parameter].least <= setting <= PARAMETERS[each.parameter].most
     ]
-    had_it = f"; {setting} ns can be had with {', '.join(able)}" if able else ""
+    had_it = f"; {setting} ns can be had with {', '.join(able)}" if able and setting > 0 else ""
     return UsageError(
         f"profile {profile.name} takes auto or 0 as the advancement, not {setting}: since"
         f" {profile.parameter.rule.since} the kernel's parameter is on or off{had_it}"

@@ -146,6 +146,8 @@ class _Reader:
             if field.kind is Kind.COST:
                 return _cost(value, self._khz)
             if field.kind is Kind.TEXT:
+                if field.name == "name" and value == "":
+                    raise _Wrong("'' is no name; leave it out, and it is the file's")
                 return _text(value)
             if field.kind is Kind.DURATION:
                 return _in_range(_cycles(value, self._khz), field, " cycles")
@@ -164,7 +166,11 @@ class _Reader:
 
 def _shown(value: Any) -> str:
     """A value in a message, shortened."""
-    return textwrap.shorten(repr(value), 60, placeholder="...")
+    if isinstance(value, bool):
+        text = str(value).lower()  # as TOML has it
+    else:
+        text = value.isoformat() if hasattr(value, "isoformat") else repr(value)
+    return textwrap.shorten(text, 60, placeholder="...")
 
 
 def _text(value: Any) -> str:

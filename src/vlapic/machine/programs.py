@@ -87,6 +87,6 @@ def find_program(name_or_path: str) -> Program | Path:
     if name_or_path in PROGRAMS:
         return PROGRAMS[name_or_path]
     path = Path(name_or_path)
-    if "/" in name_or_path or "." in name_or_path or path.exists():
+    if name_or_path and ("/" in name_or_path or "." in name_or_path or path.exists()):
         return path
     raise unknown_name("guest", name_or_path, PROGRAMS)

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from vlapic.analysis.spans import Span
 from vlapic.budgets import BudgetResult
-from vlapic.regime import Regime
+from vlapic.regime import SETTLED_EVENTS, Regime
 from vlapic.results import RunResult, VcpuResult, vcpu_name
 from vlapic.statistics import Bin
 
@@ -154,6 +154,8 @@ def _advancement_in_words(vcpu: VcpuResult) -> str:
         Regime.SETTLED: f"settled at {advance.final} ns after {_interrupts(advance.settled_after or 0)}",
         Regime.TUNING: f"still tuning, at {advance.final} ns",
     }
+    if vcpu.regime == Regime.TUNING and vcpu.interrupts - 3 * vcpu.interrupts // 4 < SETTLED_EVENTS:
+        return f"at {advance.final} ns, after too few interrupts to call it settled"
     return words[Regime(vcpu.regime)]
 
 
