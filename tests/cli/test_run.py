@@ -133,7 +133,7 @@ def test_a_limit_ends_a_run_with_status_0_and_the_results_so_far(option, capsys)
         (["--instructions", "0"], "instructions 0 is out of range; it takes 1 to 18446744073709551615"),
         (["--vcpus", "9"], "vcpus 9 is out of range; it takes 1 to 8"),
         (["--memory", "1"], "memory 1 MiB is out of range; it takes 2 to 3072 MiB"),
-        (["--tsc-khz", "1000,2000"], "2 TSC frequencies for 1 vCPUs; give one for all, or one for each"),
+        (["--tsc-khz", "1000,2000"], "2 TSC frequencies for 1 vCPU; give one for all, or one for each"),
         (["--tsc-khz", "1000,"], "--tsc-khz takes a whole number, not ''"),
     ],
 )
