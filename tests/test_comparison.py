@@ -1,5 +1,6 @@
 """Runs side by side: what can be varied, what is the same, and results that were kept."""
 
+import dataclasses
 import json
 
 import pytest
@@ -9,6 +10,7 @@ from tests.made_up import interrupts, run_result, vcpu_result
 from vlapic import comparison
 from vlapic.comparison import Comparison, Variants, read_kept, setup_differences, vcpus_of
 from vlapic.errors import UsageError, WorldError
+from vlapic.machine.hostmodel import DEFAULT
 
 
 @pytest.mark.parametrize(
@@ -77,6 +79,11 @@ def test_a_value_that_makes_no_sense_is_found_before_the_first_run(monkeypatch, 
         ("series,v5.1", {"without": [1]}, "profile v5.1 has no fixes to leave out"),
         ("v5.3,v5.2", {"apicv": True, "pi_inject": True}, "profile v5.2 posts no timer interrupts"),
         ("timer=hrtimer,preemption", {"mwait_in_guest": True}, "KVM does not use the preemption timer"),
+        (
+            "timer=hrtimer,preemption",
+            {"profile": "v5.4", "host": dataclasses.replace(DEFAULT, preemption_timer_rate=0)},
+            "does not use this host's preemption timer",
+        ),
     ],
 )
 def test_a_value_that_does_not_go_with_the_rest_is_found_before_the_first_run(

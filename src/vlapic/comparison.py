@@ -23,6 +23,7 @@ from vlapic.errors import (
     WorldError,
     unknown_name,
 )
+from vlapic.machine.host import check_preemption_timer
 from vlapic.machine.hosts import find_model
 from vlapic.results import RunResult
 from vlapic.session import SoFar, run
@@ -157,8 +158,11 @@ def compare(
 
 def _check(options: dict[str, Any]) -> None:
     """Find out before the first run whether a later one cannot be."""
-    kernel_settings(**{name: options[name] for name in KERNEL_SETTINGS if name in options})
-    find_model(options.get("host", "default"), options.get("host_tsc_khz"))
+    rules, _ = kernel_settings(**{name: options[name] for name in KERNEL_SETTINGS if name in options})
+    host_tsc_khz = options.get("host_tsc_khz")
+    model = find_model(options.get("host", "default"), host_tsc_khz)
+    if options.get("timer") == "preemption":
+        check_preemption_timer(rules, model, host_tsc_khz or model.tsc_khz)
 
 
 def _labelled(progress: Callable[[SoFar, str], None], label: str, now: SoFar) -> None:

@@ -486,7 +486,10 @@ def test_a_run_says_whose_rules_it_had(arguments, name, capsys):
         (["--without", "8"], "no fix 8 in the series; did you mean 7? known: 1 to 7"),
         (["--without", "cap"], "--without takes a whole number, not 'cap'"),
         (["--without", "1", "--profile", "v5.1"], "profile v5.1 has no fixes to leave out"),
-        (["--profile", "v5.5"], "unknown profile 'v5.5'; did you mean 'v5.4'? known: series, v5.0"),
+        (
+            ["--profile", "v5.5"],
+            "unknown profile 'v5.5'; did you mean 'v5.4', the newest up to it? known: series, v5.0",
+        ),
         (
             ["--profile", "v6.12", "--advance", "3000"],
             "profile v6.12 takes auto or 0 as the advancement, not 3000",

@@ -151,7 +151,7 @@ def test_each_of_several_vcpus_has_its_own_words():
         ),
         ([5000] * 200, {}, "held at the cap of 5000 ns"),
         ([1400] * 200, {}, "settled at 1400 ns after 1 interrupt"),
-        ([1400] * 124, {}, "at 1400 ns, after too few interrupts to call it settled"),
+        ([1400] * 124, {}, "at 1400 ns, too soon to call it settled"),
         ([1400] * 100 + [800, 1000] * 50, {"delta_cycles": -500}, "still tuning, at 1000 ns"),
     ],
 )

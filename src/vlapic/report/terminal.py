@@ -155,7 +155,7 @@ def _advancement_in_words(vcpu: VcpuResult) -> str:
         Regime.TUNING: f"still tuning, at {advance.final} ns",
     }
     if vcpu.regime == Regime.TUNING and vcpu.interrupts - 3 * vcpu.interrupts // 4 < SETTLED_EVENTS:
-        return f"at {advance.final} ns, after too few interrupts to call it settled"
+        return f"at {advance.final} ns, too soon to call it settled"
     return words[Regime(vcpu.regime)]
 
 
