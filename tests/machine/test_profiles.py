@@ -190,7 +190,7 @@ def test_a_wait_is_traced_behind_kvm_entry(profile):
 
 
 @by_name((V5_3, V5_4))
-def test_a_wait_is_traced_after_the_next_exit_in_front_of_kvm_exit_up_to_v5_7(profile):
+def test_a_wait_is_traced_after_the_next_exit_in_front_of_kvm_exit_up_to_v5_4(profile):
     run = Run(spinning(5), advance=None, profile=profile)
     first, *others = names_around(run, ev.WaitLapicExpire)
     assert first == ("Entry", "Exit", "ApicAccess")

@@ -361,6 +361,26 @@ def test_memory_without_a_device_reads_ones_and_loses_writes():
 # -- the same run twice --
 
 
+def sending_itself_an_interrupt(cpu):
+    """A guest whose deadline comes while the host injects an interrupt that it sent itself."""
+    yield from set_up(cpu)
+    yield cpu.wrmsr(DEADLINE_MSR, cpu.rdtsc() + 10_000)
+    yield 5000
+    yield cpu.store(0xFEE0_0300, 0x40000 | 0x50)
+    yield 50_000
+    yield cpu.out(0xF4, len(cpu.handled))
+
+
+def test_an_injection_whose_entry_was_cancelled_is_traced_once_more():
+    run = Run(sending_itself_an_interrupt, preemption=False, model=constant_model(injection=8000))
+    assert run.vm.ports.exit_value == 2
+    told = [(event.vector, event.reinjected) for event in run.of(ev.InjectVirq)]
+    assert told == [(0x50, False), (0x50, True), (VECTOR, False)]
+    # One entry came of the two.
+    first, again, _ = run.of(ev.InjectVirq)
+    assert not [it for it in run.of(ev.Entry) if first.host_tsc <= it.host_tsc < again.host_tsc]
+
+
 def test_the_same_seed_gives_the_same_events_and_another_one_others():
     def events(seed):
         return Run(spinning(40), advance=None, model=DEFAULT, seed=seed).events

@@ -54,9 +54,9 @@ class Pipe(io.BytesIO):
         super().close()
 
 
-def text_of(*events, cpus=1, host_khz=2_500_000):
+def text_of(*events, cpus=1, host_khz=2_500_000, kernel="v5.2"):
     pipe = Pipe()
-    with FtraceTextWriter(pipe, "v5.2", host_khz=host_khz, cpus=cpus) as writer:
+    with FtraceTextWriter(pipe, kernel, host_khz=host_khz, cpus=cpus) as writer:
         writer.write_all(events)
     return pipe.written.decode("ascii")
 
@@ -191,6 +191,14 @@ def test_hv_timer_state_is_followed_by_an_empty_line_as_it_was_up_to_5_2():
 )
 def test_the_flags_are_those_of_the_place_in_the_kernel(event, flags):
     assert f"[000] {flags}  " in lines_of(event)[0]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "flags"), [("v5.4", "....  "), ("v5.8", "d..1  "), ("v6.1", "d..1.  "), ("v6.19", "d..1.  ")]
+)
+def test_kvm_exit_is_traced_with_interrupts_off_since_v5_8(kernel, flags):
+    event = Exit(**AT, reason="HLT", rip=0, info1=0, info2=0)
+    assert f"[000] {flags}" in lines_of(event, kernel=kernel)[0]
 
 
 def test_a_start_has_a_marker_with_a_signed_offset():

@@ -298,6 +298,8 @@ class Vcpu(Parts):
                 self._injects_nmi = lapic.take_nmi()
             elif not self._inject_interrupt():
                 return self._windows()
+        elif self._injected is not None and self.trace:
+            self.trace(events.InjectVirq(*self.stamp(), self._injected, reinjected=True))
         self.clock.work(next(self._injection_cycles))
         nmi_window = lapic.nmi_pending > 0
         return self._injects_nmi and lapic.deliverable() is not None, nmi_window

@@ -28,7 +28,7 @@ class ExitTrace(RuleEnum):
     )
     AT_ONCE = Rule(
         "before anything else that follows the exit",
-        "v5.8 to v5.14",
+        "v5.5 to v5.8",
         "",
         "what is traced after an exit comes after kvm_exit",
     )

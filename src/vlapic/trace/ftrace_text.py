@@ -71,7 +71,11 @@ class FtraceTextWriter:
         fifth = "." if text.layout.migrate_disable else ""
         #: What stands before the text of each event, and its forms: in the first VM, in others.
         self._forms = {
-            event_type: (f"{point.flags}{fifth}", point.name, (form := point.form_of(text.version), form))
+            event_type: (
+                f"{point.flags_of(text.version)}{fifth}",
+                point.name,
+                (form := point.form_of(text.version), form),
+            )
             for event_type, point in text.tracepoints.items()
         } | {
             event_type: (f"....{fifth}", "tracing_mark_write", forms)

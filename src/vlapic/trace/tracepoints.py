@@ -92,6 +92,7 @@ class Tracepoint:
             interrupt, preemption depth.
         forms: the kernel (major, minor) that first printed a form, and the form; the oldest first.
         also: other forms it is seen in.
+        later_flags: the kernel (major, minor) that moved it to another place, and the flags there.
     """
 
     name: str
@@ -99,6 +100,13 @@ class Tracepoint:
     flags: str
     forms: tuple[tuple[tuple[int, int], Form], ...]
     also: tuple[Form, ...] = ()
+    later_flags: tuple[tuple[int, int], str] | None = None
+
+    def flags_of(self, kernel: tuple[int, int]) -> str:
+        """The flags of its place in a kernel."""
+        if self.later_flags is not None and self.later_flags[0] <= kernel:
+            return self.later_flags[1]
+        return self.flags
 
     def form_of(self, kernel: tuple[int, int]) -> Form:
         """The form that a kernel prints."""
@@ -157,6 +165,8 @@ TRACEPOINTS = (
                 Form(_EXIT_V5_10 + " requests 0x{_requests:016x}", computed={"_requests": lambda e: 0}),
             ),
         ),
+        # Since v5.8 (or one of the three before) `vmx_vcpu_run` traces it, interrupts off.
+        later_flags=((5, 8), "d..1"),
     ),
     Tracepoint(
         "kvm_msr",
