@@ -148,3 +148,36 @@ def test_a_closed_stdout_is_no_failure():
     command = f"{sys.executable} -m vlapic run --list >&-"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_full_disk_under_the_help_is_said_to_be_stdout_s():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*VLAPIC, "run", "--help"], stdout=full, stderr=subprocess.PIPE, text=True)
+    said = "vlapic: cannot write the results to stdout: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, said)
+
+
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "click":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+from vlapic.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_ctrl_c_while_modules_are_imported_is_one_line_and_status_130():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED_IMPORT], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "vlapic: interrupted\n")
+
+
+def test_ctrl_c_before_there_are_results_is_one_line_and_status_130(monkeypatch, capsys):
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vlapic.cli.profiles.find_profile", interrupted)
+    assert main(["profiles", "v5.0"]) == 130
+    assert capsys.readouterr() == ("", "vlapic: interrupted\n")

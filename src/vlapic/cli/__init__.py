@@ -25,6 +25,13 @@ class Commands(click.Group):
             raise unknown_name("command", args[0], self.commands)
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; an interrupted one ends without the empty line that click prints."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise click.Abort from None
+
 
 def _print_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
@@ -79,7 +86,9 @@ def main(arguments: list[str] | None = None) -> int:
         return STATUS_OK
     except OSError as error:
         drop_stdout()
-        return complain(str(error), STATUS_WORLD)
+        # One without a file is that of click's help.
+        said = str(error) if error.filename else f"cannot write the results to stdout: {error.strerror}"
+        return complain(said, STATUS_WORLD)
 
 
 def _options(ctx: click.Context | None) -> list[str]:
