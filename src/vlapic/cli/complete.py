@@ -22,6 +22,20 @@ def profiles(ctx: Context, param: Parameter, incomplete: str) -> list[Completion
     return _beginning(incomplete, [CompletionItem(name) for name in _profiles()])
 
 
+def fixes(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
+    """The numbers of the seven fixes, with their titles."""
+    from vlapic.fixes import FIXES
+
+    return _beginning(incomplete, [CompletionItem(str(of.number), help=of.title) for of in FIXES.values()])
+
+
+def shells(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
+    """Shells that can be taught."""
+    from vlapic.cli.completion import SHELLS
+
+    return _beginning(incomplete, [CompletionItem(name) for name in SHELLS])
+
+
 def timers(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
     """Host timers."""
     return _beginning(incomplete, [CompletionItem(name) for name in TIMERS])

@@ -16,6 +16,7 @@ from click.shell_completion import (
     split_arg_string,
 )
 
+from vlapic.cli import complete
 from vlapic.cli.output import emit
 from vlapic.errors import STATUS_OK, unknown_name
 
@@ -104,7 +105,7 @@ VARIABLE = "_VLAPIC_COMPLETE"
 
 
 @click.command("completion")
-@click.argument("shell", metavar="bash|zsh|fish")
+@click.argument("shell", metavar="bash|zsh|fish", shell_complete=complete.shells)
 @click.pass_context
 def command(ctx: click.Context, shell: str) -> int:
     """Print the script that completes vlapic in a shell.
