@@ -105,3 +105,26 @@ def test_a_file_that_was_asked_for_and_is_not_there_is_the_world_s_fault(project
 def test_help_and_the_list_need_no_file_that_makes_sense(project, capsys):
     project("[run\n")
     assert main(["run", "--help"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "ending"),
+    [
+        ('profile = "v5.99"', [], "v6.19; vlapic.toml sets profile"),
+        ('guest = "nosuch"', [], "uneven; vlapic.toml sets guest"),
+        ("events = 0", [], "18446744073709551615; vlapic.toml sets events"),
+        ("live = true", ["--quiet"], "leave one out; vlapic.toml sets live"),
+        ("seed = 3", ["--events", "0"], "it takes 1 to 18446744073709551615"),
+        ("events = 0", ["--seed", "-1", "--events", "1"], "it takes 0 to 18446744073709551615"),
+    ],
+)
+def test_a_complaint_about_an_option_names_the_file_that_sets_it(project, capsys, text, arguments, ending):
+    project(f"[run]\n{text}\n")
+    assert main(["run", *arguments]) == 2
+    assert capsys.readouterr().err.endswith(f"{ending}\n")
+
+
+def test_budgets_among_the_options_are_told_where_they_belong(project, capsys):
+    project('[run]\nbudget = ["p99=3us"]\n')
+    assert main(["run"]) == 2
+    assert "budgets have a table of their own; write [budget], then METRIC = LIMIT" in capsys.readouterr().err

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import click
@@ -68,6 +70,7 @@ class Contradiction(NamedTuple):
 
 
 CONTRADICTIONS = (
+    Contradiction("list_guests", "print_host", "each prints something else and runs nothing"),
     Contradiction("quiet", "live", "one shows less than a report, the other more"),
     Contradiction("quiet", "as_json", "one prints nothing, the other the result"),
     Contradiction("quiet", "worst", "one prints nothing, the other the latest interrupts"),
@@ -76,6 +79,35 @@ CONTRADICTIONS = (
     Contradiction("events_off", "worst", "the steps are known from events"),
     Contradiction("compare", "trace", "each run would write over the trace of the one before"),
 )
+
+
+def refuse_overwriting(ctx: click.Context, config: Path | None) -> None:
+    """Refuse an output whose file is another output's, or one that the run reads.
+
+    Args:
+        ctx: of `vlapic run`.
+        config: the file that options were read from, None if there is none.
+
+    Raises:
+        UsageError: one is; the message names both.
+    """
+    taken = [("guest", ctx.params["guest"]), ("--host", ctx.params["host"])]
+    taken += [("the configuration", str(config))] if config is not None else []
+    for name in ("trace", "junit"):
+        path = ctx.params[name]
+        if path is None:
+            continue
+        for other, its in taken:
+            if _one_file(path, its):
+                raise UsageError(f"--{name} {path!r} would write over {other} {its!r}; give it another name")
+        taken.append((f"--{name}", path))
+
+
+def _one_file(path: str, other: str) -> bool:
+    """Whether both paths are one regular file, there or not yet."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        return False  # a device or a pipe takes both
+    return os.path.realpath(path) == os.path.realpath(other)
 
 
 def refuse_contradictions(ctx: click.Context) -> None:

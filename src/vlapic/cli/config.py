@@ -14,11 +14,13 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
+from click.core import ParameterSource
 
 from vlapic.errors import UsageError, VlapicError, WorldError, unknown_name
 
@@ -40,6 +42,23 @@ class Config(NamedTuple):
     path: Path | None
     budgets: tuple[str, ...]
     options: dict[str, Any]
+
+    @contextmanager
+    def blamed(self, ctx: click.Context) -> Iterator[None]:
+        """Name the file in a complaint about an option that it sets."""
+        try:
+            yield
+        except UsageError as error:
+            params = {param.name: param for param in ctx.command.params}
+            blamed = [
+                _name(params[name])
+                for name, value in self.options.items()
+                if ctx.get_parameter_source(name) is ParameterSource.DEFAULT_MAP
+                and (_name(params[name]) in str(error) or repr(value) in str(error))
+            ]
+            if not blamed:
+                raise
+            raise UsageError(f"{error}; {self.path} sets {', '.join(blamed)}") from None
 
     def in_words(self) -> str:
         """What was read, in a line."""
@@ -97,7 +116,9 @@ def _budgets(path: Path, table: dict[str, Any]) -> tuple[str, ...]:
             dotted = f"{metric}.{next(iter(limit), '')}"
             raise UsageError(f'{path}: a metric with a dot needs quotes: "{dotted}" = ...')
         if isinstance(limit, bool) or not isinstance(limit, str | int | float):
-            raise UsageError(f'{path}: the limit of {metric} is a text or a number, as in {metric} = "3us"')
+            raise UsageError(
+                f'{path}: the limit of {metric} is a text or a number, as in p99 = "3us" or early = 0'
+            )
     texts = tuple(f"{metric}={limit}" for metric, limit in table.items())
     try:
         parse_all(texts)
@@ -111,6 +132,10 @@ def _options(ctx: click.Context, path: Path, table: dict[str, Any]) -> dict[str,
     known = {name: param for name, param in params.items() if name not in NOT_OPTIONS}
     found = {}
     for name, value in table.items():
+        if name == "budget":
+            raise UsageError(
+                f"{path}: budgets have a table of their own; write [budget], then METRIC = LIMIT"
+            )
         if name not in known:
             raise _in_file(path, unknown_name("option", name, known))
         param = known[name]

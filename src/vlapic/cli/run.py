@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vlapic.cli import complete
-from vlapic.cli.arguments import number, number_or_auto, numbers, refuse_contradictions, seconds
+from vlapic.cli.arguments import (
+    number,
+    number_or_auto,
+    numbers,
+    refuse_contradictions,
+    refuse_overwriting,
+    seconds,
+)
 from vlapic.cli.conclude import check_writable, conclude
 from vlapic.cli.config import Config, configure, with_budgets
 from vlapic.cli.output import complain, emit, print_by_rich
@@ -33,6 +40,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--without",
+    shell_complete=complete.fixes,
     type=numbers("--without"),
     multiple=True,
     callback=lambda ctx, param, given: tuple(number for several in given for number in several),
@@ -202,6 +210,8 @@ def command(
 
     GUEST is a built-in guest's name (--list) or the path of an image; without one it is "deadline".
     """
+    with config.blamed(ctx):
+        refuse_contradictions(ctx)
     if list_guests:
         emit(lambda: _print_guests(as_json))
         return STATUS_OK
@@ -212,14 +222,14 @@ def command(
         emit(lambda: _print_host(model, as_json))
         return STATUS_OK
 
-    refuse_contradictions(ctx)
+    refuse_overwriting(ctx, config.path)
     options["budgets"] = with_budgets(config, budget)
     if junit is not None:
         check_writable(junit)
     import vlapic
 
     runs: list[tuple[str, RunResult]]
-    with progress(quiet=as_json or quiet, live=live) as show:
+    with config.blamed(ctx), progress(quiet=as_json or quiet, live=live) as show:
         if compare is None:
             result = vlapic.run(guest, **options, progress=show)
             runs, status, asked_for = [("", result)], result.exit_status, 1
