@@ -148,6 +148,14 @@ image:  .ascii  "VLAPIC64"
         wrmsr
         .endm
 
+# The same; timer as said.
+        .macro  SET_UP_X2APIC_TIMER lvt
+        SET_UP_X2APIC
+        movl    $MSR_LVT_TIMER, %ecx
+        movl    $\lvt, %eax
+        wrmsr
+        .endm
+
 # End of interrupt in x2APIC mode; RAX, RCX and RDX are lost.
         .macro  X2APIC_EOI
         xorl    %eax, %eax

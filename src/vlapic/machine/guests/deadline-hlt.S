@@ -9,10 +9,7 @@
         HEADER
 
 entry:  SET_UP
-        SET_UP_X2APIC
-        movl    $MSR_LVT_TIMER, %ecx
-        movl    $TSC_DEADLINE | TIMER_VECTOR, %eax
-        wrmsr
+        SET_UP_X2APIC_TIMER "TSC_DEADLINE | TIMER_VECTOR"
 
         movq    %r12, %rbp
         testq   %rbp, %rbp
