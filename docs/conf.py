@@ -7,3 +7,5 @@ html_theme = "furo"
 html_title = "vlapic"
 exclude_patterns = ["_build"]
 myst_heading_anchors = 3
+# The console lexer stumbles over apostrophes in what a command prints, and shows such a block all the same.
+suppress_warnings = ["misc.highlighting_failure"]
