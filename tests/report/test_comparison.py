@@ -40,8 +40,8 @@ def test_a_row_that_differs_is_marked_and_says_how_far_from_the_first():
 
 
 def test_a_figure_is_compared_with_zero_by_their_difference():
-    text = kept(result(1200, wait_cycles=0), result(1200, wait_cycles=250))
-    assert row(text, "busy", "total").split()[-3:] == ["0", "20000", "+20000"]
+    text = kept(result(1200, wait_cycles=0), result(1200, wait_cycles=31_250))
+    assert row(text, "busy", "total").split()[-3:] == ["0", "2500000", "+2500000"]
 
 
 @pytest.mark.parametrize(

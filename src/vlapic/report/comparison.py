@@ -119,7 +119,7 @@ def _change(first: Any, value: Any) -> str:
     if not isinstance(first, int | float) or not isinstance(value, int | float) or first == value:
         return ""
     if not first:
-        return f"{value - first:+.6g}"
+        return f"{value:+.7g}"
     change = 100 * (value - first) / abs(first)
     if abs(change) >= 1000:
         return f"{value / first:.3g}x"
