@@ -210,6 +210,28 @@ def a_pending_expiry_survives_its_mode(profile):
     return it.timer.pending
 
 
+@seen(v5_0=(False, False))
+def a_pending_expiry_survives_tmict_0_or_reset(profile):
+    left = []
+    for stop in (lambda timer: timer.write_initial_count(0), lambda timer: timer.reset()):
+        it = counting(5_000, profile=profile)
+        it.pass_time(5_000)
+        assert it.timer.pending
+        stop(it.timer)
+        left.append(it.timer.pending)
+    return tuple(left)
+
+
+@seen(v5_0="armed")
+def a_count_whose_end_is_this_very_nanosecond(profile):
+    """A new TDCR starts a one-shot that is over with nothing left: its end is not past yet."""
+    it = counting(5_000, profile=profile)
+    it.pass_time(5_000)
+    it.timer.deliver()
+    it.timer.write_divide(0)
+    return "expired" if it.timer.pending else "armed" if it.hrtimer.active else "lost"
+
+
 @seen(v5_0=(True, True, True))
 def a_one_shot_on_the_preemption_timer_an_expired_deadline_and_the_advancement_survive_reset(profile):
     it = counting(50_000, preemption=True, advance=None, profile=profile)
