@@ -120,7 +120,7 @@ def times_apart(events):
     return Counter(event._replace(vm=0) for event in events if type(event) is not Lost)
 
 
-@pytest.mark.parametrize("lines", [3, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("lines", [3, pytest.param(10, marks=pytest.mark.slow)])
 def test_truncated_at_any_byte_what_is_whole_is_read_and_the_rest_told(lines, tmp_path):
     text = body(lines=lines)
     plain = list(opened(tmp_path, text).events())

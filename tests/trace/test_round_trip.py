@@ -190,7 +190,7 @@ def test_a_run_of_every_profile_reads_back_as_it_was(profile, tmp_path, monkeypa
 @pytest.mark.parametrize("what", RUNS)
 @pytest.mark.parametrize("profile", PROFILES)
 def test_long_runs_of_every_profile_read_back_as_they_were(profile, what, tmp_path, monkeypatch):
-    read_as_made(what, profile, tmp_path, monkeypatch, events=400)
+    read_as_made(what, profile, tmp_path, monkeypatch, events=150)
 
 
 def keeping(made, write):
