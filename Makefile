@@ -3,6 +3,7 @@
 #   make run      run the built-in guest `deadline`; others and options by ARGS="deadline-hlt --advance 0"
 #   make test     run all tests
 #   make check    check format, lint and types, and run the fast tests
+#   make lint     check format, lint and types
 #   make bench    run the benchmarks
 #   make docs     build the documentation: docs/_build/html/index.html
 #
@@ -12,20 +13,22 @@ VENV := .venv
 IN := $(VENV)/bin/python
 INSTALL := $(IN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test check bench docs
+.PHONY: run test check lint bench docs
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run.stamp
 	@$(IN) -m vlapic run $(ARGS)
 
 test: $(VENV)/dev.stamp
-	$(IN) -m pytest
+	$(IN) -m pytest -n auto --dist loadfile
 
-check: $(VENV)/dev.stamp
+check: lint
+	$(IN) -m pytest -n auto --dist loadfile -m "not slow"
+
+lint: $(VENV)/dev.stamp
 	$(IN) -m ruff format --check .
 	$(IN) -m ruff check .
 	$(IN) -m mypy
-	$(IN) -m pytest -m "not slow"
 
 bench: $(VENV)/dev.stamp
 	@set -e; for file in benchmarks/*.py; do echo "$$file"; $(IN) "$$file"; done
