@@ -1,9 +1,14 @@
-"""What several tests share: the vectors of compiled kernels."""
+"""What several tests share: the vectors of compiled kernels, and how Hypothesis runs."""
 
 import csv
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says more of the machine and its other work than of the code.
+settings.register_profile("vlapic", deadline=None)
+settings.load_profile("vlapic")
 
 GOLDEN = Path(__file__).parent / "golden"
 
