@@ -120,22 +120,44 @@ class Form:
     def _all_values(self) -> Callable[[Any], Any]:
         """What gives an event's values, in the order of the fields."""
         names = [field.name for field in self.fields]
-        if all(field.kind in "uxpsw" and field.name not in self._computed for field in self.fields):
-            return attrgetter(*names) if names else lambda event: ()
-        getters = [self._getter(field) for field in self.fields]
-        return lambda event: tuple([get(event) for get in getters])
+        if not names:
+            return lambda event: ()
+        if self._computed.keys() & set(names):
+            getters = [self._getter(field) for field in self.fields]
+            return lambda event: tuple([get(event) for get in getters])
+        get = attrgetter(*names)
+        in_words = [
+            (place, words) for place, field in enumerate(self.fields) if (words := self._in_words(field))
+        ]
+        if not in_words:
+            return get
+        if len(names) == 1:
+            ((_, only),) = in_words
+            return lambda event: only(get(event))
+
+        def values(event: Any) -> tuple[Any, ...]:
+            found = list(get(event))
+            for place, words in in_words:
+                found[place] = words(found[place])
+            return tuple(found)
+
+        return values
 
     def _getter(self, field: Field) -> Callable[[Any], Any]:
-        name = field.name
-        get = self._computed.get(name) or attrgetter(name)
+        get = self._computed.get(field.name) or attrgetter(field.name)
+        in_words = self._in_words(field)
+        return get if in_words is None else lambda event: in_words(get(event))
+
+    def _in_words(self, field: Field) -> Callable[[Any], Any] | None:
+        """What makes of a field's value what is printed; None where it is the value itself."""
         match field.kind:
             case "d":
-                return lambda event: to_s64(get(event))
+                return to_s64
             case "words":
-                return lambda event: field.words[get(event)]
+                return field.words.__getitem__
             case "symbol":
-                return lambda event: self._names.get(value := get(event), f"{value:#x}")
-        return get
+                return lambda value: self._names.get(value, f"{value:#x}")
+        return None
 
     def _value(self, field: Field, text: bytes) -> int | str:
         match field.kind:

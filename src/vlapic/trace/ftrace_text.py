@@ -16,7 +16,7 @@ import io
 import os
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from vlapic.errors import OutputError
 from vlapic.events import NO_VCPU, DebugfsSample, Event, Lost, Sample, TimerInterrupt
@@ -31,6 +31,24 @@ PIDS_A_VM = 100
 #: left.
 _COUNTS = "# entries-in-buffer/entries-written: {0}/{0}   #P:{1}"
 _COUNTS_ROOM = 80
+#: Lines that are written together.
+_LINES_AT_ONCE = 256
+
+
+class _Line(NamedTuple):
+    """What all events of a class by one vCPU have in common.
+
+    Attributes:
+        before: the line up to its time.
+        name: from there to the event's fields.
+        fields: writes them.
+        handler: writes the marker that follows a timer interrupt's own line, else None.
+    """
+
+    before: str
+    name: str
+    fields: Callable[[Any], str]
+    handler: Callable[[Any], str] | None
 
 
 class FtraceTextWriter:
@@ -67,6 +85,7 @@ class FtraceTextWriter:
         self._cpus = cpus
         self._cpu_of = cpu_of or (lambda vm, vcpu: vcpu)
         self._written = 0
+        self._kept: list[str] = []
         text = trace_kernel(kernel)
         fifth = "." if text.layout.migrate_disable else ""
         #: What stands before the text of each event, and its forms: in the first VM, in others.
@@ -84,14 +103,19 @@ class FtraceTextWriter:
         self._forms[Sample] = (f"....{fifth}", "tracing_mark_write", (SAMPLE, SAMPLE))
         self._forms[DebugfsSample] = (f"....{fifth}", "tracing_mark_write", (DEBUGFS, DEBUGFS))
         self._handler = handler_marker(host_khz)
+        #: By class of event, VM and vCPU.
+        self._lines: dict[tuple[type[Any], int, int], _Line] = {}
         self._pid_width = text.layout.pid_width
         self._in_ns = in_ns
         self._put("".join(f"# {comment}\n" for comment in comments))
         self._put("# tracer: nop\n#\n")
+        self._write_kept()
         self._counts_at = file.tell() if file.seekable() else None
         if self._counts_at is not None:
             self._put(" " * _COUNTS_ROOM + "\n#\n")
         self._put(text.layout.header)
+        self._write_kept()
+        self._written = 0  # events so far
 
     @classmethod
     def open(
@@ -132,23 +156,42 @@ class FtraceTextWriter:
         self, event: Event, *, task: str = TASK, tid: int | None = None, cpu: int | None = None
     ) -> None:
         """Append one event; who made it is the event's vCPU, unless it is said."""
-        if type(event) is Lost:
-            self._put(_lost(event))
-            return
+        own = tid is cpu is None and task == TASK
+        line = self._lines.get((type(event), event.vm, event.vcpu)) if own else None
+        if line is None:
+            if type(event) is Lost:
+                self._put(_lost(event))
+                self._written -= 1  # it is a line, and no event
+                return
+            line = self._line(event, task, tid, cpu)
+            if own:
+                self._lines[type(event), event.vm, event.vcpu] = line
+        before, name, fields, handler = line
+        kept, time = self._kept, event.host_tsc
+        if self._in_ns:
+            stamp = f"{before}{time // 1_000_000_000:5d}.{time % 1_000_000_000:09d}{name}"
+        else:
+            stamp = f"{before}{time:12d}{name}"
+        kept.append(f"{stamp}{fields(event)}\n")
+        if handler is not None:
+            kept.append(f"{stamp}{handler(event)}\n")
+        if len(kept) >= _LINES_AT_ONCE:
+            self._write_kept()
+
+    def _line(self, event: Event, task: str, tid: int | None, cpu: int | None) -> _Line:
+        """What an event's line says but for time and fields."""
         flags, name, forms = self._forms[type(event)]
         if tid is None:
             tid = FIRST_PID + PIDS_A_VM * event.vm + event.vcpu
         if cpu is None:
             cpu = self._cpu_of(event.vm, event.vcpu)
-        head = (
-            f"{task:>16}-{tid:<{self._pid_width}d} [{cpu:03d}] {flags} {self._time(event.host_tsc)}: {name}: "
-        )
         vm = event.vm > 0
-        self._put(f"{head}{forms[vm].write(event)}\n")
-        self._written += 1
-        if type(event) is TimerInterrupt:
-            self._put(f"{head}{self._handler[vm].write(event)}\n")
-            self._written += 1
+        return _Line(
+            f"{task:>16}-{tid:<{self._pid_width}d} [{cpu:03d}] {flags} ",
+            f": {name}: ",
+            forms[vm].write,
+            self._handler[vm].write if type(event) is TimerInterrupt else None,
+        )
 
     def write_all(self, events: Iterable[Event]) -> None:
         """Append events in their order."""
@@ -159,6 +202,7 @@ class FtraceTextWriter:
         """Say in the header how many events there are, and close the file."""
         try:
             with self._file:
+                self._write_kept()
                 if self._counts_at is not None:
                     self._file.seek(self._counts_at)
                     self._file.write(_COUNTS.format(self._written, self._cpus).encode())
@@ -174,12 +218,14 @@ class FtraceTextWriter:
     ) -> None:
         self.close()
 
-    def _time(self, time: int) -> str:
-        if self._in_ns:
-            return f"{time // 1_000_000_000:5d}.{time % 1_000_000_000:09d}"
-        return f"{time:12d}"
-
     def _put(self, text: str) -> None:
+        self._kept.append(text)
+
+    def _write_kept(self) -> None:
+        """Write the lines that were put together so far."""
+        text = "".join(self._kept)
+        self._written += len(self._kept)
+        self._kept.clear()
         try:
             self._file.write(text.encode())
         except OSError as error:
