@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from vlapic.apic.advance import tune
 from vlapic.profiles import PROFILES, V5_0, V5_4, V6_1, profile_of_release
-from vlapic.replay.model import Model
+from vlapic.replay.model import FILTERED, RESET, TUNED, Model
 
 KHZ = 2_000_000
 DELTAS = st.one_of(
@@ -44,15 +44,15 @@ def test_an_advancement_of_0_stays():
     model.create(0, KHZ)
     walked = walk(model, [5000, -5000])
     assert walked.after_ns.tolist() == [0, 0]
-    assert not walked.tuned.any()
+    assert not walked.noted(TUNED).any()
 
 
 def test_deltas_too_large_are_filtered_only_while_they_would_tune():
     auto, fixed = Model(V6_1, compiled=False), Model(V6_1, compiled=False)
     auto.create(None, KHZ)
     fixed.create(3000, KHZ)
-    assert walk(auto, [10_000, 10_001, -10_001, 99]).filtered.tolist() == [False, True, True, False]
-    assert not walk(fixed, [10_001]).filtered.any()
+    assert walk(auto, [10_000, 10_001, -10_001, 99]).noted(FILTERED).tolist() == [False, True, True, False]
+    assert not walk(fixed, [10_001]).noted(FILTERED).any()
 
 
 def test_a_step_over_the_limit_is_a_reset_and_a_step_to_1000_is_none():
@@ -61,7 +61,7 @@ def test_a_step_over_the_limit_is_a_reset_and_a_step_to_1000_is_none():
     up, down = 9000, -9000
     walked = walk(model, [up, down, *[up] * 8])
     assert walked.after_ns.tolist()[:2] == [1562, 1000]
-    assert walked.reset.tolist() == [False] * 9 + [True]
+    assert walked.noted(RESET).tolist() == [False] * 9 + [True]
     assert walked.after_ns.tolist()[-1] == 1000
 
 

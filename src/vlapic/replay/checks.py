@@ -6,6 +6,7 @@ first that differs bounds where model and kernel part.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -87,6 +88,45 @@ class Course(NamedTuple):
         else:
             before = 0
         return index, int(self.after_ns[before - 1]) if before else carried_ns
+
+
+class Courses:
+    """The courses of all vCPUs over a batch, each made when it is asked for: by key."""
+
+    def __init__(
+        self,
+        numbers: Array,
+        places: Array,
+        times: Array,
+        after_ns: Array,
+        vcpus: Mapping[int, tuple[int, int]],
+        *,
+        shared: bool,
+    ) -> None:
+        """Keep what they are made of.
+
+        Args:
+            numbers, places, times, after_ns: of each of the batch's deltas, whose it is, where and when it
+                stands, and the advancement after it; of a shape each.
+            vcpus: each one's number, and how many deltas it had before the batch, by key.
+            shared: one value is tuned by all of them.
+        """
+        self._columns = places, times, after_ns
+        self._numbers = numbers
+        self._vcpus = vcpus
+        self._shared = shared
+        self._made: dict[int, Course] = {}
+
+    def __getitem__(self, key: int) -> Course:
+        if key not in self._made:
+            number, before = self._vcpus[key]
+            mine = slice(None) if len(self._vcpus) == 1 else np.flatnonzero(self._numbers == number)
+            seen = slice(None) if self._shared else mine
+            places, times, after_ns = self._columns
+            self._made[key] = Course(
+                before, places[mine], times[mine], places[seen], times[seen], after_ns[seen]
+            )
+        return self._made[key]
 
 
 @dataclass

@@ -25,10 +25,12 @@ from vlapic.events import (
     WaitLapicExpire,
 )
 from vlapic.regime import AdvanceHistory, TuningLimits, share_ends
-from vlapic.replay.checks import Course
+from vlapic.replay.checks import Courses
+from vlapic.replay.compare import Comparison
 from vlapic.replay.delivery import Delivery
 from vlapic.replay.flag import Flip, Suspicion, Tail
-from vlapic.replay.model import Model, Walked
+from vlapic.replay.model import TUNED, Model, Walked
+from vlapic.replay.numbers import NONE, Groups, VcpuNumbers
 from vlapic.replay.pairs import vcpu_keys
 from vlapic.replay.rebuild import Rebuild
 from vlapic.replay.samples import OutsideSample
@@ -43,8 +45,9 @@ Array = npt.NDArray[Any]
 FLIPS_KEPT = 1000
 #: Events that the model or its samples come from.
 _TAKEN = (WaitLapicExpire, VcpuStart, VcpuCreated, Sample, AdvanceSample, DebugfsSample)
-#: VMs and vCPUs with numbers below this are found by a table.
-_NEAR = 1024
+#: Deltas that are walked and counted at a time: so many, and so many more for each vCPU.
+_PIECE = 32_768
+_PIECE_OF_EACH = 8_192
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Replay:
         vcpus: by their key (`vcpu_keys`), in the order of their appearance.
         flips: changes of the module's flag, the first `FLIPS_KEPT`.
         waits: how many deltas of all vCPUs went into the model.
-        unplaced: samples of which nobody knows whose they are.
+        comparison: of samples with the model.
         suspicions: of a flip where a vCPU's samples part from the model, by its key; None if not looked for.
     """
 
@@ -105,21 +108,19 @@ class Replay:
         """
         self._sources = sources
         self._profile = profile
-        self._outside = None if samples is None else sorted(samples, key=_when)
         self._to_flip = list(flips)
         self.suspicions: dict[int, Suspicion] | None = {} if infer_flag else None
         self._on_rows = on_rows
         self._compiled = compiled
         self._model: Model | None = None
-        self._near = np.full((_NEAR, _NEAR), -1, np.int32)
-        self._seen: set[int] = set()
-        #: The advancements there were since a loop beside the VM last read one, of each vCPU.
-        self._since_read: dict[int, Array] = {}
+        self._number_of = VcpuNumbers()
+        #: vCPUs of which there was a delta.
+        self._seen = VcpuNumbers()
         self.chosen: Chosen | None = None
         self.vcpus: dict[int, Vcpu] = {}
         self.flips: list[Flip] = []
         self.waits = 0
-        self.unplaced = 0
+        self.comparison = Comparison(sources.reader, self.vcpus, samples)
 
     def add(self, batch: Batch) -> None:
         """Go on with the next batch of the trace.
@@ -143,42 +144,55 @@ class Replay:
 
     def finish(self) -> None:
         """The trace has ended: compare the samples that stand after its last wait."""
-        self._compare_outside({}, {}, last=True)
+        self.comparison.finish()
         share_ends(vcpu.history for vcpu in self.vcpus.values())
 
     def _take(self, batch: Batch) -> None:
         model = self._rules(batch)
         table, places, bogus = self._waits_of(batch)
-        deltas = np.ascontiguousarray(table["delta_cycles"])
+        wanted = self.suspicions is not None or self.comparison.wants(batch)
         cuts = self._cuts(batch, places)
         starts = batch.tables.get(VcpuStart)
         starting = set() if starts is None else set(vcpu_keys(starts).tolist())
         for kind in (Sample, AdvanceSample):
             self._sampled(batch.tables.get(kind), starting)
         carried = {key: model.advance_ns(vcpu.number) for key, vcpu in self.vcpus.items()}
-        parts = [_nothing_walked()]
-        numbers = np.zeros(len(deltas), np.int64)
+        firsts = {key: vcpu.events for key, vcpu in self.vcpus.items()}
+        parts: list[tuple[Array, Walked]] = [(np.zeros(0, np.int32), _nothing_walked())]
         done = 0
-        for cut in [*cuts, _Cut(len(deltas), 0, lambda model: None)]:
-            if cut.at > done:
-                numbers[done : cut.at] = self._numbers(model, table.rows[done : cut.at])
-                parts.append(model.walk(numbers[done : cut.at], deltas[done : cut.at]))
-                done = cut.at
+        for cut in [*cuts, _Cut(len(table), 0, lambda model: None)]:
+            while done < cut.at:
+                # A piece at a time, as much as stays in a CPU's cache until everybody has seen it.
+                piece = _PIECE + _PIECE_OF_EACH * len(self.vcpus)
+                rows = table.rows[done : min(cut.at, done + piece)]
+                numbers, deltas = self._numbers(rows), np.ascontiguousarray(rows["delta_cycles"])
+                walked = model.walk(numbers, deltas)
+                self._count(rows, numbers, deltas, walked)
+                if wanted:
+                    parts.append((numbers, walked))
+                done += len(rows)
             tuned = model.module_tunes
             cut.act(model)
             if tuned is not None and model.module_tunes is not tuned and len(self.flips) < FLIPS_KEPT:
                 self.flips.append(Flip(cut.time, self.waits + cut.at, not tuned, cut.inferred))
         for key in bogus:
             self._vcpu(key, None).dropped += 1
-        walked = parts[-1] if len(parts) <= 2 else Walked(*map(np.concatenate, zip(*parts, strict=True)))
         carried = {key: carried.get(key, vcpu.history.start_ns) for key, vcpu in self.vcpus.items()}
-        firsts = {key: vcpu.events for key, vcpu in self.vcpus.items()}
-        courses = self._count(table, places, numbers, walked)
-        self._compare(batch, courses, carried)
-        self._compare_outside(courses, carried)
-        self._compare_debugfs(batch, courses, carried)
-        self._suspect(table, numbers, walked, firsts)
-        self.waits += len(deltas)
+        firsts = {key: firsts.get(key, 0) for key in self.vcpus}
+        if wanted:
+            numbers = np.concatenate([part[0] for part in parts])
+            walked = Walked(*map(np.concatenate, zip(*(part[1] for part in parts), strict=True)))
+            courses = Courses(
+                numbers,
+                places,
+                table["host_tsc"],
+                walked.after_ns,
+                {key: (vcpu.number, firsts[key]) for key, vcpu in self.vcpus.items()},
+                shared=model.profile.scope is Scope.GLOBAL,
+            )
+            self.comparison.add(batch, courses, carried)
+            self._suspect(table, numbers, walked, firsts)
+        self.waits += len(table)
         for vcpu in self.vcpus.values() if model.module_tunes else ():
             vcpu.auto = True
 
@@ -194,22 +208,24 @@ class Replay:
     def _waits_of(self, batch: Batch) -> tuple[Table[WaitLapicExpire], Array, list[int]]:
         """The batch's waits and their places, and the vCPUs whose first one was none and is left out."""
         table = batch.tables.get(WaitLapicExpire) or Table.of(WaitLapicExpire, ())
-        alone = len(table) == len(batch)
-        places = np.arange(len(batch)) if alone else batch.rows_of(WaitLapicExpire)
+        places = batch.rows_of(WaitLapicExpire)
         assert self.chosen is not None
         traced_by = self.chosen.recorded or self.chosen.profile
-        known = len(self._seen) == 1 and self._only(table.rows) is not None
-        if traced_by.wait_trace is not WaitTrace.AFTER_EXIT or not len(table) or known:
+        if traced_by.wait_trace is not WaitTrace.AFTER_EXIT:
             return table, places, []
-        keys, first = np.unique(vcpu_keys(table), return_index=True)
-        bogus = [
-            row
-            for key, row in zip(keys.tolist(), first.tolist(), strict=True)
-            if key not in self._seen and table["delta_cycles"][row] == 0
-        ]
-        self._seen.update(keys.tolist())
+        bogus = []
+        for at in range(0, len(table), _PIECE):
+            rows = table.rows[at : at + _PIECE]
+            new = np.flatnonzero(self._seen.of(rows) == NONE)
+            keys, first = np.unique(vcpu_keys(rows[new]), return_index=True)
+            for key, row in zip(keys.tolist(), new[first].tolist(), strict=True):
+                self._seen.give(key >> 32, key & NO_VCPU, 0)
+                if rows["delta_cycles"][row] == 0:
+                    bogus.append(at + row)
+        if not bogus:
+            return table, places, []
         kept = np.delete(np.arange(len(table)), bogus)
-        whose = vcpu_keys(table)[bogus].tolist()
+        whose = vcpu_keys(table.rows[bogus]).tolist()
         return Table(WaitLapicExpire, table.rows[kept]), places[kept], whose
 
     def _cuts(self, batch: Batch, places: Array) -> list[_Cut]:
@@ -265,147 +281,44 @@ class Replay:
             rebuild=Rebuild(ratio, frac_bits) if self._sources.reader.clock is Clock.TSC else None,
             delivery=Delivery(hides=self.chosen.hides_deltas),
         )
-        if made.vm < _NEAR and made.vcpu < _NEAR:
-            self._near[made.vm, made.vcpu] = number
+        self._number_of.give(made.vm, made.vcpu, number)
         return made
 
-    def _only(self, rows: Array) -> Vcpu | None:
-        """The one vCPU there is, if all of these are its."""
-        if len(self.vcpus) != 1:
-            return None
-        (vcpu,) = self.vcpus.values()
-        return vcpu if (rows["vcpu"] == vcpu.vcpu).all() and (rows["vm"] == vcpu.vm).all() else None
-
-    def _numbers(self, model: Model, rows: Array) -> Array:
+    def _numbers(self, rows: Array) -> Array:
         """The model's number of the vCPU of each wait."""
-        vms, vcpus = rows["vm"], rows["vcpu"]
-        only = self._only(rows)
-        if only is not None:
-            return np.full(len(rows), only.number)
-        if vms.max() < _NEAR and vcpus.max() < _NEAR:
-            numbers: Array = self._near[vms, vcpus]
-            if numbers.min() < 0:
-                new = np.flatnonzero(numbers < 0)
-                keys = vms[new].astype(np.uint64) << np.uint64(32) | vcpus[new]
-                for key in dict.fromkeys(keys.tolist()):
-                    self._vcpu(key, None)
-                numbers = self._near[vms, vcpus]
-            return numbers
-        keys, inverse = np.unique(vms.astype(np.uint64) << np.uint64(32) | vcpus, return_inverse=True)
-        return np.array([self._vcpu(key, None).number for key in keys.tolist()], np.int32)[inverse]
+        numbers = self._number_of.of(rows)
+        if numbers.min(initial=0) == NONE:
+            for key in dict.fromkeys(vcpu_keys(rows[numbers == NONE]).tolist()):
+                self._vcpu(key, None)
+            numbers = self._number_of.of(rows)
+        return numbers
 
     # -- what came of it --
 
-    def _count(
-        self, table: Table[WaitLapicExpire], places: Array, numbers: Array, walked: Walked
-    ) -> dict[int, Course]:
-        """Show each vCPU its deltas; the course of every vCPU's advancement in this batch."""
-        assert self.chosen is not None
-        deltas, times = table["delta_cycles"], table["host_tsc"]
+    def _count(self, rows: Array, numbers: Array, deltas: Array, walked: Walked) -> None:
+        """Show each vCPU its deltas, and the trajectory all of them."""
+        groups = Groups(numbers, len(self.vcpus))
+        mine = [groups.sorted(column) for column in (deltas, walked.after_ns, walked.notes)]
         index = np.zeros(len(deltas) if self._on_rows is not None else 0, np.int64)
-        courses = {}
-        shared = self.chosen.profile.scope is Scope.GLOBAL
-        alone = len(self.vcpus) == 1
-        for key, vcpu in self.vcpus.items():
-            mine = slice(None) if alone else np.flatnonzero(numbers == vcpu.number)
-            seen = slice(None) if shared else mine
+        for vcpu in self.vcpus.values():
+            part = groups.slice_of(vcpu.number)
             first = vcpu.events
-            courses[key] = Course(
-                first, places[mine], times[mine], places[seen], times[seen], walked.after_ns[seen]
-            )
-            vcpu.take(deltas[mine], walked if alone else Walked(*(column[mine] for column in walked)))
+            if part.stop > part.start:
+                vcpu.take(*(column[part] for column in mine))
             if len(index):
-                index[mine] = np.arange(first, vcpu.events)
-        if self._on_rows is not None and len(deltas):
+                index[groups.places_of(vcpu.number)] = np.arange(first, vcpu.events)
+        if self._on_rows is not None:
             self._on_rows(
-                Rows(table["vm"], table["vcpu"], index, times, deltas, walked.before_ns, walked.after_ns)
+                Rows(
+                    rows["vm"],
+                    rows["vcpu"],
+                    index,
+                    rows["host_tsc"],
+                    deltas,
+                    walked.before_ns,
+                    walked.after_ns,
+                )
             )
-        return courses
-
-    def _compare(self, batch: Batch, courses: dict[int, Course], carried: dict[int, int]) -> None:
-        """Hold the batch's samples against the model."""
-        for kind in (Sample, AdvanceSample):
-            table = batch.tables.get(kind)
-            if table is None or self._outside is not None:
-                continue
-            places, keys = batch.rows_of(kind), vcpu_keys(table)
-            nobody = keys == (NO_VCPU << 32 | NO_VCPU)
-            if nobody.any() and len(self.vcpus) == 1:
-                keys = np.where(nobody, next(iter(self.vcpus)), keys)
-            for key in np.unique(keys).tolist():
-                mine = keys == key
-                if key not in self.vcpus:
-                    self.unplaced += int(np.count_nonzero(mine))
-                    continue
-                indices, model_ns = courses[key].at_places(places[mine], carried[key])
-                self.vcpus[key].check.add(
-                    indices, table["host_tsc"][mine], model_ns, table["advance_ns"][mine]
-                )
-
-    def _compare_debugfs(self, batch: Batch, courses: dict[int, Course], carried: dict[int, int]) -> None:
-        """Hold what a loop beside the VMs read against the model.
-
-        It read after it had written the line before: the value is one that there was between the two.
-        """
-        table = batch.tables.get(DebugfsSample)
-        since = 0
-        if (table is None and not self._since_read) or self._outside is not None:
-            return
-        if table is not None:
-            for place, read in zip(batch.rows_of(DebugfsSample).tolist(), table, strict=True):
-                key = self._vm_of(read.pid) << 32 | read.number
-                vcpu = self.vcpus.get(key)
-                if vcpu is None:
-                    self.unplaced += 1
-                else:
-                    model_ns = courses[key].between(since, place, carried[key])
-                    if not since:
-                        model_ns = np.concatenate([self._since_read.get(key, model_ns[:0]), model_ns])
-                    index = courses[key].at_places(np.array([place]), 0)[0]
-                    vcpu.check.add_one(int(index[0]), read.host_tsc, model_ns, read.advance_ns)
-                since = place
-        for key, course in courses.items():
-            values = np.unique(course.between(since, len(batch), carried[key]))
-            before = self._since_read.get(key, values[:0]) if not since else values[:0]
-            self._since_read[key] = np.union1d(before, values)
-
-    def _vm_of(self, pid: int) -> int:
-        """The VM of a process: of its threads, or where that is not told, of those made just after it."""
-        threads = [thread for thread in self._sources.reader.threads.values() if thread.vm is not None]
-        mine = [thread.vm for thread in threads if pid in (thread.tgid, thread.tid)]
-        if mine:
-            return mine[0] or 0
-        later = [thread for thread in threads if thread.tgid is None and thread.tid > pid]
-        nearest = min(later, key=lambda thread: thread.tid, default=None)
-        return NO_VCPU if nearest is None or nearest.vm is None else nearest.vm
-
-    def _compare_outside(
-        self, courses: dict[int, Course], carried: dict[int, int], *, last: bool = False
-    ) -> None:
-        """Hold the samples from outside against the model, as far as it has come."""
-        later = []
-        for sample in self._outside or ():
-            key = sample.vm << 32 | sample.vcpu
-            vcpu = self.vcpus.get(key)
-            course = courses.get(key) or Course.over(0 if vcpu is None else vcpu.events)
-            if not last and (vcpu is None or not course.reaches(sample.index, sample.timestamp)):
-                later.append(sample)
-            elif vcpu is None:
-                self.unplaced += 1
-            else:
-                now_ns = carried.get(key, vcpu.history.final_ns)
-                index, model_ns = course.at(sample.index, sample.timestamp, now_ns)
-                if sample.index is not None and sample.index > vcpu.events:
-                    self.unplaced += 1
-                    continue
-                vcpu.check.add(
-                    *(
-                        np.array([value])
-                        for value in (index, sample.timestamp or 0, model_ns, sample.advance_ns)
-                    )
-                )
-        if self._outside is not None:
-            self._outside = later
 
     def _suspect(
         self, table: Table[WaitLapicExpire], numbers: Array, walked: Walked, firsts: dict[int, int]
@@ -421,7 +334,7 @@ class Replay:
                 table["host_tsc"][mine],
                 table["delta_cycles"][mine],
                 walked.before_ns[mine],
-                walked.tuned[mine],
+                walked.noted(TUNED)[mine],
             )
             parting = vcpu.check.parting
             if parting is None:
@@ -432,9 +345,4 @@ class Replay:
 
 
 def _nothing_walked() -> Walked:
-    numbers, flags = np.zeros(0, np.uint32), np.zeros(0, np.bool_)
-    return Walked(numbers, numbers, flags, flags, flags)
-
-
-def _when(sample: OutsideSample) -> int:
-    return (sample.timestamp if sample.index is None else sample.index) or 0
+    return Walked(np.zeros(0, np.uint32), np.zeros(0, np.uint32), np.zeros(0, np.uint8))

@@ -25,10 +25,12 @@ from vlapic.rules import Ending, Overflow, Scope
 
 Array = npt.NDArray[Any]
 
-#: What is noted of each delta: tuning was on; the delta did not count; the limit changed what tuning came to.
+#: What is noted of each delta: tuning was on; it was, and the delta too large for the profile to tune with;
+#: tuning came out above the limit, and began anew; the advancement was 0, with which no kernel waits.
 TUNED = 1
-LEFT_OUT = 2
-LIMITED = 4
+FILTERED = 2
+RESET = 4
+WHILE_OFF = 8
 
 
 class Walked(NamedTuple):
@@ -36,16 +38,17 @@ class Walked(NamedTuple):
 
     Attributes:
         before_ns, after_ns: the advancement before and after it; u4.
-        tuned: whether tuning was on.
-        filtered: tuning was on, and the delta too large for the profile to tune with.
-        reset: tuning came out above the limit, and began anew.
+        notes: `TUNED` and the others; u1.
     """
 
     before_ns: Array
     after_ns: Array
-    tuned: Array
-    filtered: Array
-    reset: Array
+    notes: Array
+
+    def noted(self, what: int) -> Array:
+        """Of which deltas this is noted."""
+        noted: Array = self.notes & what != 0
+        return noted
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,7 @@ class Model:
         """
         count = len(deltas)
         early, distance = deltas < 0, np.abs(deltas).view(np.uint64)
-        columns = (np.asarray(numbers, np.int64), early, distance)
+        columns = (np.asarray(numbers, np.int32), early, distance)
         tables = (
             np.array([slot.tsc_khz for slot in self._slots], np.uint64),
             np.array([slot.value for slot in self._slots], np.int64),
@@ -156,14 +159,7 @@ class Model:
             self._walk(*(column.tolist() for column in columns), *constants, advance_ns, done, *lists)
             before, after = np.array(lists[0], np.uint32), np.array(lists[1], np.uint32)
             notes = np.array(lists[2], np.uint8)
-        restarts = self.profile.overflow is Overflow.RESTART
-        return Walked(
-            before,
-            after,
-            tuned=notes & TUNED != 0,
-            filtered=(notes & LEFT_OUT != 0) & (distance > ADJUST_MAX_CYCLES),
-            reset=(notes & LIMITED != 0) & restarts,
-        )
+        return Walked(before, after, notes)
 
     @property
     def _one_flag(self) -> bool:
@@ -181,8 +177,16 @@ def numba_is_installed() -> bool:
     return find_spec("numba") is not None
 
 
-def _walk_by(counts: Counts, step: Step, ends: Ends, limit: Limit) -> Callable[..., None]:
-    """The walk over columns by a profile's rules, for arrays and for lists alike."""
+def _walk_by(
+    counts: Counts, step: Step, ends: Ends, limit: Limit, *, most_cycles: Any, limited: int
+) -> Callable[..., None]:
+    """The walk over columns by a profile's rules, for arrays and for lists alike.
+
+    Args:
+        counts, step, ends, limit: the rules.
+        most_cycles: a delta that does not count is too large if it is above this.
+        limited: what is noted where the limit changed what tuning came to.
+    """
 
     def walk(
         numbers: Any,
@@ -202,7 +206,7 @@ def _walk_by(counts: Counts, step: Step, ends: Ends, limit: Limit) -> Callable[.
             value, flag = value_of[number], flag_of[number]
             now = advance_ns[value]
             before[at] = now
-            note = 0
+            note = 0 if now != 0 else WHILE_OFF
             if now != 0 and not done[flag]:
                 note = TUNED
                 if counts(distance[at]):
@@ -211,9 +215,9 @@ def _walk_by(counts: Counts, step: Step, ends: Ends, limit: Limit) -> Callable[.
                     advance_ns[value] = now
                     done[flag] = ended
                     if now != stepped:
-                        note = TUNED | LIMITED
-                else:
-                    note = TUNED | LEFT_OUT
+                        note = TUNED | limited
+                elif distance[at] > most_cycles:
+                    note = TUNED | FILTERED
             after[at] = now
             notes[at] = note
 
@@ -223,9 +227,12 @@ def _walk_by(counts: Counts, step: Step, ends: Ends, limit: Limit) -> Callable[.
 @cache
 def _walk_of(profile: Profile, compiled: bool) -> Callable[..., None]:
     rules = rules_of(profile.tuning, profile.ending, profile.overflow)
+    limited = RESET if profile.overflow is Overflow.RESTART else 0
     if not compiled:
-        return _walk_by(*rules)
+        return _walk_by(*rules, most_cycles=ADJUST_MAX_CYCLES, limited=limited)
     from vlapic.compiled import compiled as compile_rule
     from vlapic.compiled import njit
 
-    return njit(_walk_by(*map(compile_rule, rules)))
+    counts, step, ends, limit = map(compile_rule, rules)
+    most_cycles = np.uint64(ADJUST_MAX_CYCLES)
+    return njit(_walk_by(counts, step, ends, limit, most_cycles=most_cycles, limited=limited))

@@ -20,7 +20,7 @@ Array = npt.NDArray[Any]
 MSR_TSC_DEADLINE = 0x6E0
 
 
-def vcpu_keys(table: Table[Any]) -> Array:
+def vcpu_keys(table: Table[Any] | Array) -> Array:
     """The vCPU of each event as one number: its VM above its own; u8."""
     keys: Array = table["vm"].astype(np.uint64) << np.uint64(32) | table["vcpu"]
     return keys

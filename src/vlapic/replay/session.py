@@ -150,10 +150,10 @@ def _header_samples(reader: TraceReader, fold: Replay) -> list[OutsideSample]:
     """Samples of the trace's header, if it has no others and each interrupt of its one vCPU has a delta."""
     told = reader.facts.samples
     vcpus = list(fold.vcpus.values())
-    if not told or fold.unplaced or any(vcpu.check.checked for vcpu in vcpus):
+    if not told or fold.comparison.unplaced or any(vcpu.check.checked for vcpu in vcpus):
         return []
     if len(vcpus) != 1 or vcpus[0].events != told[-1].interrupts:
-        fold.unplaced = len(told)
+        fold.comparison.unplaced = len(told)
         return []
     return [
         OutsideSample(vcpus[0].vm, vcpus[0].vcpu, None, each.interrupts, each.advance_ns) for each in told
@@ -193,7 +193,7 @@ def _result(reader: TraceReader, sources: Sources, fold: Replay, interrupted: bo
         lost=len(reader.lost),
         lost_events=sum(lost.events for lost in reader.lost),
         disordered=reader.facts.disordered,
-        unplaced=fold.unplaced,
+        unplaced=fold.comparison.unplaced,
         passed_over=sum(reader.passed_over.values()),
         interrupted=interrupted,
     )

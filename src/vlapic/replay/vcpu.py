@@ -11,7 +11,7 @@ import numpy.typing as npt
 from vlapic.regime import AdvanceHistory, Evidence, Regime, classify
 from vlapic.replay.checks import Check
 from vlapic.replay.delivery import Delivery
-from vlapic.replay.model import Walked
+from vlapic.replay.model import FILTERED, RESET, WHILE_OFF
 from vlapic.replay.rebuild import Rebuild
 from vlapic.replay.sources import Setting, TscFrequency
 
@@ -68,9 +68,9 @@ class Vcpu:
         """What its advancement did."""
         return classify(Evidence(self.history, self.auto))
 
-    def take(self, deltas: Array, walked: Walked) -> None:
-        """Count its next deltas."""
-        self.resets += int(np.count_nonzero(walked.reset))
-        self.filtered += int(np.count_nonzero(walked.filtered))
-        self.while_off += int(np.count_nonzero(walked.before_ns == 0))
-        self.history.add(walked.after_ns, deltas)
+    def take(self, deltas: Array, after_ns: Array, notes: Array) -> None:
+        """Count its next deltas: the advancement after each, and what the model noted of it."""
+        self.resets += int(np.count_nonzero(notes & RESET))
+        self.filtered += int(np.count_nonzero(notes & FILTERED))
+        self.while_off += int(np.count_nonzero(notes & WHILE_OFF))
+        self.history.add(after_ns, deltas)
