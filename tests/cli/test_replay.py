@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import sys
 
 import pytest
@@ -169,6 +170,45 @@ def test_a_sidecar_that_is_wrong_is_told_so(written, tmp_path, capsys, text, sai
     assert said in complaint(capsys)
 
 
+def test_a_vcpu_that_was_tuned_before_the_trace_began_starts_where_it_was(written, capsys):
+    trace = written(sample(5, 2000), wait(10, 800), sample(20, 2100))
+    khz = ["--tsc-khz", "1000000"]
+    assert main(["replay", trace, *khz]) == 3
+    assert (
+        "it had 2000 ns before its first delta, so it was tuned before the trace began: --start 2000"
+        in capsys.readouterr().out
+    )
+    assert main(["replay", trace, *khz, "--start", "2000"]) == 0
+    assert "all 2 samples agree" in capsys.readouterr().out
+
+
+def test_each_vcpu_has_a_start_of_its_own(written, capsys):
+    trace = written(wait(10, 800), wait(11, 800, vcpu=1, tid=201), wait(20, 800))
+    asked = ["--tsc-khz", "1000000", "--start", "0.0=2000", "--start", "0.1=3000", "--json"]
+    assert main(["replay", trace, *asked]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(each["advance_ns"]["initial"], each["advance_ns"]["final"]) for each in found["vcpus"]] == [
+        (2000, 2200),
+        (3000, 3100),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("starts", "status", "said"),
+    [
+        (["x"], 2, "--start 'x' is none; it takes a number of ns"),
+        (["5", "6"], 2, "--start '5' is none"),
+        (["0.0=4294967296"], 2, "start 4294967296 ns is out of range"),
+        (["2000"], 1, "the trace shows the creation of every vCPU in it (0.0)"),
+        (["0.7=2000"], 1, "no vCPU 0.7 was there before the trace"),
+    ],
+)
+def test_a_start_that_is_of_no_vcpu_is_told_so(written, capsys, starts, status, said):
+    trace = written(start(1), wait(10, 800))
+    assert main(["replay", trace, *(word for text in starts for word in ("--start", text))]) == status
+    assert said in complaint(capsys)
+
+
 @pytest.mark.parametrize("end", ["csv", "parquet"])
 def test_convert_writes_every_event_as_a_row(tmp_path, capsys, end):
     out = tmp_path / f"out.{end}"
@@ -203,6 +243,15 @@ def test_a_trace_converted_to_text_replays_as_before(tmp_path, capsys):
         del vcpu["vm_inferred"]
         answers.append((found["profile"], found["flips"], vcpu))
     assert answers[0] == answers[1]
+
+
+def test_one_value_of_several_vcpus_keeps_its_order_as_text(tmp_path, capsys):
+    trace, out = str(tmp_path / "run.txt"), str(tmp_path / "out.txt")
+    run = ["run", "scaled", "--profile", "v5.0", "--vms", "2", "--events", "100", "--trace", trace, "--quiet"]
+    assert main(run) == 0
+    assert main(["convert", trace, out]) == 0
+    assert main(["replay", out]) == 0
+    assert re.search("all [1-9][0-9]* samples agree", capsys.readouterr().out)
 
 
 def test_a_trace_in_ns_stays_one_as_text(tmp_path, capsys):

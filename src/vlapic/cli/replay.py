@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import click
@@ -10,7 +11,7 @@ import click
 from vlapic.cli.arguments import number, number_or_auto
 from vlapic.cli.output import complain, emit
 from vlapic.cli.progress import events_progress
-from vlapic.errors import STATUS_INTERRUPTED
+from vlapic.errors import STATUS_INTERRUPTED, UsageError
 
 if TYPE_CHECKING:
     from vlapic.replay.results import ReplayResult
@@ -30,6 +31,13 @@ if TYPE_CHECKING:
     metavar="auto|NS",
     show_default="what the trace says, else auto",
     help="The module parameter under which the vCPUs were created.",
+)
+@click.option(
+    "--start",
+    multiple=True,
+    metavar="[VM.VCPU=]NS",
+    show_default="that of a new vCPU",
+    help="Advancement of vCPUs that were there before the trace began; several may be given.",
 )
 @click.option(
     "--tsc-khz",
@@ -61,6 +69,7 @@ def command(
     trace: str,
     profile: str | None,
     advance: int | str | None,
+    start: tuple[str, ...],
     tsc_khz: int | None,
     samples: str | None,
     infer_flag: bool,
@@ -80,6 +89,7 @@ def command(
             trace,
             profile=profile,
             advance=advance,
+            start=_start(start),
             tsc_khz=tsc_khz,
             samples=samples,
             trajectory=trajectory,
@@ -98,6 +108,22 @@ def command(
             result.exit_status,
         )
     return result.exit_status
+
+
+def _start(given: tuple[str, ...]) -> int | dict[tuple[int, int], int] | None:
+    """`--start NS`, or any number of `--start VM.VCPU=NS`."""
+    matches = [re.fullmatch(r"(?:(\d{1,9})\.(\d{1,9})=)?(\d{1,20})", text, re.ASCII) for text in given]
+    starts: dict[tuple[int, int], int] = {}
+    for text, match in zip(given, matches, strict=True):
+        if match is None or (match[1] is None and len(given) > 1):
+            raise UsageError(
+                f"--start {text!r} is none; it takes a number of ns for all vCPUs, or VM.VCPU=NS for each,"
+                " like 0.1=2341"
+            )
+        if match[1] is None:
+            return int(match[3])
+        starts[int(match[1]), int(match[2])] = int(match[3])
+    return starts or None
 
 
 def _print(result: ReplayResult) -> None:

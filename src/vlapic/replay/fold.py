@@ -268,12 +268,14 @@ class Replay:
         assert self.chosen is not None
         frequency = self._sources.frequency(key, start)
         setting = self._sources.setting(start)
-        number = self._model.create(setting.ns, frequency.khz, seen=start is not None)
+        start_ns = self._sources.start_ns(key, start)
+        number = self._model.create(setting.ns, frequency.khz, seen=start is not None, start_ns=start_ns)
         ratio, frac_bits = self._sources.ratio(start)
         made = self.vcpus[key] = Vcpu(
             vm=key >> 32,
             vcpu=key & NO_VCPU,
             number=number,
+            created=start is not None,
             frequency=frequency,
             setting=setting,
             auto=self._model.tunes(number),

@@ -82,13 +82,16 @@ class Model:
         self._done: list[bool] = []
         self._walk = _walk_of(profile, self.compiled)
 
-    def create(self, setting: int | None, tsc_khz: int, *, seen: bool = True) -> int:
+    def create(
+        self, setting: int | None, tsc_khz: int, *, seen: bool = True, start_ns: int | None = None
+    ) -> int:
         """Create a vCPU under a module parameter: None is auto, a number is ns, 0 is off.
 
         Args:
             setting: the parameter.
             tsc_khz: the frequency of its TSC.
             seen: it is created now; else it was there before, and had its say in the module's flag long ago.
+            start_ns: the advancement that it has by now, ns; None for that of a new one.
 
         Returns:
             Its number.
@@ -97,6 +100,8 @@ class Model:
             UsageError: this kernel's parameter cannot say that.
         """
         advance_ns, done = self._start(setting)
+        if start_ns is not None:
+            advance_ns = start_ns
         common = self.profile.scope is Scope.GLOBAL and bool(self._slots)
         if not common:
             self._advance_ns.append(advance_ns)

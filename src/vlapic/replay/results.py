@@ -59,6 +59,7 @@ class VcpuReplay:
         dropped: deltas that were none: a kernel's bogus first one.
         while_off: deltas that came although the advancement was 0.
         regime: what the advancement did (`vlapic.regime.Regime`).
+        created: the trace shows its creation; else it was there before.
         checked, mismatches: samples compared, and those that differ.
         parting: where model and samples part; None if they do not.
         rebuilt: deltas computed again; None where the trace's clock is not the TSC.
@@ -83,6 +84,7 @@ class VcpuReplay:
     dropped: int
     while_off: int
     regime: str
+    created: bool
     checked: int
     mismatches: int
     parting: Parting | None
@@ -117,6 +119,7 @@ class VcpuReplay:
             "dropped": self.dropped,
             "while_off": self.while_off,
             "regime": self.regime,
+            "created": self.created,
             "checked": self.checked,
             "mismatches": self.mismatches,
             "parting": None if self.parting is None else vars(self.parting),

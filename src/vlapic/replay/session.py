@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import NamedTuple
 
 from vlapic.errors import TraceError, UsageError
-from vlapic.events import VcpuStart
+from vlapic.events import NO_VCPU, VcpuStart
 from vlapic.replay.flag import Flip
 from vlapic.replay.fold import Replay
 from vlapic.replay.results import Rebuilt, ReplayResult, VcpuReplay
@@ -44,6 +44,7 @@ def replay(
     *,
     profile: str | None = None,
     advance: int | str | None = None,
+    start: int | Mapping[tuple[int, int], int] | None = None,
     tsc_khz: int | None = None,
     samples: str | os.PathLike[str] | None = None,
     trajectory: str | os.PathLike[str] | None = None,
@@ -59,6 +60,8 @@ def replay(
         profile: the rules' name; None for those of the kernel that recorded it.
         advance: the module parameter that vCPUs were created under, `auto` or ns; None for what the trace,
             its sidecar or its start markers say.
+        start: the advancement that vCPUs had when the trace began, ns, if they were there before: of all, or
+            of each by VM and vCPU. None for that of a new one.
         tsc_khz: the frequency of the guests' TSC; None for what these say.
         samples: a CSV file of the true advancement, to be compared instead of the samples in the trace.
         trajectory: file to write the advancement at every delta to, `.csv` or `.parquet`.
@@ -76,9 +79,10 @@ def replay(
         OutputError: the trajectory cannot be written.
     """
     _check(advance, tsc_khz)
+    starts = _starts(start)
     reader = open_trace(trace)
     reader.file_order = _is_of_one_value(reader)
-    sources = Sources(reader, sidecar_of(reader.path), tsc_khz, advance)
+    sources = Sources(reader, sidecar_of(reader.path), tsc_khz, advance, starts)
     outside = None if samples is None else read_samples(samples)
     flips: list[Flip] = []
     if infer_flag:
@@ -89,6 +93,8 @@ def replay(
         interrupted = _run(reader, fold, progress)
     if not fold.vcpus and not interrupted:
         raise TraceError(_no_events(reader))
+    if not interrupted:
+        _check_starts(starts, fold)
     if not interrupted and outside is None and (told := _header_samples(reader, fold)):
         # Nothing but the header has samples: once more, now that it is known where they belong.
         fold = Replay(sources, profile, samples=told, flips=flips, compiled=compiled)
@@ -101,6 +107,38 @@ def _check(advance: int | str | None, tsc_khz: int | None) -> None:
         raise UsageError(f"TSC frequency {tsc_khz} kHz is out of range; it takes 1 to {U32} kHz")
     if isinstance(advance, str) and advance != "auto":
         raise UsageError(f"advance {advance!r} is neither 'auto' nor a number of ns; 0 is off")
+
+
+def _starts(start: int | Mapping[tuple[int, int], int] | None) -> dict[int | None, int]:
+    """Advancements at the start by the vCPU's key, None for all."""
+    if start is None:
+        return {}
+    starts: dict[int | None, int] = (
+        {None: start}
+        if isinstance(start, int)
+        else {vm << 32 | vcpu: advance_ns for (vm, vcpu), advance_ns in start.items()}
+    )
+    for advance_ns in starts.values():
+        if not 0 <= advance_ns <= U32:
+            raise UsageError(f"start {advance_ns} ns is out of range; it takes 0 to {U32} ns")
+    return starts
+
+
+def _check_starts(starts: dict[int | None, int], fold: Replay) -> None:
+    """A start that was given belongs to a vCPU that was there before the trace."""
+    before = [key for key, vcpu in fold.vcpus.items() if not vcpu.created]
+    seen = ", ".join(f"{vcpu.vm}.{vcpu.vcpu}" for vcpu in fold.vcpus.values())
+    for key in starts:
+        if key is None and not before:
+            raise TraceError(
+                f"the trace shows the creation of every vCPU in it ({seen}); a start is of those that were"
+                " there before it, so leave it out"
+            )
+        if key is not None and key not in before:
+            raise TraceError(
+                f"no vCPU {key >> 32}.{key & NO_VCPU} was there before the trace, and a start was given for"
+                f" it; the trace has {seen}"
+            )
 
 
 def _is_of_one_value(reader: TraceReader) -> bool:
@@ -224,6 +262,7 @@ def _vcpu_result(vcpu: Vcpu, vm_inferred: bool) -> VcpuReplay:
         dropped=vcpu.dropped,
         while_off=vcpu.while_off,
         regime=str(vcpu.regime),
+        created=vcpu.created,
         checked=vcpu.check.checked,
         mismatches=vcpu.check.mismatches,
         parting=vcpu.check.parting,

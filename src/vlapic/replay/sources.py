@@ -6,6 +6,7 @@ from.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -71,12 +72,15 @@ class Sources:
         reader: the trace; what its `facts` say may still grow.
         sidecar: what lies beside it.
         tsc_khz, advance: what a person gave; None if nothing (`auto` is a setting of None).
+        start: the advancement of vCPUs that were there before the trace, ns: of each by its key, and of all
+            others under None.
     """
 
     reader: TraceReader
     sidecar: Sidecar
     tsc_khz: int | None = None
     advance: int | str | None = None
+    start: Mapping[int | None, int] = field(default_factory=dict)
     _whole: TraceFacts | None = None
     _fitted: dict[int, Frequency] = field(default_factory=dict)
 
@@ -159,6 +163,13 @@ class Sources:
         if start is not None and start.advance_ns != ADVANCE_START_NS:
             return Setting(start.advance_ns, "the start marker")
         return Setting(None, "assumed")
+
+    def start_ns(self, key: int, start: VcpuStart | None) -> int | None:
+        """The advancement that the vCPU with this key has when the trace begins, ns.
+
+        None is that of a new one, as of each whose creation the trace shows.
+        """
+        return None if start is not None else self.start.get(key, self.start.get(None))
 
     def _survey(self) -> TraceFacts:
         """Read the whole trace for what it says at its end, and fit frequencies if its clock is ns."""

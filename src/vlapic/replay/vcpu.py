@@ -25,6 +25,7 @@ class Vcpu:
     Attributes:
         vm, vcpu: which one.
         number: in the model.
+        created: the trace shows its creation; else it was there before.
         frequency: of its TSC.
         setting: the module parameter it was created under.
         auto: whether its deltas tuned when it was created, or have since.
@@ -41,6 +42,7 @@ class Vcpu:
     vm: int
     vcpu: int
     number: int
+    created: bool
     frequency: TscFrequency
     setting: Setting
     auto: bool

@@ -95,6 +95,12 @@ def _of_vcpu(vcpu: VcpuReplay, result: ReplayResult) -> Iterator[str]:
             f"model and samples part between delta {parting.after_index} and delta {parting.index}, at"
             f" {parting.sample_time}: the model has {parting.model_ns} ns, the kernel {parting.sample_ns} ns"
         )
+        if not (parting.index or vcpu.created):
+            whose = f"{_name(vcpu)}=" if len(result.vcpus) > 1 else ""
+            yield (
+                f"it had {parting.sample_ns} ns before its first delta, so it was tuned before the trace"
+                f" began: --start {whose}{parting.sample_ns} begins there"
+            )
 
 
 def _rebuilt(vcpu: VcpuReplay) -> Iterator[str]:

@@ -81,6 +81,8 @@ def convert(
     if os.path.exists(target) and os.path.samefile(trace, target):
         raise UsageError(f"{target!r} is the trace itself; choose another file")
     if target.lower().endswith(".txt"):
+        # One advancement of several vCPUs was tuned in that order, and their clocks may be a slice apart.
+        reader.file_order = True
         write = _text(reader, target, kernel)
     elif kernel is not None:
         raise UsageError(f"--kernel is for .txt, which has formats of a kernel; {target!r} has none")
