@@ -6,7 +6,6 @@ import pytest
 
 from tests.replay.made import replayed, rows, text_of
 from tests.trace.recordings import RECORDINGS, path_of
-from vlapic import profiles
 from vlapic.apic import advance
 from vlapic.replay.session import replay
 
@@ -93,41 +92,48 @@ def mismatches(name, **options):
     return replay(path_of(name), compiled=False, **options).mismatches
 
 
+# What these recordings pin: the nearest value below and above that shows, and where it does. Values between the
+# two fit all of them as well as the right one does.
 @pytest.mark.parametrize(
     ("name", "tsc_khz"),
-    [("svm-shift0-adaptive-lean", 1_000_001), ("vmx-bochs27-scaled200-adaptive", 200_001)],
+    [
+        ("svm-shift0-adaptive-lean", 1_000_001),
+        ("vmx-bochs27-scaled200-adaptive", 200_001),
+        ("vmx-bochs27-scaled200-adaptive", 200_000 - 14),
+    ],
 )
-def test_a_frequency_wrong_by_one_khz_shows(name, tsc_khz):
+def test_a_frequency_that_is_wrong_shows(name, tsc_khz):
     assert mismatches(name, tsc_khz=tsc_khz)
 
 
 @pytest.mark.parametrize(
-    ("constant", "wrong", "name"),
+    ("constant", "below", "shows_below", "above", "shows_above"),
     [
-        ("ADJUST_MIN_CYCLES", 99, "svm-shift0-adaptive-lean"),
-        # The largest delta with a sample behind it that shows it is of some 9000 cycles.
-        ("ADJUST_MAX_CYCLES", 9000, "vmx-bochs27-adaptive"),
-        ("ADVANCE_CAP_NS", 5001, "svm-shift0-adaptive-lean"),
-        ("ADJUST_STEP", 7, "svm-shift0-adaptive-lean"),
-        ("ADJUST_STEP", 9, "vmx-bochs27-scaled200-adaptive"),
+        ("ADJUST_MIN_CYCLES", 99, "svm-shift0-adaptive-lean", 102, "svm-shift0-secondvm-adaptive"),
+        ("ADJUST_MAX_CYCLES", 9929, "vmx-bochs27-adaptive", 12_329, "svm-shift0-adaptive-lean"),
+        ("ADVANCE_CAP_NS", 4992, "vmx-bochs27-adaptive", 5001, "svm-shift0-adaptive-lean"),
+        ("ADJUST_STEP", 7, "vmx-bochs27-settsc-adaptive", 9, "vmx-bochs27-settsc-adaptive"),
+        ("ADVANCE_START_NS", 999, "vmx-bochs27-settsc-adaptive", 1001, "vmx-bochs27-settsc-adaptive"),
     ],
 )
-def test_a_constant_of_the_rules_that_is_wrong_shows(monkeypatch, constant, wrong, name):
-    assert not mismatches(name)
-    monkeypatch.setattr(advance, constant, wrong)
-    assert mismatches(name)
+def test_a_constant_of_the_rules_that_is_wrong_shows(
+    monkeypatch, constant, below, shows_below, above, shows_above
+):
+    for wrong, name in ((below, shows_below), (above, shows_above)):
+        monkeypatch.setattr(advance, constant, wrong)
+        assert mismatches(name), wrong
+        # The last value that does not show there: the edge is where it is said to be.
+        nearer = wrong + 1 if wrong == below else wrong - 1
+        monkeypatch.setattr(advance, constant, nearer)
+        assert not mismatches(name), nearer
 
 
-def test_a_wrong_start_value_shows(monkeypatch):
+@pytest.mark.parametrize("wrong", [999, 1001])
+def test_a_wrong_value_to_start_from_shows(monkeypatch, wrong):
     from vlapic.apic import parameter
 
-    monkeypatch.setattr(parameter, "ADVANCE_START_NS", profiles.ADVANCE_START_NS + 1)
+    monkeypatch.setattr(parameter, "ADVANCE_START_NS", wrong)
     assert mismatches("svm-shift0-secondvm-adaptive")
-
-
-def test_a_wrong_value_to_restart_from_shows(monkeypatch):
-    monkeypatch.setattr(advance, "ADVANCE_START_NS", profiles.ADVANCE_START_NS + 1)
-    assert mismatches("vmx-bochs27-adaptive")
 
 
 def test_the_rules_of_another_kernel_do_not_fit_the_recording():
