@@ -19,8 +19,8 @@ _KVM_DEBUGFS = "/sys/kernel/debug/kvm"
 #: The kernels that show a vCPU's advancement in debugfs, and those whose parameter is a switch.
 _SHOWS_ADVANCE = (5, 2)
 _HAS_SWITCH = (6, 11)
-#: Buffer of each CPU, KiB; 64 MiB hold about a million events.
-BUFFER_KIB = 65_536
+#: Buffer of each CPU, KiB: trace-cmd writes it out all the time, and a host may have hundreds of CPUs.
+BUFFER_KIB = 20_480
 
 
 class Part(NamedTuple):
@@ -63,6 +63,8 @@ class Recording:
             f"# Records the local APIC timers of a host with kernel {self.kernel}. Needs root.",
         ]
         lines += [f"# {note}" for note in self.notes]
+        lines += ["", "# What the trace does not say, as it is before the recording."]
+        lines += self.sidecar
         if self.sampling:
             lines += [
                 "",
@@ -71,11 +73,9 @@ class Recording:
             lines += self.sampling
         lines += ["", "# The recording; each part:"]
         lines += [f"#   {part.text:<{width}}  {part.why}" for part in self.command]
-        lines.append(self.line)
         if self.sampling:
-            lines += ["kill $sampler"]
-        lines += ["", "# What the trace does not say."]
-        lines += self.sidecar
+            lines += ["# Ctrl-C ends it early, and the loop with it."]
+        lines.append(self.line)
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, object]:
@@ -126,7 +126,7 @@ def _command(seconds: int, output: str) -> tuple[Part, ...]:
         Part(
             "-C x86-tsc", "times are the host's TSC: deltas can be computed again from them, cycle by cycle"
         ),
-        Part(f"-b {BUFFER_KIB}", "KiB of buffer for each CPU, so that nothing is lost"),
+        Part(f"-b {BUFFER_KIB}", "KiB of memory for each CPU while it records, so that nothing is lost"),
         Part("-e kvm:kvm_wait_lapic_expire", "the deltas: without them there is nothing to replay"),
         Part("-e kvm:kvm_msr", "the deadlines (TSC_DEADLINE, 6e0)"),
         Part(
@@ -139,42 +139,57 @@ def _command(seconds: int, output: str) -> tuple[Part, ...]:
         Part("-e kvm:kvm_inj_virq -e kvm:kvm_eoi", "when it goes in and ends; not to be seen with APICv"),
         Part("-e kvm:kvm_vcpu_wakeup", "the sleep and the polling of halted vCPUs"),
         Part("-e timer:hrtimer_start -e timer:hrtimer_expire_entry", "the host timer under the guest's"),
-        Part("-e sched:sched_switch -e sched:sched_waking", "who had the CPU instead"),
-        Part("-O record-tgid", "which process a thread is of: the vCPUs of a VM are one process"),
+        Part(
+            "-e sched:sched_switch -e sched:sched_waking",
+            "who had the CPU instead; of the whole host, so leave them out if it is busy",
+        ),
+        Part(
+            "-O record-tgid",
+            "which process a thread is of, in text of tracefs; trace.dat has no place for it",
+        ),
         Part(f"sleep {seconds}", "for so many seconds"),
     )
 
 
 def _sampling() -> tuple[str, ...]:
-    """A loop in the background that ends with the script."""
+    """A loop in the background that ends with the script, also by Ctrl-C, which trace-cmd itself takes."""
     return (
+        "trap : INT",
+        "trap 'kill \"$sampler\"' EXIT",
         "while :; do",
         f"    for file in {_KVM_DEBUGFS}/*/vcpu*/lapic_timer_advance_ns; do",
-        '        read -r advance_ns < "$file" 2>/dev/null || continue',
+        '        read -r advance_ns 2>/dev/null < "$file" || continue',
         f"        vm=${{file#{_KVM_DEBUGFS}/}} vcpu=${{file%/*}}",
         '        echo "debugfs pid=${vm%%-*} vcpu=${vcpu##*/vcpu} advance_ns=$advance_ns"'
         " > /sys/kernel/tracing/trace_marker",
         "    done",
         "    sleep 0.01",
-        "done & sampler=$!",
+        "done &",
+        "sampler=$!",
     )
 
 
 def _sidecar(version: tuple[int, int], path: str) -> tuple[str, ...]:
     name = "lapic_timer_advance" if version >= _HAS_SWITCH else "lapic_timer_advance_ns"
     return (
-        f"exec > {path}",
+        "{",
         'echo "kernel = \\"$(uname -r)\\""',
-        "# Of the host's TSC, which a guest's is unless it is scaled (debugfs tsc-scaling-ratio).",
-        "dmesg | sed -nE 's/.*tsc: (Refined TSC clocksource calibration:|Detected) ([0-9]+)\\.([0-9]{3}) MHz"
+        "# Of the host's TSC, which a guest's is unless its VMM gave it another one or it is scaled (debugfs",
+        "# tsc-scaling-ratio). If the kernel's log no longer has it, add tsc_khz = N to the file yourself.",
+        "{ journalctl -k -b; dmesg; } 2>/dev/null |",
+        "sed -nE 's/.*tsc: (Refined TSC clocksource calibration:|Detected) ([0-9]+)\\.([0-9]{3}) MHz"
         ".*/tsc_khz = \\2\\3/p' | tail -n 1",
         'echo "[parameters]"',
         f'echo "{name} = \\"$(cat /sys/module/kvm/parameters/{name})\\""',
+        f"}} > {path}",
     )
 
 
 def _notes(version: tuple[int, int]) -> list[str]:
-    notes = []
+    notes = [
+        "Guests that run already are no longer at an advancement of 1000 ns: replay them with --start NS, or"
+        " start them after this."
+    ]
     if version < _SHOWS_ADVANCE:
         notes.append("This kernel does not show the advancement of a vCPU (debugfs has it since v5.2).")
     if (5, 3) <= version < (5, 18):

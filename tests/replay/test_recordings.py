@@ -92,8 +92,8 @@ def mismatches(name, **options):
     return replay(path_of(name), compiled=False, **options).mismatches
 
 
-# What these recordings pin: the nearest value below and above that shows, and where it does. Values between the
-# two fit all of them as well as the right one does.
+# What these recordings pin: the nearest value below and above that shows, and where it does. Values between
+# the two fit all of them as well as the right one does.
 @pytest.mark.parametrize(
     ("name", "tsc_khz"),
     [

@@ -7,10 +7,12 @@ is brought, a few chunks at a time. polars comes with the extra `trace`; only th
 from __future__ import annotations
 
 import os
+import signal
+import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from queue import Full, Queue
-from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,7 @@ class ParquetColumns:
         Raises:
             OutputError: it cannot be written, or polars is not installed.
         """
+        first = "polars" not in sys.modules
         try:
             import polars
             from polars.io.plugins import register_io_source
@@ -41,6 +44,8 @@ class ParquetColumns:
                 f"cannot write {os.fspath(path)!r}: Parquet needs polars, which is not installed; install"
                 " vlapic[trace], or write .csv"
             ) from None
+        if first:
+            _keep_interrupts()
         self._path = os.fspath(path)
         try:
             # polars would say so only when the first rows have come.
@@ -49,7 +54,7 @@ class ParquetColumns:
             raise OutputError(f"cannot write {self._path!r}: {error.strerror}; try another place") from None
         self._polars = polars
         self._chunks: Queue[Mapping[str, Array] | None] = Queue(_WAITING)
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         self._types = {name: _type_of(polars, np.dtype(dtype)) for name, dtype in dtypes.items()}
 
         def source(
@@ -61,10 +66,10 @@ class ParquetColumns:
         def sink() -> None:
             try:
                 register_io_source(source, schema=self._types).sink_parquet(self._path)
-            except Exception as error:  # told by the thread that brings rows
+            except BaseException as error:  # told by the thread that brings rows
                 self._failure = error
 
-        self._thread = Thread(target=sink, name="parquet", daemon=True)
+        self._thread = threading.Thread(target=sink, name="parquet", daemon=True)
         self._thread.start()
 
     def write(self, chunk: Mapping[str, Array]) -> None:
@@ -88,6 +93,10 @@ class ParquetColumns:
                 return
 
     def _complain(self) -> None:
+        if isinstance(self._failure, KeyboardInterrupt):
+            raise OutputError(
+                f"cannot write all of {self._path!r}: polars was interrupted; try again"
+            ) from None
         if self._failure is not None:
             reason = " ".join(str(self._failure).split())
             raise OutputError(f"cannot write {self._path!r}: {reason}; try another place") from None
@@ -104,6 +113,18 @@ class ParquetColumns:
                 one = one.set(polars.Series(np.ma.getmaskarray(column)), None)
             series.append(one)
         return polars.DataFrame(series)
+
+
+def _keep_interrupts() -> None:
+    """Take Ctrl-C back from polars, which has just been imported: it would give up the file at once.
+
+    The program that brings rows is told of it as ever, and completes the file. A program that imported polars
+    by itself keeps what it has.
+    """
+    if threading.current_thread() is threading.main_thread():
+        handler = signal.getsignal(signal.SIGINT)
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)
 
 
 def _type_of(polars: Any, dtype: np.dtype[Any]) -> Any:

@@ -127,3 +127,8 @@ def test_a_symbol_is_found_by_its_exact_address() -> None:
     symbols = KernelSymbols(b"ffffffff81000000 T _text\nffffffff8100abc0 t apic_timer_fn\t[kvm]\n")
     assert symbols.name(0xFFFFFFFF8100ABC0) == "apic_timer_fn"
     assert symbols.name(0xFFFFFFFF8100ABC1) == "0xffffffff8100abc1"
+
+
+def test_an_expression_that_python_warns_of_is_none_and_says_nothing(recwarn):
+    assert evaluate("0xfor 1") is None
+    assert not recwarn.list

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import operator
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -149,8 +150,11 @@ def evaluate(expression: str) -> int | None:
     plain = re.sub(r"\b(0[xX][0-9a-fA-F]+|\d+)[uUlL]+\b", r"\1", expression)
     plain = re.sub(r"\b0+(?=\d)", "0o", plain) if not re.search(r"\b0\d*[89]", plain) else plain
     try:
-        return _value(ast.parse(plain.strip(), mode="eval").body)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        with warnings.catch_warnings():
+            # Damage like 0xfor 1 is Python still, and Python would say on stderr what it thinks of it.
+            warnings.simplefilter("error")
+            return _value(ast.parse(plain.strip(), mode="eval").body)
+    except (SyntaxError, Warning, ValueError, RecursionError, MemoryError):
         return None
 
 
