@@ -62,6 +62,7 @@ class Form:
         symbols: numbers of the words that a `symbol` field may be.
         decode: makes the event's fields of those read, if they are not the same.
         closed: it ends in a literal, so that a line that ends there is whole.
+        pattern, values: an event's text is `pattern % values(event)`.
     """
 
     def __init__(
@@ -88,11 +89,11 @@ class Form:
             self.pieces.append(text[at:].encode())
         self.fields = [piece for piece in self.pieces if isinstance(piece, Field)]
         self.closed = isinstance(self.pieces[-1], bytes)
-        self._pattern = "".join(
+        self.pattern = "".join(
             piece.decode().replace("%", "%%") if isinstance(piece, bytes) else _percent(piece)
             for piece in self.pieces
         )
-        self._values = self._all_values()
+        self.values = self._values_of()
         self.regex = re.compile(
             b"".join(self._group(piece) for piece in self.pieces) + rb"[ \r]*\Z", re.DOTALL
         )
@@ -104,7 +105,7 @@ class Form:
 
     def write(self, event: Any) -> str:
         """An event's text."""
-        text: str = self._pattern % self._values(event)
+        text: str = self.pattern % self.values(event)
         return text
 
     def read(self, text: bytes) -> dict[str, int | str] | None:
@@ -117,7 +118,7 @@ class Form:
             for field, group in zip(self.fields, match.groups(), strict=True)
         }
 
-    def _all_values(self) -> Callable[[Any], Any]:
+    def _values_of(self) -> Callable[[Any], Any]:
         """What gives an event's values, in the order of the fields."""
         names = [field.name for field in self.fields]
         if not names:

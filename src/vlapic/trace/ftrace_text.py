@@ -41,13 +41,14 @@ class _Line(NamedTuple):
     Attributes:
         before: the line up to its time.
         name: from there to the event's fields.
-        fields: writes them.
+        pattern, values: the fields are `pattern % values(event)`.
         handler: writes the marker that follows a timer interrupt's own line, else None.
     """
 
     before: str
     name: str
-    fields: Callable[[Any], str]
+    pattern: str
+    values: Callable[[Any], Any]
     handler: Callable[[Any], str] | None
 
 
@@ -166,13 +167,13 @@ class FtraceTextWriter:
             line = self._line(event, task, tid, cpu)
             if own:
                 self._lines[type(event), event.vm, event.vcpu] = line
-        before, name, fields, handler = line
+        before, name, pattern, values, handler = line
         kept, time = self._kept, event.host_tsc
         if self._in_ns:
             stamp = f"{before}{time // 1_000_000_000:5d}.{time % 1_000_000_000:09d}{name}"
         else:
             stamp = f"{before}{time:12d}{name}"
-        kept.append(f"{stamp}{fields(event)}\n")
+        kept.append(f"{stamp}{pattern % values(event)}\n")
         if handler is not None:
             kept.append(f"{stamp}{handler(event)}\n")
         if len(kept) >= _LINES_AT_ONCE:
@@ -189,7 +190,8 @@ class FtraceTextWriter:
         return _Line(
             f"{task:>16}-{tid:<{self._pid_width}d} [{cpu:03d}] {flags} ",
             f": {name}: ",
-            forms[vm].write,
+            forms[vm].pattern,
+            forms[vm].values,
             self._handler[vm].write if type(event) is TimerInterrupt else None,
         )
 
