@@ -8,17 +8,17 @@ import pytest
 from tests.machine.unicorn.bare import SCRATCH, Bare
 from vlapic.machine import engine as e
 from vlapic.machine.unicorn.access_place import find_place_offset
+from vlapic.machine.unicorn.fastpath import FastpathCore
 from vlapic.machine.unicorn.machine_code import native_counting
 
 DEVICE, DEADLINE, TMCCT = 0xFEE0_00B0, 0x6E0, 0x839
-SEEDS = 60
+SEEDS = 50
 
-#: Instructions to choose from: RDX is the device, RDI a byte behind it, R8 is RAM, RCX an MSR.
-PIECES = [
+#: Instructions to choose from, of 32 and 64-bit code: RDX is the device, RDI a byte behind it, RSI is RAM,
+#: RCX an MSR.
+COMMON = [
     "89 02",  # mov %eax, (%rdx)
     "8b 02",  # mov (%rdx), %eax
-    "48 89 02",  # mov %rax, (%rdx): two accesses
-    "48 8b 1a",  # mov (%rdx), %rbx: two accesses
     "8b 1f",  # mov (%rdi), %ebx: not aligned
     "89 1f",  # mov %ebx, (%rdi): not aligned
     "0f b6 1a",  # movzbl (%rdx), %ebx
@@ -28,31 +28,35 @@ PIECES = [
     "0f 32",  # rdmsr
     "b9 e0 06 00 00 0f 30 b9 39 08 00 00",  # another MSR
     "0f 31",  # rdtsc
-    "48 ff c0",  # inc %rax
-    "49 89 00",  # mov %rax, (%r8)
-    "49 8b 00",  # mov (%r8), %rax
+    "ff c0",  # inc %eax
+    "89 06",  # mov %eax, (%rsi)
+    "8b 06",  # mov (%rsi), %eax
     "75 00",  # jnz to the next
     "f3 90",  # pause
     "fb",  # sti
     "fa",  # cli
 ]
+PIECES = {
+    32: COMMON,
+    64: [
+        *COMMON,
+        "48 89 02",  # mov %rax, (%rdx): two accesses
+        "48 8b 1a",  # mov (%rdx), %rbx: two accesses
+    ],
+}
 
 
-def program(choice):
-    body = b"".join(bytes.fromhex(choice.choice(PIECES)) for _ in range(choice.randrange(3, 30)))
-    start = (
-        bytes.fromhex("ba") + struct.pack("<I", DEVICE) + bytes.fromhex("bf") + struct.pack("<I", DEVICE + 1)
-    )
-    start += (
-        bytes.fromhex("41 b8") + struct.pack("<I", SCRATCH) + bytes.fromhex("b9") + struct.pack("<I", TMCCT)
-    )
+def program(choice, bits):
+    body = b"".join(bytes.fromhex(choice.choice(PIECES[bits])) for _ in range(choice.randrange(3, 30)))
+    # mov to EDX, EDI, ESI, ECX
+    into = zip((0xBA, 0xBF, 0xBE, 0xB9), (DEVICE, DEVICE + 1, SCRATCH, TMCCT), strict=True)
+    start = b"".join(struct.pack("<BI", register, value) for register, value in into)
     return start + body + b"\xe9" + struct.pack("<i", -len(body) - 5)
 
 
-def play(seed, fastpath):
+def play(seed, fastpath, bits):
     """Run a random guest; every exit with where the guest stood, and what is left of it in the end."""
-    choice = random.Random(seed)
-    guest = Bare(program(choice))
+    guest = Bare(program(random.Random(seed), bits), bits=bits)
     cpu = guest.engine
     told = []
     seen = 0
@@ -101,16 +105,45 @@ def play(seed, fastpath):
 
 
 @pytest.mark.skipif(not native_counting(), reason="exits are handled in a run where machine code counts")
+@pytest.mark.parametrize("bits", PIECES)
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_a_random_guest_makes_the_same_exits(seed):
-    without, _ = play(seed, fastpath=False)
-    with_it, _ = play(seed, fastpath=True)
+def test_a_random_guest_makes_the_same_exits(seed, bits):
+    without, _ = play(seed, False, bits)
+    with_it, _ = play(seed, True, bits)
     assert with_it == without
 
 
 @pytest.mark.skipif(not native_counting(), reason="exits are handled in a run where machine code counts")
-def test_random_guests_take_it():
-    assert sum(play(seed, fastpath=True)[1] for seed in range(SEEDS)) > SEEDS
+@pytest.mark.parametrize("bits", PIECES)
+def test_random_guests_take_it(bits):
+    assert sum(play(seed, True, bits)[1] for seed in range(SEEDS)) > SEEDS
+
+
+@pytest.mark.skipif(not native_counting(), reason="exits are handled in a run where machine code counts")
+@pytest.mark.parametrize("piece", ["89 02", "8b 02", "0f 30", "0f 32"])
+def test_machine_code_knows_an_exit_after_it_was_seen(monkeypatch, piece):
+    """Else the tests above would compare Python with itself."""
+    asked = []
+    for name in ("_on_site", "_on_access"):
+        ask = getattr(FastpathCore, name)
+        monkeypatch.setattr(FastpathCore, name, lambda *call, ask=ask: asked.append(0) or ask(*call))
+    # mov $DEVICE, %edx; mov $TMCCT, %ecx; 1: the piece; jmp 1b
+    start = struct.pack("<BIBI", 0xBA, DEVICE, 0xB9, TMCCT)
+    guest = Bare(start + bytes.fromhex(piece) + b"\xeb\xfc")
+    times = []
+
+    def handle(left):
+        times.append(left.host_tsc)
+        guest.engine.complete(0 if isinstance(left, (e.ReadMsr, e.ReadMemory)) else None)
+        return None if len(times) == 500 else (left.host_tsc, left.host_tsc + 10_000, None, False, False)
+
+    guest.engine.fastpath = handle
+    while not isinstance(left := guest.engine.run(0, 10_000), e.Handled):
+        times.append(left.host_tsc)
+        guest.engine.complete(0 if isinstance(left, (e.ReadMsr, e.ReadMemory)) else None)
+    guest.engine.close()
+    assert len(times) == 500
+    assert len(asked) < 10
 
 
 @pytest.mark.skipif(not native_counting(), reason="needs the CPU's own memory")

@@ -21,10 +21,13 @@ from typing import NamedTuple
 from capstone import x86 as cs
 
 from vlapic.machine.unicorn.binding import Cpu
-from vlapic.machine.unicorn.blocks import AT_MEMORY, STATE, Blocks
+from vlapic.machine.unicorn.blocks import AT_MEMORY, HERE, PLACES, STATE, Blocks
 from vlapic.machine.unicorn.decode import WHOLE, Block, decoder, register_number
 
 _MOVES = (cs.X86_INS_MOV, cs.X86_INS_MOVZX, cs.X86_INS_MOVSX, cs.X86_INS_MOVSXD)
+#: Rows of the table for machine code, a power of two, and fields of each, as many as a place has and more.
+_ROWS, _ROW = 1 << 8, 16
+_U64 = 2**64 - 1
 _SEGMENT_REGISTERS = {"es", "cs", "ss", "ds", "fs", "gs"}
 
 
@@ -63,10 +66,17 @@ class Places:
         asked: what it was at the last access that was not known.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, counter: memoryview) -> None:
+        """Tell machine code by a CPU's counter (`blocks.py`) what is known."""
         self.known: dict[int, Place | None] = {}
         self.here: memoryview | None = None
         self.asked = 0
+        self._counter = counter
+        # For machine code: 64-bit fields, as fastpath.S has them in bytes. A place displaces another one.
+        self._fields = (ctypes.c_uint64 * (_ROWS * _ROW))()
+        self._rows = memoryview(self._fields).cast("B").cast("Q")
+        self._used: set[int] = set()
+        counter[PLACES] = ctypes.addressof(self._fields)
 
     def look_at(self, state: int) -> None:
         """The CPU's state begins at an address on this host."""
@@ -74,10 +84,14 @@ class Places:
         if offset is not None:
             field = (ctypes.c_uint64 * 1).from_address(state + offset)
             self.here = memoryview(field).cast("B").cast("Q")
+            self._counter[HERE] = state + offset
 
     def forget(self) -> None:
         """Code has been translated."""
         self.known.clear()
+        for row in self._used:
+            self._rows[row] = 0
+        self._used.clear()
 
     def learn(self, block: Block, row: int, address: int) -> None:
         """The CPU was stopped at an access, in the instruction at a linear address."""
@@ -87,7 +101,12 @@ class Places:
         known = self.known.get(here)
         if here in self.known and (known is None or known.row == row):
             return
-        self.known[here] = _place(block, row, address)
+        place = self.known[here] = _place(block, row, address)
+        if place is not None:
+            index = ((here ^ here >> 8) & _ROWS - 1) * _ROW
+            for field, value in enumerate((here, *place), index):
+                self._rows[field] = value & _U64
+            self._used.add(index)
 
 
 def _place(block: Block, row: int, address: int) -> Place | None:

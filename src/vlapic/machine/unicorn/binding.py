@@ -41,6 +41,9 @@ InstructionCallback = ctypes.CFUNCTYPE(_u32, _ptr, _ptr)
 GeneratedCallback = ctypes.CFUNCTYPE(None, _ptr, _ptr, _ptr, _ptr)
 MmioReadCallback = ctypes.CFUNCTYPE(_u64, _ptr, _u64, _u32, _ptr)
 MmioWriteCallback = ctypes.CFUNCTYPE(None, _ptr, _u64, _u32, _u64, _ptr)
+# What machine code calls: (kind, offset, size, value), and (kind, count, where, size, value).
+MemoryCallback = ctypes.CFUNCTYPE(_u64, _u32, _u64, _u32, _u64)
+ExitCallback = ctypes.CFUNCTYPE(_u64, _u32, _u64, _u64, _u32, _u64)
 
 for _name, _arguments in {
     "uc_open": (_i32, _i32, _ptr),
@@ -64,8 +67,13 @@ lib.uc_context_size.restype = _size
 lib.uc_strerror.argtypes = (_i32,)
 lib.uc_strerror.restype = ctypes.c_char_p
 
-#: The address of `uc_emu_stop`, for machine code.
-EMU_STOP_ADDRESS = ctypes.cast(lib.uc_emu_stop, _ptr).value
+
+def address_of(function: Any) -> int:
+    """Where a C function or a callback is, for machine code."""
+    return ctypes.cast(function, _ptr).value or 0
+
+
+EMU_STOP_ADDRESS, REG_WRITE_ADDRESS = address_of(lib.uc_emu_stop), address_of(lib.uc_reg_write)
 
 
 class _Msr(ctypes.Structure):
@@ -219,12 +227,25 @@ class Cpu:
         )
         return host
 
-    def map_mmio(self, address: int, size: int, read: Callable[..., int], write: Callable[..., None]) -> None:
-        """Let `read(cpu, offset, size, _)` and `write(cpu, offset, size, value, _)` answer for memory."""
-        callbacks = MmioReadCallback(read), MmioWriteCallback(write)
-        self._keep.append(callbacks)
+    def map_mmio(
+        self,
+        address: int,
+        size: int,
+        read: Callable[..., int] | int,
+        write: Callable[..., None] | int,
+        data: int = 0,
+    ) -> None:
+        """Let `read(cpu, offset, size, data)` and `write(cpu, offset, size, value, data)` answer for memory.
+
+        Either may be the address of machine code.
+        """
+        entries = []
+        for make, answer in ((MmioReadCallback, read), (MmioWriteCallback, write)):
+            callback = answer if isinstance(answer, int) else make(answer)
+            self._keep.append(callback)
+            entries.append(_ptr(callback) if isinstance(callback, int) else ctypes.cast(callback, _ptr))
         check(
-            lib.uc_mmio_map(self.handle, address, size, callbacks[0], None, callbacks[1], None),
+            lib.uc_mmio_map(self.handle, address, size, entries[0], data, entries[1], data),
             f"map {size:#x} bytes at {address:#x}",
         )
 

@@ -21,15 +21,16 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from unicorn import unicorn_const as uc
 
-from vlapic.machine.unicorn.binding import EMU_STOP_ADDRESS, BlockCallback, Cpu, GeneratedCallback
-from vlapic.machine.unicorn.decode import MODE_FLAG, REMAP_FLAG, WINDOW_FLAG, Block, Kind, Site, decode
+from vlapic.machine.unicorn.binding import EMU_STOP_ADDRESS, BlockCallback, Cpu, GeneratedCallback, address_of
+from vlapic.machine.unicorn.decode import MODE_FLAG, REMAP_FLAG, WINDOW_FLAG, Block, Site, decode
+from vlapic.machine.unicorn.known_sites import FASTPATH_KINDS, KnownSites
 from vlapic.machine.unicorn.machine_code import SITE_OFFSET, MachineCode, Table, key
 
-# The counter: 64-bit fields, by index. blocks.S has the same in bytes.
+# The counter: 64-bit fields, by index. blocks.S and fastpath.S have the same in bytes.
 COUNT = 0  # instructions charged since the CPU was made
 LIMIT = 1  # stop before a block that begins at this count or a higher one; 0 once a stop was asked for
 STOPPED = 2  # why a stop was asked for in this run; NOT_STOPPED: nobody has
@@ -39,22 +40,16 @@ WINDOW = 5  # not 0: stop behind a block that may have opened the interrupt wind
 OPENED = 6  # not 0: the block charged last is one
 _TABLE, _UNKNOWN, _EMU_STOP = 7, 8, 9  # for the machine code alone
 STATE = 10  # where the CPU's state is in memory, once the machine code has met a block; else 0
-_FIELDS = 11
+KEPT = 11  # not 0: an instruction runs again, and what it accesses has been answered
+HERE = 12  # where Unicorn keeps the place of an access in translated code, 0: not known
+PLACES = 13  # the table of places (access_place.py)
+ON_EXIT, _ASK_SITE, ASK_MEMORY, WRITE_REGISTER = 14, 15, 16, 17  # called by the fast path's machine code
+AT_RIP, AT_LENGTH = 18, 19  # of the instruction that is offered on the fast path
+_FIELDS = 20
 
 # Values of STOPPED. Up to AT_RESUME the CPU stands between two blocks.
 NOT_STOPPED, AT_LIMIT, AT_WINDOW, AT_NEW_SITES, AT_RESUME, AT_SITE, AT_MEMORY, AT_EXCEPTION = range(8)
 AT_HANDLED = 8  # at an exit that was handled on the fast path
-
-#: Exiting instructions that are offered on the fast path.
-FASTPATH_KINDS = frozenset({Kind.RDMSR, Kind.WRMSR})
-
-
-class KnownSite(NamedTuple):
-    """An exiting instruction in a block: the block's row, and how many of its instructions are left there."""
-
-    row: int
-    left: int
-    site: Site
 
 
 class Blocks:
@@ -62,9 +57,10 @@ class Blocks:
 
     Attributes:
         counter: the fields above; the engine reads and writes them between runs.
+        counter_address: where they are on the host.
         machine_code: that counts, None where Python does.
         sites: the exiting instructions known so far, by address; the CPU stops at each, before it runs.
-        known_sites: those that can be carried out in a hook, by address, each in the block it last ran in.
+        known_sites: those that are offered on the fast path.
     """
 
     def __init__(
@@ -87,12 +83,12 @@ class Blocks:
             resumes: whether one instruction is to run alone, because RFLAGS.RF is set until it has.
             remapped: called before a block runs that may change the paging.
             translated: called when Unicorn has translated the code at (address, size).
-            on_site: called before an instruction of FASTPATH_KINDS runs, with its address second.
+            on_site: called before an instruction of FASTPATH_KINDS that is not known in its block, with its
+                address second.
             native: count by machine code; else in Python.
             fast_spin: jump over the laps of loops that only wait.
         """
         self.sites: dict[int, Site] = {}
-        self.known_sites: dict[int, KnownSite] = {}
         self._cpu = cpu
         self._read_code = read_code
         self._code_bits = code_bits
@@ -110,9 +106,11 @@ class Blocks:
         self._rows: dict[int, Block] = {}  # the table's rows, by address
         self._fields = (ctypes.c_uint64 * _FIELDS)()
         self.counter = memoryview(self._fields).cast("B").cast("Q")
+        self.counter_address = ctypes.addressof(self._fields)
+        self.known_sites = KnownSites(self.counter_address)
         self._python_hook = BlockCallback(self.on_block)
         self._site_hook: Any = BlockCallback(self._stop_at_site)
-        self._fastpath_hook = BlockCallback(on_site)
+        self._on_site = BlockCallback(on_site)
         self._table: Table | None = None
         self.machine_code: MachineCode | None = None
         block_hook: Any = self._python_hook
@@ -120,11 +118,12 @@ class Blocks:
             self.machine_code = MachineCode()
             block_hook = self.machine_code.address
             self._site_hook = block_hook + SITE_OFFSET
+            self.counter[_ASK_SITE] = address_of(self._on_site)
             self._table = Table()
             self.counter[_TABLE] = self._table.address
-            self.counter[_UNKNOWN] = ctypes.cast(self._python_hook, ctypes.c_void_p).value or 0
-            self.counter[_EMU_STOP] = EMU_STOP_ADDRESS or 0
-        cpu.hook(uc.UC_HOOK_BLOCK, block_hook, data=ctypes.addressof(self._fields))
+            self.counter[_UNKNOWN] = address_of(self._python_hook)
+            self.counter[_EMU_STOP] = EMU_STOP_ADDRESS
+        cpu.hook(uc.UC_HOOK_BLOCK, block_hook, data=self.counter_address)
         self._generated_hook = GeneratedCallback(self._on_generated)
         cpu.hook(uc.UC_HOOK_EDGE_GENERATED, self._generated_hook)
 
@@ -237,19 +236,20 @@ class Blocks:
             self._table.remove(place, size)
         self._translated(address, size)
 
-    def know_site(self, address: int) -> KnownSite | None:
-        """Look at an instruction of FASTPATH_KINDS in the block that runs now.
+    def know_site(self, address: int) -> int | None:
+        """Get to know an instruction of FASTPATH_KINDS in the block that runs now.
 
         Returns:
-            None if it may not be carried out in a hook: it is alone in its block, which ends for a reason (a
-            shadow, a single step), or the block is not counted by machine code.
+            How many instructions of the block are left from there on; None if it may not be carried out in a
+            hook: it is alone in its block, which ends for a reason (a shadow, a single step).
         """
-        row, site = self.counter[ROW], self.sites[address]
+        row = self.counter[ROW]
         block = self._rows.get(row)
-        if block is None or block.count == 1 or site.kind not in FASTPATH_KINDS:
+        if block is None or block.count == 1:
             return None
-        known = self.known_sites[address] = KnownSite(row, block.left_at(address), site)
-        return known
+        left = block.left_at(address)
+        self.known_sites.learn(self.sites[address], row, left)
+        return left
 
     def _stop_at_site(self, _cpu: int, _address: int, _size: int, _data: int) -> None:
         self.stop(AT_SITE)
@@ -260,7 +260,6 @@ class Blocks:
         """After a stop AT_NEW_SITES: make the CPU stop at the block's exiting instructions."""
         block, self._new_site_block = self._new_site_block, None
         assert block is not None
-        data = ctypes.addressof(self._fields)
         for address in self._stale(block):
             del self.sites[address]
             self._cpu.unhook(self._site_hooks.pop(address))
@@ -270,16 +269,19 @@ class Blocks:
                 self.forget()  # what is known of other blocks may rest on what stood here
             self.sites[site.address] = site
             if site.address not in self._site_hooks:
-                hook = self._fastpath_hook if site.kind in FASTPATH_KINDS else self._site_hook
-                self._site_hooks[site.address] = self._cpu.hook(
-                    uc.UC_HOOK_CODE, hook, site.address, site.address, data
-                )
+                self._site_hooks[site.address] = self._hook_site(site)
         self._cpu.forget_code(block.address, block.size)
+
+    def _hook_site(self, site: Site) -> int:
+        hook, data = self._site_hook, self.counter_address
+        if self.machine_code is not None and site.kind in FASTPATH_KINDS:
+            hook, data = self.machine_code.fastpath, self.known_sites.row_of(site)
+        return self._cpu.hook(uc.UC_HOOK_CODE, hook, site.address, site.address, data)
 
     def forget(self) -> None:
         """Look at every block again: what addresses stand for may have changed."""
         self._known.clear()
         self._rows.clear()
-        self.known_sites.clear()
+        self.known_sites.forget()
         if self._table is not None:
             self._table.clear()

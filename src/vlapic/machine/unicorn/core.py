@@ -13,7 +13,7 @@ from unicorn import unicorn_const as uc
 
 from vlapic.errors import EngineError
 from vlapic.machine import engine as exits
-from vlapic.machine.engine import Fastpath, FirstState
+from vlapic.machine.engine import FirstState
 from vlapic.machine.loader import MAX_MEMORY
 from vlapic.machine.unicorn.binding import InterruptCallback, check
 from vlapic.machine.unicorn.blocks import (
@@ -55,7 +55,6 @@ class Core:
     Attributes:
         instructions: retired since the start, see :class:`~vlapic.machine.engine.CpuEngine`. An iteration
             of a REP string instruction counts as one, and so does the look that finds RCX at 0.
-        fastpath: see :class:`~vlapic.machine.engine.CpuEngine`; nothing is offered to it here.
     """
 
     def __init__(
@@ -87,7 +86,6 @@ class Core:
         if len(memory) > MAX_MEMORY:
             raise EngineError(f"{len(memory)} bytes of guest memory; expected {MAX_MEMORY} at most")
         self.instructions = 0
-        self.fastpath: Fastpath | None = None
         self._cycles_per_insn = cycles_per_insn
         self._exit: Site | None = None  # the instruction to complete; None: none, or an access to memory
         self._again: tuple[int, int] | None = None  # RIP and count of an instruction that is run again

@@ -21,8 +21,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from vlapic.machine.unicorn.access_place import Places
-from vlapic.machine.unicorn.binding import Cpu
-from vlapic.machine.unicorn.blocks import AT_MEMORY, SPIN, STOPPED, Blocks
+from vlapic.machine.unicorn.binding import Cpu, MemoryCallback, address_of
+from vlapic.machine.unicorn.blocks import ASK_MEMORY, AT_MEMORY, KEPT, SPIN, STOPPED, Blocks
+from vlapic.machine.unicorn.known_sites import READ_MEMORY, WRITE_MEMORY
+from vlapic.machine.unicorn.machine_code import READ_OFFSET, WRITE_OFFSET
 
 #: Where the devices' part of the first 4 GiB begins.
 DEVICES = 0xC000_0000
@@ -63,10 +65,18 @@ class DeviceMemory:
         self._blocks = blocks
         self._counter = blocks.counter
         self._on_access = on_access
-        self.places = Places()
+        self.places = Places(self._counter)
         self._done: list[tuple[Access, int]] = []
         self._replayed = 0
-        cpu.map_mmio(DEVICES, _DEVICES_END - DEVICES, self._read, self._write)
+        self._ask = MemoryCallback(self._access)
+        code = blocks.machine_code
+        read, write = (
+            (self._read, self._write)
+            if code is None
+            else (code.fastpath + READ_OFFSET, code.fastpath + WRITE_OFFSET)
+        )
+        self._counter[ASK_MEMORY] = address_of(self._ask)
+        cpu.map_mmio(DEVICES, _DEVICES_END - DEVICES, read, write, blocks.counter_address)
         # Where nobody answers the bus reads all ones and a write is lost.
         for first, end in ((ram_bytes, DEVICES), (_DEVICES_END, _PHYSICAL_END)):
             if first < end:
@@ -75,12 +85,13 @@ class DeviceMemory:
     def answer(self, value: int) -> None:
         """Keep the answer to the access that was asked for (0 to a write) for the instruction's next run."""
         assert self.asked is not None
-        self._done.append((self.asked, value))
+        self.keep(self.asked, value)
         self.asked = None
 
     def keep(self, access: Access, value: int) -> None:
         """Keep the answer to an access that was answered on the fast path, like :meth:`answer`."""
         self._done.append((access, value))
+        self._counter[KEPT] = 1
 
     def replay(self) -> None:
         """The instruction whose accesses are kept is about to run again."""
@@ -89,15 +100,18 @@ class DeviceMemory:
     def forget(self) -> None:
         """That instruction has retired, or never will."""
         self._done.clear()
+        self._counter[KEPT] = 0
 
     def _read(self, _cpu: int, offset: int, size: int, _data: int) -> int:
-        return self._access(DEVICES + offset, size, None)
+        return self._access(READ_MEMORY, offset, size, 0)
 
     def _write(self, _cpu: int, offset: int, size: int, value: int, _data: int) -> None:
-        self._access(DEVICES + offset, size, value)
+        self._access(WRITE_MEMORY, offset, size, value)
 
-    def _access(self, address: int, size: int, value: int | None) -> int:
+    def _access(self, kind: int, offset: int, size: int, written: int) -> int:
+        """Unicorn accesses the devices; machine code comes here with accesses it does not know."""
         counter = self._counter
+        address, value = DEVICES + offset, written if kind == WRITE_MEMORY else None
         counter[SPIN] = 0  # a loop that asks a device waits for more than memory
         if counter[STOPPED]:
             return 0

@@ -23,10 +23,14 @@ from typing import NoReturn, Self
 
 from vlapic.errors import EngineError
 from vlapic.machine import engine as exits
-from vlapic.machine.unicorn.blocks import COUNT, WINDOW
-from vlapic.machine.unicorn.events import NMI, Event, TripleFault
+from vlapic.machine.unicorn.blocks import AT_RIP, COUNT, WINDOW
+from vlapic.machine.unicorn.events import FLAG_IF, NMI, Event, TripleFault
 from vlapic.machine.unicorn.fastpath import SLICE, FastpathCore
+from vlapic.machine.unicorn.layout import HF2_NMI
 from vlapic.machine.unicorn.processor import Processor
+from vlapic.machine.unicorn.state import HFLAGS_QUAD, RFLAGS_QUAD
+
+_NMI_BLOCKED = HF2_NMI << 32
 
 
 class _Closed:
@@ -68,8 +72,8 @@ class UnicornEngine(FastpathCore):
     @property
     def rip(self) -> int:
         """The guest's instruction pointer."""
-        if self._standing is not None:
-            return self._rip_at_once()
+        if self._standing:
+            return self._rip_behind() if self._completed else self._counter[AT_RIP]
         if self._again is not None:
             self._settle()
         return self._processor.rip
@@ -77,18 +81,16 @@ class UnicornEngine(FastpathCore):
     @property
     def interrupts_enabled(self) -> bool:
         """RFLAGS.IF."""
-        if self._standing is not None:
-            self._processor.see_flags()
-        else:
-            self._settle()
+        if self._standing:
+            return bool(self._state.quads[RFLAGS_QUAD] & FLAG_IF)
+        self._settle()
         return self._processor.interrupts_enabled
 
     @property
     def interruptible(self) -> bool:
         """Whether an interrupt can be injected now: IF is set and no shadow of STI or MOV SS is open."""
-        if self._standing is not None:
-            self._processor.see_flags()
-            return self._processor.takes_interrupts()
+        if self._standing:  # no shadow: instructions in one are never offered
+            return bool(self._state.quads[RFLAGS_QUAD] & FLAG_IF)
         if self._again is not None:
             self._settle()
         return self._again is None and self._pending is None and self._processor.takes_interrupts()
@@ -96,8 +98,8 @@ class UnicornEngine(FastpathCore):
     @property
     def nmi_blocked(self) -> bool:
         """Whether an NMI has to wait: one is handled (until an IRET has completed), or a shadow is open."""
-        if self._standing is not None:
-            return not self._processor.takes_nmi()
+        if self._standing:
+            return bool(self._state.quads[HFLAGS_QUAD] & _NMI_BLOCKED)
         if self._again is not None:
             self._settle()
         return self._again is not None or self._pending is not None or not self._processor.takes_nmi()
@@ -123,7 +125,7 @@ class UnicornEngine(FastpathCore):
     def inject_exception(self, vector: int, error_code: int | None = None) -> None:
         """Fault the instruction of the last exit instead of completing it."""
         self._exit = None
-        if self._standing is not None:
+        if self._standing:
             self._fault_at_once = Event(vector, error_code)
             return
         self._devices.asked = None
@@ -133,7 +135,7 @@ class UnicornEngine(FastpathCore):
     def complete(self, answer: exits.Answer = None) -> None:
         """Carry out the access of the last exit, with what it read. The instruction retires now."""
         site, self._exit = self._exit, None
-        if self._standing is not None:
+        if self._standing:
             self._answer, self._completed = answer, True
             self.instructions += 1
         elif site is not None:
@@ -174,7 +176,7 @@ class UnicornEngine(FastpathCore):
         assert not processor.waits, "a CPU that waits for SIPI was run"
         if self._sharers.last != self._number and self._shared.others_wrote():
             self._forget_translated()
-        limit = self._go_from(now, until, preemption, window, nmi_window, counter[COUNT])
+        limit = self._go_from((now, until, preemption, window, nmi_window), counter[COUNT])
         if limit <= counter[COUNT]:
             return self._at_limit(now)
         takes_nmi = nmi_window and not self.nmi_blocked  # this may bring up a pending exit

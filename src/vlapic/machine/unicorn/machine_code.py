@@ -1,4 +1,4 @@
-"""The machine code of `blocks.S`, and the table of blocks that it reads.
+"""The machine code of `blocks.S` and `fastpath.S`, and the table of blocks that it reads.
 
 It runs on x86-64 Linux alone. Elsewhere, and where a process may not make memory executable, `blocks.py`
 does the same in Python.
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from vlapic.machine.unicorn.decode import WINDOW_FLAG, Block
 
 #: blocks.S, assembled.
-MACHINE_CODE = bytes.fromhex(
+BLOCKS_CODE = bytes.fromhex(
     "488b01483b41080f83e8000000f6858a000000017566448b9db00000004181e3108000004181f310"
     "80000049c1e32c4931f34989f149c1e90c4931f14181e1ffff00004d89ca49c1e2054c0351384d39"
     "1a751f413952087519458b421c4c0b41187520458b420c4c01c04889014c895120c341ffc141837a"
@@ -31,6 +31,26 @@ MACHINE_CODE = bytes.fromhex(
 SITE_OFFSET = 0x120
 #: Where the comparison of code begins.
 COMPARE_OFFSET = 0x140
+
+#: fastpath.S, assembled: the hook of RDMSR and WRMSR, then the callbacks of device memory.
+FASTPATH_CODE = bytes.fromhex(
+    "4c8b1149837a10000f85f7000000488b41084885c00f84eb000000493b42200f85e100000049837a"
+    "58000f85d60000004d8b4a5041f681b0000000030f85c4000000418b41083de006000074114189c3"
+    "41c1eb084183fb080f85a8000000492bb1d80000004989b2900000004c8b59184d899a9800000049"
+    "8b32482b7110448b592089c231c94531c04183fb007415458b411049c1e020418b014909c04489df"
+    "41ff627053415441554156564c89d34d89cc4989fd4489df41ff52705e48837b1000753a89c24989"
+    "142448c1e820498944241048ffc6488933488b8398000000480183900000004c89efbe2900000048"
+    "8d939000000050ff938800000058415e415d415c5bc341ff6278660f1f4400004d89c24989c8bf03"
+    "000000eb0e0f1f004989ca4531c0bf0200000049c742180000000049837a10000f85c70000004983"
+    "7a58000f85b20000004d8b4a604d85c90f84a50000004d8b094d89cb49c1eb084d31cb4181e3ff00"
+    "000049c1e3074d035a684d390b0f8580000000498b4308493b422075764139532875704d8b4a5049"
+    "8b4338498b04c1490faf4340498b4b48498b0cc9490faf4b504801c8490343304831f0a9ff0f0000"
+    "7541498b4318492b81d800000041f781b000000000800000750289c049898290000000498b432049"
+    "89829800000089d1ba000000c04801f2498b32492b731041ff62704c89c141ffa28000000031c0c3"
+)
+WRITE_OFFSET, READ_OFFSET = 0x110, 0x120
+#: Where it is put behind the other.
+FASTPATH_START = 0x400
 
 #: What the size of code adds to an address in a block's key: bits in which addresses do not differ.
 _MODE = {64: 0, 32: 0x8000 << 44, 16: 0x8010 << 44}
@@ -61,6 +81,7 @@ class MachineCode:
 
     Attributes:
         address: of its first byte, the hook of blocks.
+        fastpath: of the hook of RDMSR and WRMSR.
         compare: (rows, their number) -> how many of them, from the first on, are the same as their copies.
 
     Raises:
@@ -70,8 +91,11 @@ class MachineCode:
     def __init__(self) -> None:
         allowed = mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
         self._memory = mmap.mmap(-1, mmap.PAGESIZE, mmap.MAP_PRIVATE, allowed)
-        self._memory.write(MACHINE_CODE)
+        self._memory.write(BLOCKS_CODE)
+        self._memory.seek(FASTPATH_START)
+        self._memory.write(FASTPATH_CODE)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        self.fastpath = self.address + FASTPATH_START
         compare = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64)
         self.compare: Callable[[int, int], int] = compare(self.address + COMPARE_OFFSET)
 

@@ -161,11 +161,6 @@ class Processor:
         stand = self.state.stand()
         self.cpu.jump(following(stand, stand.rip, length))
 
-    def see_flags(self) -> None:
-        """In a callback: flags and hidden flags are seen as they are there."""
-        stand = self.stand = self.state.stand()
-        self.eflags = stand.eflags
-
     def jump(self, rip: int) -> None:
         """Go on elsewhere, after registers were written by hand."""
         self._look(rip)

@@ -96,6 +96,8 @@ def place(name: str) -> int:
 
 _CS = place("cs")
 _CS_BASE = _CS + 8
+#: RFLAGS, and both words of hidden flags, the second in the high half, in :attr:`CpuState.quads`.
+RFLAGS_QUAD, HFLAGS_QUAD = at.RFLAGS // 8, at.HFLAGS // 8
 _STAND = reader({at.RAX: "3Q", at.RIP: "2Q", at.HFLAGS: "I", _CS: "I4xQ"})
 #: RAX, RCX, RDX and the hidden flags.
 MSR_ACCESS = reader({at.RAX: "3Q", at.HFLAGS: "I"})
@@ -127,7 +129,7 @@ class CpuState:
     Attributes:
         live: the CPU's own memory is read and written; else a copy of it.
         view: that memory; a copy is right after a read here only.
-        quads: its beginning in 64-bit units: the general registers by their numbers, RIP.
+        quads: its beginning in 64-bit units: the general registers by their numbers, RIP, flags.
     """
 
     def __init__(
