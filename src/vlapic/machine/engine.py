@@ -216,9 +216,9 @@ class CpuEngine(Protocol):
     instructions: int
 
     #: Called in a run, if set, at an exit that the engine can go on after by itself, whichever these are. It
-    #: handles the exit as the caller of `run` would: it completes it or injects an exception. Meanwhile the
-    #: guest stands where the exit's contract says, and can be asked, but nothing can be injected.
-    #: After an exception it must return None.
+    #: handles the exit as the caller of `run` would: it completes it or injects an exception, and may then
+    #: inject an interrupt or an NMI. Meanwhile the guest stands where the exit's contract says, and can be
+    #: asked; after an injection it cannot. After an exception it must return None.
     fastpath: Fastpath | None
 
     @property

@@ -10,6 +10,7 @@ from vlapic.machine import engine as e
 from vlapic.machine.unicorn.access_place import find_place_offset
 from vlapic.machine.unicorn.fastpath import FastpathCore
 from vlapic.machine.unicorn.machine_code import native_counting
+from vlapic.machine.unicorn.processor import Processor
 
 DEVICE, DEADLINE, TMCCT = 0xFEE0_00B0, 0x6E0, 0x839
 SEEDS = 50
@@ -46,21 +47,31 @@ PIECES = {
 }
 
 
+#: LIDT and LGDT of what `Bare` has.
+TABLES = {64: "0f 01 1c 25 00 80 00 00", 32: "0f 01 1d 00 80 00 00 0f 01 15 18 80 00 00"}
+#: Handlers: count, write an MSR, return.
+HANDLER = {64: "48 ff 04 25 08 00 20 00 0f 30 48 cf", 32: "ff 05 08 00 20 00 0f 30 cf"}
+VECTOR = 0x40
+
+
 def program(choice, bits):
     body = b"".join(bytes.fromhex(choice.choice(PIECES[bits])) for _ in range(choice.randrange(3, 30)))
     # mov to EDX, EDI, ESI, ECX
     into = zip((0xBA, 0xBF, 0xBE, 0xB9), (DEVICE, DEVICE + 1, SCRATCH, TMCCT), strict=True)
     start = b"".join(struct.pack("<BI", register, value) for register, value in into)
-    return start + body + b"\xe9" + struct.pack("<i", -len(body) - 5)
+    return bytes.fromhex(TABLES[bits]) + start + body + b"\xe9" + struct.pack("<i", -len(body) - 5)
 
 
 def play(seed, fastpath, bits):
     """Run a random guest; every exit with where the guest stood, and what is left of it in the end."""
     guest = Bare(program(random.Random(seed), bits), bits=bits)
+    for vector in (2, VECTOR):
+        guest.handler(vector, bytes.fromhex(HANDLER[bits]))
     cpu = guest.engine
     told = []
     seen = 0
     now = 0
+    shut = nmi_shut = False  # by what has been injected
 
     def arguments():
         step = random.Random(seed << 20 | seen)
@@ -71,12 +82,12 @@ def play(seed, fastpath, bits):
             now,
             now + 20_000 if until is preemption is None else until,
             preemption,
-            step.random() < 0.3 and not cpu.interruptible,
-            False,
+            step.random() < 0.3 and (shut or not cpu.interruptible),
+            step.random() < 0.3 and (nmi_shut or cpu.nmi_blocked),
         )
 
     def handle(left):
-        nonlocal now, seen
+        nonlocal now, seen, shut, nmi_shut
         told.append((left, cpu.rip, cpu.instructions, cpu.interrupts_enabled, cpu.nmi_blocked))
         seen += 1
         now = left.host_tsc + seen % 7
@@ -85,6 +96,13 @@ def play(seed, fastpath, bits):
         elif isinstance(left, (e.WriteMsr, e.WriteMemory)):
             cpu.complete()
         told.append((cpu.rip, cpu.instructions))
+        step = random.Random(seed << 20 | seen | 1 << 19)
+        nmi_shut = step.random() < 0.3 and not cpu.nmi_blocked
+        shut = nmi_shut or (step.random() < 0.3 and cpu.interruptible)
+        if nmi_shut:
+            cpu.inject_nmi()
+        elif shut:
+            cpu.inject_interrupt(VECTOR)
 
     def at_once(left):
         handle(left)
@@ -99,7 +117,7 @@ def play(seed, fastpath, bits):
             handled += 1
         else:
             handle(left)
-    told.append((cpu.rip, cpu.instructions, guest.u64(SCRATCH), now))
+    told.append((cpu.rip, cpu.instructions, guest.quads(SCRATCH, 2), now))
     cpu.close()
     return told, handled
 
@@ -117,6 +135,23 @@ def test_a_random_guest_makes_the_same_exits(seed, bits):
 @pytest.mark.parametrize("bits", PIECES)
 def test_random_guests_take_it(bits):
     assert sum(play(seed, True, bits)[1] for seed in range(SEEDS)) > SEEDS
+
+
+@pytest.mark.skipif(not native_counting(), reason="exits are handled in a run where machine code counts")
+def test_random_guests_go_to_handlers_without_a_stop(monkeypatch):
+    gone = {False: 0, True: 0}
+    interrupt_at_once = Processor.interrupt_at_once
+
+    def count(processor, *call):
+        went = interrupt_at_once(processor, *call)
+        gone[went] += 1
+        return went
+
+    monkeypatch.setattr(Processor, "interrupt_at_once", count)
+    for seed in range(SEEDS):
+        play(seed, True, 64)
+    assert gone[True] > SEEDS
+    assert gone[False]  # the first time a handler is entered, for one
 
 
 @pytest.mark.skipif(not native_counting(), reason="exits are handled in a run where machine code counts")

@@ -20,6 +20,7 @@
         .set    UNKNOWN, 64
         .set    EMU_STOP, 72
         .set    STATE, 80
+        .set    ON_WINDOW, 160
 
         .set    RFLAGS, 136     # in the state (layout.py)
         .set    RF, 1           # of its third byte
@@ -39,7 +40,7 @@
 
         .set    AT_LIMIT, 1
         .set    AT_WINDOW, 2
-        .set    AT_SITE, 5
+        .set    AT_SITE, 6
 
         .text
 
@@ -121,11 +122,12 @@ special:
 
 stop:   cmpq    $0, STOPPED(%rcx)       # somebody has asked for a stop already: this block will not run
         jne     9f
-        movq    $AT_LIMIT, STOPPED(%rcx)
         cmpq    $0, OPENED(%rcx)
-        je      1f
-        movq    $AT_WINDOW, STOPPED(%rcx)
-1:      jmp     *EMU_STOP(%rcx)
+        jne     1f
+        movq    $AT_LIMIT, STOPPED(%rcx)
+        jmp     *EMU_STOP(%rcx)
+1:      movq    $AT_WINDOW, STOPPED(%rcx)
+        jmp     *ON_WINDOW(%rcx)        # stops as well, or finds a way on
 9:      ret
 
 # The CODE hook of an exiting instruction (blocks.py: SITE_OFFSET).

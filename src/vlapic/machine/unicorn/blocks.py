@@ -45,11 +45,14 @@ HERE = 12  # where Unicorn keeps the place of an access in translated code, 0: n
 PLACES = 13  # the table of places (access_place.py)
 ON_EXIT, _ASK_SITE, ASK_MEMORY, WRITE_REGISTER = 14, 15, 16, 17  # called by the fast path's machine code
 AT_RIP, AT_LENGTH = 18, 19  # of the instruction that is offered on the fast path
-_FIELDS = 20
+ON_WINDOW = 20  # called where a window may have opened, instead of a stop
+_FIELDS = 21
 
-# Values of STOPPED. Up to AT_RESUME the CPU stands between two blocks.
-NOT_STOPPED, AT_LIMIT, AT_WINDOW, AT_NEW_SITES, AT_RESUME, AT_SITE, AT_MEMORY, AT_EXCEPTION = range(8)
-AT_HANDLED = 8  # at an exit that was handled on the fast path
+# Values of STOPPED. Up to AT_LEFT the CPU stands between two blocks.
+NOT_STOPPED, AT_LIMIT, AT_WINDOW, AT_NEW_SITES, AT_RESUME = range(5)
+AT_LEFT = 5  # at a window that was handled on the fast path
+AT_SITE, AT_MEMORY, AT_EXCEPTION = 6, 7, 8
+AT_HANDLED = 9  # at an instruction that was handled on the fast path
 
 
 class Blocks:
@@ -122,7 +125,7 @@ class Blocks:
             self._table = Table()
             self.counter[_TABLE] = self._table.address
             self.counter[_UNKNOWN] = address_of(self._python_hook)
-            self.counter[_EMU_STOP] = EMU_STOP_ADDRESS
+            self.counter[_EMU_STOP] = self.counter[ON_WINDOW] = EMU_STOP_ADDRESS
         cpu.hook(uc.UC_HOOK_BLOCK, block_hook, data=self.counter_address)
         self._generated_hook = GeneratedCallback(self._on_generated)
         cpu.hook(uc.UC_HOOK_EDGE_GENERATED, self._generated_hook)

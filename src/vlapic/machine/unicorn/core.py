@@ -19,6 +19,7 @@ from vlapic.machine.unicorn.binding import InterruptCallback, check
 from vlapic.machine.unicorn.blocks import (
     AT_EXCEPTION,
     AT_HANDLED,
+    AT_LEFT,
     AT_LIMIT,
     AT_MEMORY,
     AT_NEW_SITES,
@@ -149,7 +150,7 @@ class Core:
             return self._leave(self._blocks.sites[self._processor.address], now)
         if stopped in (AT_LIMIT, AT_WINDOW):
             return None
-        if stopped == AT_HANDLED:
+        if stopped in (AT_HANDLED, AT_LEFT):
             return self._handled(now)
         if stopped == AT_MEMORY:
             asked = self._devices.asked
@@ -197,7 +198,7 @@ class Core:
         stopped, last = counter[STOPPED], self._blocks.last
         if last is not None:
             # Between blocks, the last one tells; inside of one: a block in a shadow has one instruction.
-            between = NOT_STOPPED < stopped <= AT_RESUME
+            between = NOT_STOPPED < stopped <= AT_LEFT
             processor.shadow_possible = bool(last.flags & SHADOW_FLAG) if between else last.count == 1
             if not between and (stopped != AT_EXCEPTION or self._vector != DB):
                 counter[COUNT] -= last.left_at(processor.address)
@@ -317,7 +318,7 @@ class Core:
         return None
 
     def _handled(self, _now: int) -> exits.Exit | None:
-        """After a stop AT_HANDLED."""
+        """After a stop AT_HANDLED or AT_LEFT."""
         raise AssertionError("nothing was handled on the fast path")
 
     def _on_exception(self, _cpu: int, vector: int, _data: int) -> None:

@@ -24,13 +24,11 @@ from typing import NoReturn, Self
 from vlapic.errors import EngineError
 from vlapic.machine import engine as exits
 from vlapic.machine.unicorn.blocks import AT_RIP, COUNT, WINDOW
-from vlapic.machine.unicorn.events import FLAG_IF, NMI, Event, TripleFault
-from vlapic.machine.unicorn.fastpath import SLICE, FastpathCore
-from vlapic.machine.unicorn.layout import HF2_NMI
+from vlapic.machine.unicorn.events import FLAG_IF, NMI, Event
+from vlapic.machine.unicorn.fastpath import NO_NMI, SLICE, FastpathCore
+from vlapic.machine.unicorn.layout import HF_INHIBIT_IRQ
 from vlapic.machine.unicorn.processor import Processor
 from vlapic.machine.unicorn.state import HFLAGS_QUAD, RFLAGS_QUAD
-
-_NMI_BLOCKED = HF2_NMI << 32
 
 
 class _Closed:
@@ -89,8 +87,9 @@ class UnicornEngine(FastpathCore):
     @property
     def interruptible(self) -> bool:
         """Whether an interrupt can be injected now: IF is set and no shadow of STI or MOV SS is open."""
-        if self._standing:  # no shadow: instructions in one are never offered
-            return bool(self._state.quads[RFLAGS_QUAD] & FLAG_IF)
+        if self._standing:
+            quads = self._state.quads
+            return bool(quads[RFLAGS_QUAD] & FLAG_IF) and not quads[HFLAGS_QUAD] & HF_INHIBIT_IRQ
         if self._again is not None:
             self._settle()
         return self._again is None and self._pending is None and self._processor.takes_interrupts()
@@ -99,28 +98,24 @@ class UnicornEngine(FastpathCore):
     def nmi_blocked(self) -> bool:
         """Whether an NMI has to wait: one is handled (until an IRET has completed), or a shadow is open."""
         if self._standing:
-            return bool(self._state.quads[HFLAGS_QUAD] & _NMI_BLOCKED)
+            return bool(self._state.quads[HFLAGS_QUAD] & NO_NMI)
         if self._again is not None:
             self._settle()
         return self._again is not None or self._pending is not None or not self._processor.takes_nmi()
 
     def inject_interrupt(self, vector: int) -> None:
         """Deliver a vector through the guest's IDT, ahead of the next instruction; while `interruptible`."""
-        self._interrupt(vector)
+        if self._standing:
+            self._enters = vector
+        else:
+            self._interrupt(vector)
 
     def inject_nmi(self) -> None:
         """Deliver vector 2 through the guest's IDT before its next instruction; while not `nmi_blocked`."""
-        self._settle()
-        self._processor.block_nmi()
-        self._interrupt(NMI)
-
-    def _interrupt(self, vector: int) -> None:
-        if self._again is not None:
+        if not self._standing:
             self._settle()
-        try:
-            self._processor.interrupt(vector)
-        except TripleFault as fault:
-            self._pending = exits.Shutdown(0, str(fault))
+        self._processor.block_nmi()
+        self.inject_interrupt(NMI)
 
     def inject_exception(self, vector: int, error_code: int | None = None) -> None:
         """Fault the instruction of the last exit instead of completing it."""

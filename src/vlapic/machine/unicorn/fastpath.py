@@ -8,7 +8,11 @@ for any other exit, and what has been answered is carried out then.
 
 Hook and callback are machine code (`fastpath.S`), which comes here at once with what it knows
 (:meth:`FastpathCore._on_exit`), and asks about the rest (:meth:`FastpathCore._on_site`,
-:meth:`FastpathCore._on_access`). Without machine code nothing is offered.
+:meth:`FastpathCore._on_access`). The hook of blocks comes here where a window may have opened
+(:meth:`FastpathCore._on_window`). Without machine code nothing is offered.
+
+What is injected meanwhile is delivered on the way on, if that is the common way into a handler and does not
+begin behind an access to memory; else Unicorn is stopped for it.
 
 An instruction alone in its block is always left for: single steps, shadows and RFLAGS.RF make such blocks,
 and end behind them.
@@ -20,17 +24,27 @@ from typing import Any
 
 from vlapic.machine import engine as exits
 from vlapic.machine.engine import Fastpath
-from vlapic.machine.unicorn.binding import REG_WRITE_ADDRESS, ExitCallback, address_of
+from vlapic.machine.unicorn.binding import (
+    EMU_STOP_ADDRESS,
+    REG_WRITE_ADDRESS,
+    BlockCallback,
+    ExitCallback,
+    address_of,
+)
 from vlapic.machine.unicorn.blocks import (
     AT_HANDLED,
+    AT_LEFT,
     AT_LENGTH,
     AT_RIP,
     AT_SITE,
     COUNT,
     LIMIT,
+    NOT_STOPPED,
     ON_EXIT,
+    ON_WINDOW,
     OPENED,
     ROW,
+    SPIN,
     STOPPED,
     WINDOW,
     WRITE_REGISTER,
@@ -38,16 +52,18 @@ from vlapic.machine.unicorn.blocks import (
 from vlapic.machine.unicorn.core import Core
 from vlapic.machine.unicorn.decode import WINDOW_FLAG
 from vlapic.machine.unicorn.device_memory import Access
-from vlapic.machine.unicorn.events import Event
+from vlapic.machine.unicorn.events import FLAG_IF, Event, TripleFault
 from vlapic.machine.unicorn.known_sites import FASTPATH_KINDS, READ_MEMORY, READ_MSR, WRITE_MEMORY, WRITE_MSR
-from vlapic.machine.unicorn.layout import HF_CPL, HF_CS64
+from vlapic.machine.unicorn.layout import HF2_NMI, HF_CPL, HF_CS64, HF_INHIBIT_IRQ
 from vlapic.machine.unicorn.msrs import NATIVE_MSRS, UNICORN_IGNORES
 from vlapic.machine.unicorn.paging import PAGE
 from vlapic.machine.unicorn.processor import following
-from vlapic.machine.unicorn.state import MSR_ACCESS
+from vlapic.machine.unicorn.state import HFLAGS_QUAD, MSR_ACCESS, RFLAGS_QUAD
 
 #: Instructions run without a look at Python's signals, at most.
 SLICE = 20_000_000
+#: Hidden flags against an NMI: one is being handled, or a shadow is open.
+NO_NMI = HF2_NMI << 32 | HF_INHIBIT_IRQ
 _U32, _U64 = 2**32 - 1, 2**64 - 1
 _exit = tuple.__new__  # a NamedTuple's own is twice as slow
 
@@ -64,10 +80,10 @@ class FastpathCore(Core):
     _completed = False  # the exit has been answered
     _answer: exits.Answer = None  # with this
     _fault_at_once: Event | None = None  # or with a fault
-    _handled_access: Access | None = (
-        None  # of the last exit that Unicorn was stopped at; None: an instruction
-    )
-    _leaves = False  # that exit leaves the run
+    _enters: int | None = None  # the vector injected meanwhile
+    # Of the last exit that Unicorn was stopped at: the access, None for another; whether it leaves the run.
+    _handled_access: Access | None = None
+    _leaves = False
     # How far the run goes: count, host TSC, and which windows are asked for.
     _limit = 0
     _preemption: int | None = None
@@ -79,6 +95,7 @@ class FastpathCore(Core):
         self._exit_callback = ExitCallback(self._on_exit)
         self._counter[ON_EXIT] = address_of(self._exit_callback)
         self._counter[WRITE_REGISTER] = REG_WRITE_ADDRESS
+        self._window_callback = BlockCallback(self._on_window)
 
     @property
     def fastpath(self) -> Fastpath | None:
@@ -90,6 +107,7 @@ class FastpathCore(Core):
         self._fastpath = handler
         self._blocks.known_sites.forget()
         self._devices.places.forget()
+        self._counter[ON_WINDOW] = EMU_STOP_ADDRESS if handler is None else address_of(self._window_callback)
 
     def _go_from(self, entry: exits.Reentry, count: int) -> int:
         """The guest goes on so, with `count` instructions retired; the count to stop it at."""
@@ -122,10 +140,9 @@ class FastpathCore(Core):
             value: what is written.
 
         Returns:
-            What is read.
+            What is read; of a write to an MSR, whether the guest has gone to a handler.
         """
-        handle, counter = self._fastpath, self._counter
-        assert handle is not None
+        counter = self._counter
         now = self._time.zero_tsc + self._cycles_per_insn * count
         left: exits.Exit
         if kind == WRITE_MSR:
@@ -136,16 +153,14 @@ class FastpathCore(Core):
             left = _exit(exits.ReadMemory, (now, where, size))
         else:
             left = _exit(exits.ReadMsr, (now, where))
-        self.instructions = count
-        self._standing, self._completed, self._answer = True, False, None
-        try:
-            reentry = handle(left)
-        except BaseException:
-            self._blocks.stop(AT_HANDLED)
-            raise
-        finally:
-            self._standing = False
-        if reentry is None or (limit := self._go_from(reentry, count + 1)) <= count + 1:
+        self._completed, self._answer = False, None
+        reentry = self._offer(left, count, AT_HANDLED)
+        enters = self._enters is not None
+        if (
+            reentry is None
+            or (limit := self._go_from(reentry, count + 1)) <= count + 1
+            or (enters and not (kind == WRITE_MSR and self._enter(self._rip_behind())))
+        ):
             self._leaves = reentry is None
             self._handled_access = None
             if kind in (READ_MEMORY, WRITE_MEMORY):
@@ -153,12 +168,28 @@ class FastpathCore(Core):
             self._blocks.stop(AT_HANDLED)
             return 0
         counter[LIMIT] = limit if limit - count < SLICE else count + SLICE
+        if enters:  # it has: the block is left behind the instruction
+            counter[COUNT] = count + 1
+            return 1
         if (reentry[3] or reentry[4]) and self._opens_window():
             counter[OPENED] = 1
             counter[LIMIT] = 0
         answer = self._answer
         assert answer is None or isinstance(answer, int)
         return answer or 0
+
+    def _offer(self, left: exits.Exit, count: int, why: int) -> exits.Reentry | None:
+        """Have an exit handled that has `count` instructions before it; should that raise, stop Unicorn."""
+        assert self._fastpath is not None
+        self.instructions = count
+        self._standing = True
+        try:
+            return self._fastpath(left)
+        except BaseException:
+            self._blocks.stop(why)
+            raise
+        finally:
+            self._standing = False
 
     def _on_site(self, _cpu: int, address: int, _size: int, _data: int) -> None:
         """The CPU is at an RDMSR or WRMSR that machine code does not know here, or leaves alone."""
@@ -174,7 +205,7 @@ class FastpathCore(Core):
         kind = FASTPATH_KINDS[site.kind]
         self._stand_at(address, site.length)
         answer = self._on_exit(kind, count, msr, 0, (rdx & _U32) << 32 | rax & _U32)
-        if counter[STOPPED] or (kind == WRITE_MSR and msr in UNICORN_IGNORES):
+        if counter[STOPPED] or (kind == WRITE_MSR and (answer or msr in UNICORN_IGNORES)):
             return
         if kind == READ_MSR:
             state.set_pair(answer & _U32, answer >> 32)
@@ -200,6 +231,45 @@ class FastpathCore(Core):
         kind, written = (READ_MEMORY, 0) if value is None else (WRITE_MEMORY, value)
         return self._on_exit(kind, counter[COUNT] - place.left, address, size, written)
 
+    def _on_window(self, _cpu: int, address: int, _size: int, _data: int) -> None:
+        """A window that was asked for may have opened, before a block; a stop has been noted."""
+        counter, quads = self._counter, self._state.quads
+        count, hidden = counter[COUNT], quads[HFLAGS_QUAD]
+        now = self._time.zero_tsc + self._cycles_per_insn * count
+        left: exits.Exit | None = None
+        if count < self._limit and self._again is None and self._state.live:
+            if self._nmi_window and not hidden & NO_NMI:
+                left = exits.NmiWindow(now)
+            elif self._window and quads[RFLAGS_QUAD] & FLAG_IF and not hidden & HF_INHIBIT_IRQ:
+                left = exits.InterruptWindow(now)
+        if left is None:
+            self._processor.cpu.stop()
+            return
+        self._stand_at(address, 0)
+        counter[STOPPED] = AT_LEFT
+        reentry = self._offer(left, count, AT_LEFT)
+        if (
+            reentry is None
+            or (limit := self._go_from(reentry, count)) <= count
+            or not self._enter(counter[AT_RIP])
+        ):
+            self._leaves = reentry is None
+            self._processor.cpu.stop()
+            return
+        counter[STOPPED] = NOT_STOPPED
+        counter[LIMIT] = min(limit, count + SLICE)
+        counter[SPIN] = counter[ROW] = 0
+
+    def _enter(self, rip: int) -> bool:
+        """In a hook: go on at `rip`, or in the handler of what was injected; False: that takes a stop."""
+        if self._enters is None:
+            self._processor.cpu.jump(rip)
+            return True
+        if not self._processor.interrupt_at_once(self._enters, rip):
+            return False
+        self._enters = None
+        return True
+
     def _stand_at(self, address: int, length: int) -> None:
         """The guest is at an instruction at a linear address."""
         state, counter = self._state, self._counter
@@ -220,7 +290,9 @@ class FastpathCore(Core):
 
     def _handled(self, now: int) -> exits.Exit | None:
         access = self._handled_access
-        if access is not None:
+        if self._counter[STOPPED] == AT_LEFT:
+            pass
+        elif access is not None:
             assert self._answer is None or isinstance(self._answer, int)
             self._devices.keep(access, self._answer or 0)
             self._again = self._processor.rip, self._counter[COUNT]
@@ -231,7 +303,19 @@ class FastpathCore(Core):
             self._pending = self._deliver(fault, 0)
         else:
             self._pending = self._retire(self._blocks.sites[self._processor.address], self._answer)
+        if self._enters is not None:
+            vector, self._enters = self._enters, None
+            self._interrupt(vector)
         return exits.Handled(now) if self._leaves else None
+
+    def _interrupt(self, vector: int) -> None:
+        """Go to the guest's handler, behind whatever has been answered."""
+        if self._again is not None:
+            self._settle()
+        try:
+            self._processor.interrupt(vector)
+        except TripleFault as fault:
+            self._pending = exits.Shutdown(0, str(fault))
 
     # -- while an exit is handled in the middle of a run --
 
