@@ -120,11 +120,10 @@ class FastpathCore(Core):
         if until is None and limit > count + SLICE:
             limit = count + SLICE
         self._limit, self._preemption = limit, preemption
-        counter = self._counter
-        if window or nmi_window or counter[WINDOW]:
+        if window or nmi_window or self._window or self._nmi_window:
             self._window, self._nmi_window = window, nmi_window
-            counter[WINDOW] = window or nmi_window
-            counter[OPENED] = 0
+            self._counter[WINDOW] = window or nmi_window
+            self._counter[OPENED] = 0
         return limit
 
     # -- called in a run --
@@ -142,7 +141,8 @@ class FastpathCore(Core):
         Returns:
             What is read; of a write to an MSR, whether the guest has gone to a handler.
         """
-        counter = self._counter
+        counter, handle = self._counter, self._fastpath
+        assert handle is not None
         now = self._time.zero_tsc + self._cycles_per_insn * count
         left: exits.Exit
         if kind == WRITE_MSR:
@@ -153,13 +153,23 @@ class FastpathCore(Core):
             left = _exit(exits.ReadMemory, (now, where, size))
         else:
             left = _exit(exits.ReadMsr, (now, where))
-        self._completed, self._answer = False, None
-        reentry = self._offer(left, count, AT_HANDLED)
-        enters = self._enters is not None
+        self.instructions = count
+        self._standing, self._completed = True, False
+        try:
+            reentry = handle(left)
+        except BaseException:
+            self._blocks.stop(AT_HANDLED)
+            raise
+        finally:
+            self._standing = False
+        behind = count + 1
         if (
             reentry is None
-            or (limit := self._go_from(reentry, count + 1)) <= count + 1
-            or (enters and not (kind == WRITE_MSR and self._enter(self._rip_behind())))
+            or (limit := self._go_from(reentry, behind)) <= behind
+            or (
+                (enters := self._enters is not None)
+                and not (kind == WRITE_MSR and self._enter(self._rip_behind()))
+            )
         ):
             self._leaves = reentry is None
             self._handled_access = None
@@ -169,27 +179,14 @@ class FastpathCore(Core):
             return 0
         counter[LIMIT] = limit if limit - count < SLICE else count + SLICE
         if enters:  # it has: the block is left behind the instruction
-            counter[COUNT] = count + 1
+            counter[COUNT] = behind
             return 1
-        if (reentry[3] or reentry[4]) and self._opens_window():
+        if (self._window or self._nmi_window) and self._opens_window():
             counter[OPENED] = 1
             counter[LIMIT] = 0
         answer = self._answer
         assert answer is None or isinstance(answer, int)
         return answer or 0
-
-    def _offer(self, left: exits.Exit, count: int, why: int) -> exits.Reentry | None:
-        """Have an exit handled that has `count` instructions before it; should that raise, stop Unicorn."""
-        assert self._fastpath is not None
-        self.instructions = count
-        self._standing = True
-        try:
-            return self._fastpath(left)
-        except BaseException:
-            self._blocks.stop(why)
-            raise
-        finally:
-            self._standing = False
 
     def _on_site(self, _cpu: int, address: int, _size: int, _data: int) -> None:
         """The CPU is at an RDMSR or WRMSR that machine code does not know here, or leaves alone."""
@@ -242,19 +239,25 @@ class FastpathCore(Core):
                 left = exits.NmiWindow(now)
             elif self._window and quads[RFLAGS_QUAD] & FLAG_IF and not hidden & HF_INHIBIT_IRQ:
                 left = exits.InterruptWindow(now)
-        if left is None:
-            self._processor.cpu.stop()
+        cpu, handle = self._processor.cpu, self._fastpath
+        if left is None or handle is None:
+            cpu.stop()
             return
         self._stand_at(address, 0)
         counter[STOPPED] = AT_LEFT
-        reentry = self._offer(left, count, AT_LEFT)
+        self.instructions = count
+        self._standing = True
+        try:
+            reentry = handle(left)
+        finally:
+            self._standing = False
         if (
             reentry is None
             or (limit := self._go_from(reentry, count)) <= count
             or not self._enter(counter[AT_RIP])
         ):
             self._leaves = reentry is None
-            self._processor.cpu.stop()
+            cpu.stop()
             return
         counter[STOPPED] = NOT_STOPPED
         counter[LIMIT] = min(limit, count + SLICE)
