@@ -3,6 +3,8 @@
 import pytest
 
 import vlapic
+from tests.machine.guest_runs import GuestRun
+from tests.machine.test_guest_checks import STEPS
 from vlapic.machine.programs import PROGRAMS
 from vlapic.machine.vcpu import Vcpu
 
@@ -26,6 +28,30 @@ def test_results_and_traces_are_the_same_without_it(monkeypatch, tmp_path, guest
         for fastpath in (True, False)
     )
     assert with_it == without
+
+
+@pytest.mark.parametrize(("check", "vcpus"), [*((name, 1) for name in STEPS), ("triple", 1), ("cpus", 4)])
+def test_checks_of_the_machine_go_the_same_way_without_it(monkeypatch, check, vcpus):
+    runs = []
+    for fastpath in (True, False):
+        monkeypatch.setattr(Vcpu, "FASTPATH", fastpath)
+        run = GuestRun(f"checks/{check}", vcpus=vcpus, events=True)
+        runs.append((run.value, run.console, run.events))
+    assert runs[0] == runs[1]
+
+
+def test_a_guest_that_sends_itself_nmis_is_not_left_for_them(monkeypatch):
+    """300 times an NMI comes behind a WRMSR, and one behind the IRET of its handler."""
+    rounds = []
+    step = Vcpu.step
+    monkeypatch.setattr(Vcpu, "step", lambda vcpu, *rest: rounds.append(0) or step(vcpu, *rest))
+    counts = []
+    for fastpath in (True, False):
+        rounds.clear()
+        monkeypatch.setattr(Vcpu, "FASTPATH", fastpath)
+        GuestRun("checks/x2apic_nmi")
+        counts.append(len(rounds))
+    assert counts[1] > 10 * counts[0] > 0
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.01])

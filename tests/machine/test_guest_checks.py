@@ -12,6 +12,7 @@ STEPS = {
     "syscall": 2,
     "shadow": 9,
     "nmi": 3,
+    "x2apic_nmi": 3,
     "instructions": 12,
     "devices": 10,
 }

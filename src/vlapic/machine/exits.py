@@ -3,9 +3,9 @@
 Follows the exit handlers of `kvm/vmx/vmx.c` and `kvm/x86.c`. Handling costs what the host model says and is
 paid before the access takes effect, because the kernel reads the time after it was paid.
 
-Some return True: the exit was a plain access to the local APIC or the TSC, so that nobody but the vCPU can
-have something to do now, and the guest may go on at once. A device of the board may end the run, or reach
-another vCPU without a message.
+Some return True: the exit was a plain access to the local APIC or the TSC, or a window that has opened, so
+that nobody but the vCPU can have something to do now, and the guest may go on at once. A device of the board
+may end the run, or reach another vCPU without a message.
 """
 
 from __future__ import annotations
@@ -41,12 +41,14 @@ def on_external_interrupt(vcpu: Vcpu, left: e.ExternalInterrupt) -> None:
     vcpu.spend_exit("EXTERNAL_INTERRUPT")
 
 
-def on_interrupt_window(vcpu: Vcpu, left: e.InterruptWindow) -> None:
+def on_interrupt_window(vcpu: Vcpu, left: e.InterruptWindow) -> bool:
     vcpu.spend_exit("INTERRUPT_WINDOW")
+    return True
 
 
-def on_nmi_window(vcpu: Vcpu, left: e.NmiWindow) -> None:
+def on_nmi_window(vcpu: Vcpu, left: e.NmiWindow) -> bool:
     vcpu.spend_exit("NMI_WINDOW")
+    return True
 
 
 def on_hypercall(vcpu: Vcpu, left: e.Hypercall) -> None:

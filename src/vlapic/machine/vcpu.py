@@ -202,12 +202,22 @@ class Vcpu(Parts):
 
     def _enter_guest(self, horizon: int | None) -> None:
         """One `vcpu_enter_guest`: inject, wait, run, handle the exit."""
+        entry = self._deliver_and_enter()
+        if entry is not None:
+            self._run_guest(*entry, horizon)
+
+    def _deliver_and_enter(self) -> tuple[int | None, bool, bool] | None:
+        """The part of an entry before the guest runs.
+
+        Returns:
+            When the preemption timer runs out, and the windows that are wanted; None: it was cancelled.
+        """
         window, nmi_window = self._inject()
         # Interrupts are off from here to the guest; what came in before cancels the entry.
         if self.inbox or (self.timer.pending and self._timer_requested()):
-            return
+            return None
         if self.cpu.shared and self.cpu.turn_is_over():
-            return
+            return None
         preemption, (waited, wait_cycles) = self._enter()
         if self._injects_nmi:
             self.last.append((self.clock.now, "NMI", self.engine.rip))
@@ -216,7 +226,7 @@ class Vcpu(Parts):
         elif self._injected is not None:
             self._reach_handler(self._injected, waited, wait_cycles)
             self._injected = None
-        self._run_guest(preemption, window, nmi_window, horizon)
+        return preemption, window, nmi_window
 
     def _enter(self) -> tuple[int | None, tuple[Waited | None, int]]:
         """The entry itself, interrupts off: when the preemption timer runs out, and what `_wait` returns."""
@@ -274,14 +284,16 @@ class Vcpu(Parts):
                     return None
             self._take_messages()
         lapic = self.lapic
-        window = nmi_window = False
         if lapic.interrupts.irr or lapic.nmi_pending or lapic.extint_pending or self.measure.in_flight:
-            if self._runnable():
+            # A limit of timer interrupts is looked at behind each of them.
+            if self.measure.in_flight and self._runnable():
                 return None
-            window, nmi_window = self._windows()
-            self.measure.blocked(clock.now)
-        preemption, _ = self._enter()
-        self._entry = preemption, window, nmi_window
+            entry = self._deliver_and_enter()
+            if entry is None:
+                return None
+        else:
+            entry = self._enter()[0], False, False
+        self._entry = preemption, window, nmi_window = entry
         return clock.now, self._until(), preemption, window, nmi_window
 
     def _inject(self) -> tuple[bool, bool]:
