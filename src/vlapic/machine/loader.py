@@ -128,7 +128,7 @@ def load(
     name, data = _read(image)
     try:
         asked = _parse(memoryview(data))
-        check(asked, memory_bytes, _RESERVED[asked.mode])
+        check(asked, memory_bytes, MAX_MEMORY, _RESERVED[asked.mode])
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
     memory = mmap.mmap(-1, memory_bytes)

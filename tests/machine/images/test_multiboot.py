@@ -100,8 +100,13 @@ def test_address_fields_that_contradict_the_file_are_refused():
         "its multiboot header wants 45 bytes loaded, the file has 44; it may be cut off;"
         " try to build it again"
     )
-    assert "wants 0 bytes loaded" in refused(kludge(load_end=MIB))
-    assert "wants -1048576 bytes loaded" in refused(kludge(load_end=MIB, header=2**21 + 4, load=2**21))
+    assert refused(kludge(load_end=MIB)) == (
+        "its multiboot header ends what is loaded at 0x100000, and it begins at 0x100000;"
+        " expected the end behind; try to link it again"
+    )
+    assert "at 0x100000, and it begins at 0x200000" in refused(
+        kludge(load_end=MIB, header=2**21 + 4, load=2**21)
+    )
     assert refused(kludge(zeros_end=MIB + 39)) == (
         "its multiboot header ends the zeros at 0x100027, before the data at 0x100028; expected them behind;"
         " try to link it again"

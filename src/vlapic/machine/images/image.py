@@ -67,8 +67,12 @@ class Reserved:
     use: str
 
 
-def check(image: Image, memory_bytes: int, reserved: tuple[Reserved, ...]) -> None:
+def check(image: Image, memory_bytes: int, max_bytes: int, reserved: tuple[Reserved, ...]) -> None:
     """Check that an image fits.
+
+    Args:
+        memory_bytes: the guest's memory.
+        max_bytes: what it could have at most.
 
     Raises:
         ImageError: a segment lies outside the memory, in a reserved part of it or over another one, or the
@@ -76,9 +80,11 @@ def check(image: Image, memory_bytes: int, reserved: tuple[Reserved, ...]) -> No
     """
     for segment in image.segments:
         if segment.end > memory_bytes:
+            advice = f"try --memory {-(-segment.end // MIB)}"
+            if segment.end > max_bytes:
+                advice = f"{max_bytes // MIB} MiB is the most; try to link it lower"
             raise ImageError(
-                f"needs memory up to {segment.end:#x}, the guest has {memory_bytes:#x};"
-                f" try --memory {-(-segment.end // MIB)}"
+                f"needs memory up to {segment.end:#x}, the guest has {memory_bytes:#x}; {advice}"
             )
         for part in reserved:
             if segment.address < part.end and part.start < segment.end:

@@ -123,6 +123,11 @@ def _read_by_addresses(data: memoryview, header: Header) -> Image:
             f" memory, but loading begins at {load:#x}; expected the header at most {header.offset} bytes"
             " above that; try to link it again"
         )
+    if 0 < load_end <= load:
+        raise ImageError(
+            f"its multiboot header ends what is loaded at {load_end:#x}, and it begins at {load:#x};"
+            " expected the end behind; try to link it again"
+        )
     size = load_end - load if load_end else len(data) - start
     if not 0 < size <= len(data) - start:
         raise ImageError(
