@@ -6,14 +6,14 @@ from tests.machine.guest_runs import GUESTS, GuestRun
 
 #: Checks and how many steps they have.
 STEPS = {
-    "faults": 18,
+    "faults": 24,
     "paging": 14,
     "ring3": 8,
     "syscall": 2,
     "shadow": 9,
-    "nmi": 3,
+    "nmi": 4,
     "x2apic_nmi": 3,
-    "instructions": 12,
+    "instructions": 13,
     "devices": 10,
 }
 

@@ -412,7 +412,7 @@ def test_a_page_fault_in_the_delivery_is_delivered_instead_and_sets_cr2(boot):
     guest.run(7)
     guest.engine.inject_interrupt(0x30)
     guest.run()
-    assert guest.u64(SCRATCH + 0x50) == 0x40_0000_0000 - 40
+    assert guest.u64(SCRATCH + 0x50) == 0x40_0000_0000 - 8
     assert guest.quads(SCRATCH, 3) == (STACKS - 48, 2, ENTRY + 36)
 
 

@@ -1,4 +1,4 @@
-"""NMIs: delivered by vector 2, blocked until an IRET has completed and in the shadows of STI and MOV SS."""
+"""NMIs: delivered by vector 2, blocked until an IRET and in the shadows of STI and MOV SS."""
 
 from tests.machine.unicorn.bare import ENTRY, SCRATCH, code
 from vlapic.machine import engine as e
@@ -43,7 +43,7 @@ def test_the_nmi_window_is_open_where_no_nmi_is_being_handled(boot):
     assert guest.run(nmi_window=True) == e.NmiWindow(0)
 
 
-def test_an_iret_that_faults_leaves_nmis_blocked(boot):
+def test_an_iret_that_faults_lets_nmis_in_again(boot):
     guest = boot(WAIT)
     guest.handler(
         2,
@@ -54,11 +54,23 @@ def test_an_iret_that_faults_leaves_nmis_blocked(boot):
     """
         ),
     )
-    guest.handler(13, b"\xf4")
+    refused = guest.handler(13, b"\xf4")
     guest.run(2)
     guest.engine.inject_nmi()
-    assert isinstance(guest.run(nmi_window=True), e.Hlt)
-    assert guest.engine.nmi_blocked
+    assert isinstance(guest.run(nmi_window=True), e.NmiWindow)
+    assert guest.engine.rip == refused, "ahead of the handler's first instruction"
+    assert not guest.engine.nmi_blocked
+
+
+def test_another_instruction_that_faults_and_a_trap_ahead_of_iret_leave_nmis_blocked(boot):
+    for instruction, vector in (("0f 0b  ud2", 6), ("cc  int3", 3)):
+        guest = boot(WAIT)
+        guest.handler(2, code(instruction + "\n48 cf  iretq"))
+        guest.handler(vector, b"\xf4")
+        guest.run(2)
+        guest.engine.inject_nmi()
+        assert isinstance(guest.run(nmi_window=True), e.Hlt)
+        assert guest.engine.nmi_blocked
 
 
 def test_an_interrupt_handler_ends_no_nmi_but_its_iret_does(boot):

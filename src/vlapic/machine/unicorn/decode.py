@@ -40,6 +40,7 @@ class Kind(IntEnum):
     SYSENTER = auto()
     SMSW = auto()
     INT1 = auto()
+    RDPMC = auto()
 
 
 # What a block may do to the state the engine watches: bits of Block.flags.
@@ -131,6 +132,7 @@ _SITES = {
     "syscall": Kind.SYSCALL,
     "sysenter": Kind.SYSENTER,
     "int1": Kind.INT1,
+    "rdpmc": Kind.RDPMC,
 }
 _CONTROL = {"cr0": Kind.WRITE_CR0, "cr4": Kind.WRITE_CR4, "cr8": Kind.WRITE_CR8}
 _STRINGS = {

@@ -66,6 +66,8 @@ class FastEntry:
         """`gates.py` has entered a handler for a vector from outside; keep how, if that is common."""
         if not system.hflags & at.HF_CS64 or entry.cs or entry.ss or entry.cr2 is not None:
             return
+        if system.hflags & at.HF_CPL == 3:  # a frame that is written with the user's rights
+            return
         if entry.rsp != (system.rsp & ~0xF) - _FRAME.size:
             return
         gate_at = system.idt_base + _GATE * vector

@@ -62,7 +62,7 @@ _GATE_64 = struct.Struct("<HHBBHI4x")
 _GATE_32 = struct.Struct("<HHxBH")
 _FRAME_64 = struct.Struct("<5Q")
 _QWORD = struct.Struct("<Q")
-_U32 = 0xFFFF_FFFF
+_U32, _U64 = 2**32 - 1, 2**64 - 1
 
 
 class Entry(NamedTuple):
@@ -125,6 +125,16 @@ def _pushed(event: Event, rflags: int) -> int:
     return rflags | FLAG_RF
 
 
+def _push(memory: Paging, top: int, frame: bytes, size: int, user: bool) -> None:
+    """Write a frame whose words of `size` bytes are pushed one by one: the first that faults is in CR2."""
+    try:
+        memory.write(top, frame, user)
+    except PageFault:
+        for at in range(top + len(frame) - size, top, -size):
+            memory.translate(at, True, user)
+        raise
+
+
 # -- 64-bit mode and its compatibility mode --
 
 
@@ -154,10 +164,10 @@ def _enter_long(system: System, memory: Paging, event: Event, rip: int, rflags: 
     frame = _FRAME_64.pack(rip, system.cs, _pushed(event, rflags), system.rsp, system.ss)
     if error_code is not None:
         frame = _QWORD.pack(error_code) + frame
-    rsp = (rsp & ~0xF) - len(frame)
+    rsp = (rsp & ~0xF) - len(frame) & _U64
     if not is_canonical(rsp):
         raise DeliveryFault(SS, ext)
-    memory.write(rsp, frame)
+    _push(memory, rsp, frame, 8, level == 3)
     clear = _CLEARED_BY_INTERRUPT_GATE if kind == _INTERRUPT_GATE else _CLEARED_BY_ANY_GATE
     new_cs = selector & ~3 | level
     cs = None if new_cs == system.cs else unpack(descriptor, new_cs)
@@ -214,7 +224,7 @@ def _enter_protected(system: System, memory: Paging, event: Event, rip: int, rfl
     form, width = ("I", _U32) if is_32 else ("H", 0xFFFF)
     frame = struct.pack(f"<{len(pushed)}{form}", *(value & width for value in reversed(pushed)))
     top = pointer - len(frame) & mask
-    memory.write(_u32(base + top), frame)
+    _push(memory, _u32(base + top), frame, 4 if is_32 else 2, level == 3)
     clear = _CLEARED_BY_ANY_GATE if kind & 1 else _CLEARED_BY_INTERRUPT_GATE
     return Entry(handler, pointer & ~mask & _U32 | top, clear, cs, stack, None)
 

@@ -3,16 +3,17 @@
 RDMSR, WRMSR, CPUID, IN, OUT, INS, OUTS, MOV CR8 and VMCALL, after the instruction pages of SDM vol. 2. Some
 MSRs are the CPU's alone (`msrs.py`) and never reach the machine; nor do MOV CR0 and MOV CR4, which are here
 because Unicorn lets them set anything (`control.py`), and SYSCALL and SYSENTER, which it lacks
-(`system_calls.py`). INS and OUTS make one exit an element, as KVM's do.
+(`system_calls.py`). INS and OUTS make one exit an element, as KVM's do. RDPMC faults: there are no counters.
 
-Left out: the TSS's I/O permission bitmap (above IOPL a port access is #GP).
+Left out: the TSS's I/O permission bitmap (above IOPL a port access is #GP); INS to device memory and OUTS
+from there, which go to memory that is not there.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from vlapic.machine import engine as exits
 from vlapic.machine.unicorn.control import Control
@@ -80,6 +81,7 @@ class Instructions:
             Kind.SMSW: self._smsw,
             Kind.SYSCALL: self._syscall,
             Kind.SYSENTER: self._sysenter,
+            Kind.RDPMC: self._rdpmc,
         }
 
     def leave(self, site: Site, host_tsc: int, stand: Stand) -> exits.Exit | Jump | int | None:
@@ -181,6 +183,9 @@ class Instructions:
         first, fourth = (self._state.register(number) & mask for number in (_BX, _SI))
         arguments = first, stand.rcx & mask, stand.rdx & mask, fourth
         return exits.Hypercall(host_tsc, stand.rax & mask, arguments)
+
+    def _rdpmc(self, site: Site, host_tsc: int, stand: Stand) -> NoReturn:
+        raise Fault(GP)  # no counter has this number; Unicorn has #UD
 
     def _syscall(self, site: Site, host_tsc: int, stand: Stand) -> Jump:
         return _jump(self._calls.syscall(stand, stand.rip + site.length))

@@ -12,7 +12,8 @@ from unicorn import x86_const as x86
 from vlapic.machine.engine import CpuMode, FirstState
 from vlapic.machine.unicorn.binding import Cpu, Registers
 from vlapic.machine.unicorn.control import CR0_ET, CR0_PE
-from vlapic.machine.unicorn.events import FLAG_IF, FLAG_RF, Event
+from vlapic.machine.unicorn.decode import decoder
+from vlapic.machine.unicorn.events import DB, FLAG_IF, FLAG_RF, Event
 from vlapic.machine.unicorn.fast_entry import FastEntry
 from vlapic.machine.unicorn.gates import deliver
 from vlapic.machine.unicorn.layout import HF2_NMI, HF_CS32, HF_CS64, HF_INHIBIT_IRQ
@@ -30,6 +31,8 @@ _REAL_CODE, _REAL_DATA, _LDT, _TSS = 0x9B00, 0x9300, 0x8200, 0x8B00
 _DATA_SEGMENTS = ("ds", "es", "ss", "fs", "gs")
 _EDX_AT_RESET = 0x0005_0654
 _RSP = 4
+_MAX_INSTRUCTION = 15
+_IRETS = ("iret", "iretd", "iretq")
 _DR6_BS = 1 << 14
 _DR6_AT_RESET, _DR7_AT_RESET = 0xFFFF_0FF0, 0x400
 
@@ -181,7 +184,7 @@ class Processor:
         return not self.state.hflags2() & HF2_NMI and not self.in_shadow()
 
     def block_nmi(self) -> None:
-        """An NMI is about to be delivered: no other one until an IRET has completed."""
+        """An NMI is about to be delivered: no other one until an IRET."""
         self.state.block_nmi(True)
 
     def note_single_step(self) -> None:
@@ -218,6 +221,9 @@ class Processor:
         self.leave_shadow()
         system = state.system()
         self.paging.use(system.cr0, system.cr3, system.cr4, system.efer)
+        own_fault = not (event.external or event.software or event.vector == DB)
+        if own_fault and state.hflags2() & HF2_NMI and self._stands_at_iret():
+            state.block_nmi(False)
         entry = deliver(system, self.paging, event, self.rip, state.rflags())
         state.set_stack(entry.rsp, system.eflags & ~entry.clear)
         if entry.cr2 is not None:
@@ -227,6 +233,16 @@ class Processor:
         self._look(entry.rip)
         if event.external:
             self._fast.learn(event.vector, system, entry)
+
+    def _stands_at_iret(self) -> bool:
+        """Whether the instruction is an IRET; one that faults lets NMIs in again too.
+
+        SDM vol. 3C "Changes to Instruction Behavior in VMX Non-Root Operation", "IRET". Unicorn waits for one
+        that completes.
+        """
+        code = self.read_code(self.address, _MAX_INSTRUCTION)
+        lines = decoder(self.code_bits(), False).disasm_lite(code, self.address, 1)
+        return any(mnemonic in _IRETS for _, _, mnemonic, _ in lines)
 
     def interrupt(self, vector: int) -> None:
         """Go to the guest's handler for a vector from outside.

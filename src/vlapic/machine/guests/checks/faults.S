@@ -10,12 +10,19 @@
         .set    FREE_VECTOR, 0x50
         .set    OUTSIDE_IDT, 0xf8
         .set    LIMIT, OUTSIDE_IDT * GATE_BYTES - 1
+        .set    LAST_MAPPED, 0x40               # of an IDT at the end of a page: the first that is not
+        .set    DATA_SELECTOR, 0x10
         .set    IN_IDT, 2                       # bits of an error code
         .set    EXTERNAL, 1
         .set    NOT_MAPPED, 2 << 20             # made so
 
         .macro  SET_PRESENT vector, access
         movb    $\access, idt + \vector * GATE_BYTES + 5(%rip)
+        .endm
+
+# Which stack of the TSS an exception takes, 0 for none of them.
+        .macro  SET_STACK vector, number
+        movb    $\number, idt + \vector * GATE_BYTES + 4(%rip)
         .endm
 
         .text
@@ -32,6 +39,9 @@ entry:  START_CHECK
         movq    %rax, tss + 0x24(%rip)
         leaq    ist_2(%rip), %rax
         movq    %rax, tss + 0x2c(%rip)
+        movabsq $NON_CANONICAL, %rax
+        movq    %rax, tss + 0x34(%rip)
+        movq    $NOT_MAPPED + 0x100, tss + 0x3c(%rip)
         movw    $TSS_SELECTOR, %ax
         ltr     %ax
         movq    %cr3, %rax                      # the second 2 MiB are not there
@@ -126,6 +136,41 @@ after_int3:
         jmp     check_failed
 5:      movq    %rbp, %rsp
         REQUIRE DOUBLE_FAULT, seen_vector(%rip)
+
+        STEP    19                              # a stack in the TSS that is not canonical
+        SET_STACK INVALID_OPCODE, 3
+        FAULTS  STACK_FAULT, EXTERNAL, ud2
+        STEP    20                              # one on a page that is not there: where the first word goes
+        SET_STACK INVALID_OPCODE, 4
+        FAULTS  PAGE_FAULT, 2, ud2
+        REQUIRE NOT_MAPPED+0x100-8, seen_cr2
+        STEP    21                              # one that ends at 0 goes on below the last address
+        SET_STACK INVALID_OPCODE, 5
+        FAULTS  PAGE_FAULT, 2, ud2
+        REQUIRE -8, seen_cr2
+        SET_STACK INVALID_OPCODE, 0
+        STEP    22                              # a handler's address that is not canonical
+        movl    $NON_CANONICAL >> 32, idt + INVALID_OPCODE * GATE_BYTES + 8(%rip)
+        FAULTS  GENERAL_PROTECTION, EXTERNAL, ud2
+        movl    $0, idt + INVALID_OPCODE * GATE_BYTES + 8(%rip)
+        STEP    23                              # what is no gate, and gates to what is no 64-bit code
+        SET_PRESENT INVALID_OPCODE, 0x8c
+        FAULTS  GENERAL_PROTECTION, INVALID_OPCODE*8+IN_IDT+EXTERNAL, ud2
+        SET_PRESENT INVALID_OPCODE, 0x8e
+        movw    $0, idt + INVALID_OPCODE * GATE_BYTES + 2(%rip)
+        FAULTS  GENERAL_PROTECTION, EXTERNAL, ud2
+        movw    $DATA_SELECTOR, idt + INVALID_OPCODE * GATE_BYTES + 2(%rip)
+        FAULTS  GENERAL_PROTECTION, DATA_SELECTOR+EXTERNAL, ud2
+        movw    $CODE_SELECTOR, idt + INVALID_OPCODE * GATE_BYTES + 2(%rip)
+        STEP    24                              # an IDT that goes on where no page is
+        leaq    idt(%rip), %rsi
+        movl    $NOT_MAPPED - LAST_MAPPED * GATE_BYTES, %edi
+        movl    $LAST_MAPPED * GATE_BYTES, %ecx
+        rep movsb
+        lidt    reaching_idtr(%rip)
+        FAULTS  INVALID_OPCODE, 0, ud2
+        FAULTS  PAGE_FAULT, 0, int $LAST_MAPPED
+        REQUIRE NOT_MAPPED, seen_cr2
         DONE    "faults"
 
         .balign 8
@@ -134,6 +179,9 @@ gdtr:   .word   gdt_end - gdt - 1
 short_idtr:
         .word   LIMIT
         .quad   idt
+reaching_idtr:
+        .word   LIMIT
+        .quad   NOT_MAPPED - LAST_MAPPED * GATE_BYTES
 gdt:    .quad   0
         .quad   0x00af9b000000ffff              # 64-bit code
         .quad   0x00cf93000000ffff              # data

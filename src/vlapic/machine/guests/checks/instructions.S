@@ -160,6 +160,9 @@ entry:  START_CHECK
         vmcall
         cmpq    $ENOSYS, %rax
         REQUIRE_EQUAL
+        STEP    13                              # no performance counters
+        xorl    %ecx, %ecx
+        FAULTS  GENERAL_PROTECTION, 0, rdpmc
         DONE    "instructions"
 
         .balign 8

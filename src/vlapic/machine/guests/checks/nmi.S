@@ -46,9 +46,23 @@ entry:  START_CHECK
         WAIT_A_LITTLE
         REQUIRE 2, count(%rip)
         REQUIRE 2, count_in_handler(%rip)
+        STEP    4                               # and an IRET that faults, ahead of that fault's handler
+        movq    $0, count(%rip)
+        movq    $1, to_send(%rip)
+        movq    $1, bad_iret_in_handler(%rip)
+        SEND_NMI
+        WAIT_A_LITTLE
+        REQUIRE 2, count(%rip)
+        REQUIRE 2, count_in_handler(%rip)
+        REQUIRE GENERAL_PROTECTION, seen_vector(%rip)
+        leaq    fault_0 + GENERAL_PROTECTION * FAULT_STUB(%rip), %rax
+        cmpq    %rax, nmi_rip(%rip)
+        REQUIRE_EQUAL
         DONE    "nmi"
 
 nmi:    pushq   %rax
+        movq    8(%rsp), %rax
+        movq    %rax, nmi_rip(%rip)
         pushq   %rcx
         incq    count(%rip)
         movq    to_send(%rip), %rax
@@ -64,7 +78,19 @@ nmi:    pushq   %rax
         movq    $0, fault_in_handler(%rip)
         movq    $4f, resume(%rip)
         ud2
-4:      movq    count(%rip), %rax
+4:      movq    %rsp, %rcx
+        cmpq    $0, bad_iret_in_handler(%rip)
+        je      5f
+        movq    $0, bad_iret_in_handler(%rip)
+        movq    $5f, resume(%rip)
+        pushq   $0                              # SS, RSP, RFLAGS, CS, RIP: a null CS
+        pushq   %rcx
+        pushq   $2
+        pushq   $0
+        pushq   $0
+        iretq
+5:      movq    %rcx, %rsp
+        movq    count(%rip), %rax
         movq    %rax, count_in_handler(%rip)
 2:      popq    %rcx
         popq    %rax
@@ -78,6 +104,10 @@ count_in_handler:
 to_send:
         .space  8
 fault_in_handler:
+        .space  8
+bad_iret_in_handler:
+        .space  8
+nmi_rip:
         .space  8
         .popsection
 
