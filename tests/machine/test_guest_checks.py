@@ -15,6 +15,7 @@ STEPS = {
     "x2apic_nmi": 3,
     "instructions": 13,
     "devices": 10,
+    "page": 9,
 }
 
 
@@ -28,6 +29,16 @@ def test_every_step_of_a_check_is_passed(name):
 def test_several_cpus_work_together(vcpus):
     run = GuestRun("checks/cpus", vcpus=vcpus)
     assert (run.value, run.console) == (0, "cpus: 5 steps\n")
+
+
+def test_a_cpu_is_started_anew_whatever_it_was_doing():
+    run = GuestRun("checks/startup", vcpus=2)
+    assert (run.value, run.console) == (0, "startup: 6 steps\n")
+
+
+def test_code_of_32_and_16_bits_runs_under_a_kernel_of_64():
+    run = GuestRun("checks/compat")
+    assert (run.value, run.console) == (0, "..\ncompat: 3 steps\n")
 
 
 def test_a_multiboot_image_goes_from_protected_mode_to_64_bit_mode():
@@ -59,5 +70,5 @@ def test_a_runaway_guest_can_be_stopped():
 
 
 def test_every_check_is_run_here():
-    tried = {*STEPS, "cpus", "protected", "triple", "dead", "runaway"}
+    tried = {*STEPS, "cpus", "startup", "compat", "protected", "triple", "dead", "runaway"}
     assert {path.stem for path in (GUESTS / "checks").glob("*.bin")} == tried
