@@ -81,7 +81,7 @@ def test_the_counter_has_the_fields_that_machine_code_reads(source):
         "_EMU_STOP",
     ]
     fields += ["STATE", "KEPT", "HERE", "PLACES", "ON_EXIT", "_ASK_SITE"]
-    fields += ["ASK_MEMORY", "WRITE_REGISTER", "AT_RIP", "AT_LENGTH", "ON_WINDOW"]
+    fields += ["ASK_MEMORY", "WRITE_REGISTER", "AT_RIP", "AT_NEXT", "ON_WINDOW"]
     assert [getattr(blocks, name) for name in fields] == list(range(len(fields)))
     expected = {name.lstrip("_"): 8 * index for index, name in enumerate(fields)}
     used = constants(source)

@@ -5,9 +5,9 @@ memory. What is right there is where in its translated code the CPU is (QEMU 5.0
 an instruction is found out once, by stopping the CPU, and known by that place from then on, until code is
 translated anew.
 
-Left out: everything but a MOV that is not its block's last instruction. Others may access memory twice, fault
-after the access, or end where a single step or a shadow does. A MOV of 8 bytes, or one that is not aligned,
-makes several accesses too: so what it accesses is told as well, by its operand.
+Left out: everything but a MOV that is not its block's last instruction, and 16-bit code. Others may access
+memory twice, fault after the access, or end where a single step or a shadow does. A MOV of 8 bytes, or one
+that is not aligned, makes several accesses too: so what it accesses is told as well, by its operand.
 """
 
 from __future__ import annotations
@@ -116,7 +116,13 @@ def _place(block: Block, row: int, address: int) -> Place | None:
     for line in decoder(block.bits, True).disasm(code, address, 1):
         memory = [operand for operand in line.operands if operand.type == cs.X86_OP_MEM]
         registers = {line.reg_name(operand.reg) for operand in line.operands if operand.type == cs.X86_OP_REG}
-        if left < 2 or line.id not in _MOVES or len(memory) != 1 or registers & _SEGMENT_REGISTERS:
+        if (
+            block.bits == 16
+            or left < 2
+            or line.id not in _MOVES
+            or len(memory) != 1
+            or registers & _SEGMENT_REGISTERS
+        ):
             return None
         place, displacement = memory[0].mem, memory[0].mem.disp
         base, index = (line.reg_name(register) or "" for register in (place.base, place.index))

@@ -44,7 +44,7 @@ KEPT = 11  # not 0: an instruction runs again, and what it accesses has been ans
 HERE = 12  # where Unicorn keeps the place of an access in translated code, 0: not known
 PLACES = 13  # the table of places (access_place.py)
 ON_EXIT, _ASK_SITE, ASK_MEMORY, WRITE_REGISTER = 14, 15, 16, 17  # called by the fast path's machine code
-AT_RIP, AT_LENGTH = 18, 19  # of the instruction that is offered on the fast path
+AT_RIP, AT_NEXT = 18, 19  # of the instruction that is offered on the fast path, and of the next
 ON_WINDOW = 20  # called where a window may have opened, instead of a stop
 _FIELDS = 21
 
@@ -244,11 +244,12 @@ class Blocks:
 
         Returns:
             How many instructions of the block are left from there on; None if it may not be carried out in a
-            hook: it is alone in its block, which ends for a reason (a shadow, a single step).
+            hook: it is alone in its block, which ends for a reason (a shadow, a single step), or of 16-bit
+            code.
         """
         row = self.counter[ROW]
         block = self._rows.get(row)
-        if block is None or block.count == 1:
+        if block is None or block.count == 1 or block.bits == 16:
             return None
         left = block.left_at(address)
         self.known_sites.learn(self.sites[address], row, left)

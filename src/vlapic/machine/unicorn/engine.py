@@ -23,7 +23,7 @@ from typing import NoReturn, Self
 
 from vlapic.errors import EngineError
 from vlapic.machine import engine as exits
-from vlapic.machine.unicorn.blocks import AT_RIP, COUNT, WINDOW
+from vlapic.machine.unicorn.blocks import AT_NEXT, AT_RIP, COUNT, WINDOW
 from vlapic.machine.unicorn.events import FLAG_IF, NMI, Event
 from vlapic.machine.unicorn.fastpath import NO_NMI, SLICE, FastpathCore
 from vlapic.machine.unicorn.layout import HF_INHIBIT_IRQ
@@ -71,7 +71,7 @@ class UnicornEngine(FastpathCore):
     def rip(self) -> int:
         """The guest's instruction pointer."""
         if self._standing:
-            return self._rip_behind() if self._completed else self._counter[AT_RIP]
+            return self._counter[AT_NEXT if self._completed else AT_RIP]
         if self._again is not None:
             self._settle()
         return self._processor.rip

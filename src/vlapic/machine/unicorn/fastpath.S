@@ -19,7 +19,7 @@
         .set    ASK_MEMORY, 128
         .set    WRITE_REGISTER, 136
         .set    AT_RIP, 144
-        .set    AT_LENGTH, 152
+        .set    AT_NEXT, 152
 
         .set    S_COUNTER, 0    # a site (blocks.py)
         .set    S_ROW, 8        # 0: not known
@@ -86,8 +86,8 @@ offer_site:
         jne     ask_site
 1:      subq    CS_BASE(%r9), %rsi
         movq    %rsi, AT_RIP(%r10)
-        movq    S_LENGTH(%rcx), %r11
-        movq    %r11, AT_LENGTH(%r10)
+        addq    S_LENGTH(%rcx), %rsi
+        movq    %rsi, AT_NEXT(%r10)
         movq    COUNT(%r10), %rsi       # on_exit(kind, count, MSR, size, value)
         subq    S_LEFT(%rcx), %rsi
         movl    S_KIND(%rcx), %r11d
@@ -122,11 +122,9 @@ offer_site:
         movq    %rax, RDX(%r12)
         incq    %rsi                    # the block is left behind the instruction
         movq    %rsi, COUNT(%rbx)
-        movq    AT_LENGTH(%rbx), %rax
-        addq    %rax, AT_RIP(%rbx)
         movq    %r13, %rdi
         movl    $UC_X86_REG_RIP, %esi
-        leaq    AT_RIP(%rbx), %rdx
+        leaq    AT_NEXT(%rbx), %rdx
         pushq   %rax
         call    *WRITE_REGISTER(%rbx)
         popq    %rax
@@ -189,12 +187,14 @@ offer_read:
         jne     ask_memory
         movq    P_ADDRESS(%r11), %rax
         subq    CS_BASE(%r9), %rax
+        movq    P_LENGTH(%r11), %rcx
+        addq    %rax, %rcx
         testl   $CS64, HFLAGS(%r9)
         jnz     1f
         movl    %eax, %eax
+        movl    %ecx, %ecx
 1:      movq    %rax, AT_RIP(%r10)
-        movq    P_LENGTH(%r11), %rax
-        movq    %rax, AT_LENGTH(%r10)
+        movq    %rcx, AT_NEXT(%r10)
         movl    %edx, %ecx              # on_exit(kind, count, address, size, value)
         movl    $DEVICES, %edx
         addq    %rsi, %rdx

@@ -34,7 +34,7 @@ from vlapic.machine.unicorn.binding import (
 from vlapic.machine.unicorn.blocks import (
     AT_HANDLED,
     AT_LEFT,
-    AT_LENGTH,
+    AT_NEXT,
     AT_RIP,
     AT_SITE,
     COUNT,
@@ -57,7 +57,6 @@ from vlapic.machine.unicorn.known_sites import FASTPATH_KINDS, READ_MEMORY, READ
 from vlapic.machine.unicorn.layout import HF2_NMI, HF_CPL, HF_CS64, HF_INHIBIT_IRQ
 from vlapic.machine.unicorn.msrs import NATIVE_MSRS, UNICORN_IGNORES
 from vlapic.machine.unicorn.paging import PAGE
-from vlapic.machine.unicorn.processor import following
 from vlapic.machine.unicorn.state import HFLAGS_QUAD, MSR_ACCESS, RFLAGS_QUAD
 
 #: Instructions run without a look at Python's signals, at most.
@@ -168,7 +167,7 @@ class FastpathCore(Core):
             or (limit := self._go_from(reentry, behind)) <= behind
             or (
                 (enters := self._enters is not None)
-                and not (kind == WRITE_MSR and self._enter(self._rip_behind()))
+                and not (kind == WRITE_MSR and self._enter(counter[AT_NEXT]))
             )
         ):
             self._leaves = reentry is None
@@ -274,10 +273,11 @@ class FastpathCore(Core):
         return True
 
     def _stand_at(self, address: int, length: int) -> None:
-        """The guest is at an instruction at a linear address."""
+        """The guest is at an instruction at a linear address, in 32 or 64-bit code."""
         state, counter = self._state, self._counter
         mask = _U64 if state.hflags() & HF_CS64 else _U32
-        counter[AT_RIP], counter[AT_LENGTH] = address - state.cs_base() & mask, length
+        rip = address - state.cs_base() & mask
+        counter[AT_RIP], counter[AT_NEXT] = rip, rip + length & mask
 
     def _opens_window(self) -> bool:
         """Whether the block that runs now may open an interrupt window at its end."""
@@ -319,9 +319,3 @@ class FastpathCore(Core):
             self._processor.interrupt(vector)
         except TripleFault as fault:
             self._pending = exits.Shutdown(0, str(fault))
-
-    # -- while an exit is handled in the middle of a run --
-
-    def _rip_behind(self) -> int:
-        """The guest's RIP behind the instruction."""
-        return following(self._state.stand(), self._counter[AT_RIP], self._counter[AT_LENGTH])
