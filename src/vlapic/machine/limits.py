@@ -40,7 +40,8 @@ def run_to_end(
         meanwhile: called every so many rounds.
     """
     host, running = vms[0].host, list(vms)
-    limited = limits != Limits()
+    # How far a guest may run need not be asked where only its interrupts are counted.
+    bounded = limits.host_tsc is not None or limits.instructions is not None
 
     def instructions_left(vm: Vm) -> int:
         assert limits.instructions is not None
@@ -55,7 +56,7 @@ def run_to_end(
 
     def finished() -> bool:
         vm = host.active
-        if vm in running and (vm.ended or (limited and at_limit(vm))):
+        if vm is not None and (vm.ended or at_limit(vm)) and vm in running:
             vm.switch_off()
             running.remove(vm)
         return not running
@@ -71,5 +72,5 @@ def run_to_end(
     if limits.instructions is not None:  # how far a guest may run is another host TSC after each exit
         for vcpu in vcpus:
             vcpu.engine.fastpath = None
-    while scheduler.run(vcpus, finished, ROUNDS, horizon if limited else None):
+    while scheduler.run(vcpus, finished, ROUNDS, horizon if bounded else None):
         meanwhile()
