@@ -1,11 +1,13 @@
 """vCPUs start each other, interrupt each other, and wake each other with NMIs."""
 
-from tests.machine.machines import SVR, VECTOR, end_of_interrupt
+from tests.machine.machines import SVR, TPR, VECTOR, end_of_interrupt
 from tests.machine.test_scheduler import ICR, ICR2, Machine
+from vlapic.apic.registers import LVT_LINT1
 from vlapic.events import Exit
 
 TO_OTHERS = 0xC0000
 NMI, INIT, STARTUP = 0x400, 0x500, 0x600
+LINT1 = 0xFEE0_0000 + LVT_LINT1
 ASSERT = 0x4000
 
 
@@ -97,6 +99,27 @@ def test_an_nmi_during_an_nmi_comes_after_its_iret_and_a_third_is_lost():
     assert machine.vcpus[1].engine.handled == [2, 2]
     reasons = [event.reason for event in machine.events if isinstance(event, Exit) and event.vcpu == 1]
     assert "NMI_WINDOW" in reasons
+
+
+def test_of_nmis_from_a_pin_during_an_nmi_one_is_left_as_well():
+    def guest(cpu):
+        yield cpu.store(SVR, 0x1FF)
+        yield cpu.store(LINT1, NMI)
+        lapic.local_interrupt(LVT_LINT1)
+        yield cpu.store(TPR, 0)
+        yield 100
+        yield cpu.out(0xF4, 0)
+
+    def handler(cpu, vector):
+        if cpu.handled == [2]:
+            lapic.local_interrupt(LVT_LINT1)
+            lapic.local_interrupt(LVT_LINT1)
+        yield cpu.store(TPR, 0)
+
+    machine = Machine(guest, handler=handler)
+    lapic = machine.vcpus[0].lapic
+    machine.run()
+    assert machine.vcpus[0].engine.handled == [2, 2]
 
 
 def test_an_nmi_goes_before_an_interrupt_and_both_come():

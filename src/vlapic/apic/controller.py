@@ -125,6 +125,11 @@ class InterruptController:
             self.client.trace_accept_irq(vector, mode, level)
             self.interrupts.request(vector, level)
             return True
+        if mode is NMI:
+            self.client.trace_accept_irq(vector, mode, level)
+            if self.nmi_pending < NMI_LIMIT:
+                self.nmi_pending += 1
+            return True
         return self._accept_other(mode, vector, level, asserted)
 
     def _accept_other(self, mode: DeliveryMode, vector: int, level: bool, asserted: bool) -> bool:
@@ -132,9 +137,7 @@ class InterruptController:
             # SDM vol. 3A "Interrupt Command Register (ICR)": no processor since the Pentium 4 does anything.
             return False
         self.client.trace_accept_irq(vector, mode, level)
-        if mode is NMI:
-            self.nmi_pending += self.nmi_pending < NMI_LIMIT
-        elif mode is INIT:
+        if mode is INIT:
             self.init_pending = True
             self.startup_page = None
         elif mode is STARTUP:

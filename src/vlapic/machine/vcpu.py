@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from vlapic import events
 from vlapic.apic.advancement import Waited
-from vlapic.apic.ipi import INIT, STARTUP, Message
+from vlapic.apic.ipi import Message
 from vlapic.errors import GuestFailure
 from vlapic.machine.engine import CpuEngine, Exit, ExternalInterrupt, Handled, Reentry
 from vlapic.machine.exits import HANDLERS
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 WAITS_LAST = {Place.BEFORE_COUNTER: False, Place.LAST: True}
 #: What an entry without a busy wait found, and waited.
 NOT_WAITED: tuple[Waited | None, int] = None, 0
-#: Messages that a CPU is not in the middle of a run for.
-STARTUP_MODES = (INIT, STARTUP)
 
 
 class Vcpu(Parts):
@@ -106,11 +104,14 @@ class Vcpu(Parts):
         if self._entered is not None:
             self._run_guest(*self._entered, horizon)
         else:
+            lapic = self.lapic
             if self.inbox and not (self.sleeping and self.halted):
                 self._take_messages()
+            if lapic.init_pending or lapic.startup_page is not None:
+                self._start_up()
             if self.failure is not None:
                 return
-            if self.lapic.wait_for_sipi:
+            if lapic.wait_for_sipi:
                 self.sleeping = True
                 if not self.cpu.shared:
                     self.clock.sleep()
@@ -128,11 +129,6 @@ class Vcpu(Parts):
         while inbox:
             message = inbox.popleft()
             lapic.accept(message.mode, message.vector, message.level, message.asserted)
-        if lapic.nmi_pending > 1 and self.engine.nmi_blocked:
-            # One NMI waits behind the one being handled, no more (`process_nmi`).
-            lapic.nmi_pending = 1
-        if lapic.init_pending or lapic.startup_page is not None:
-            self._start_up()
 
     def receive(self, message: Message, host_tsc: int) -> None:
         """A message reaches this vCPU's CPU at a host TSC: it leaves the guest, or wakes up, and takes it."""
@@ -157,10 +153,17 @@ class Vcpu(Parts):
 
     def _runnable(self) -> bool:
         """Whether a halted guest would take an interrupt or an NMI (`kvm_arch_vcpu_runnable`)."""
-        lapic, engine = self.lapic, self.engine
-        if lapic.nmi_pending and not engine.nmi_blocked:
+        lapic = self.lapic
+        if lapic.nmi_pending and not self._nmis_wait():
             return True
-        return (lapic.extint_pending or lapic.deliverable() is not None) and engine.interruptible
+        return (lapic.extint_pending or lapic.deliverable() is not None) and self.engine.interruptible
+
+    def _nmis_wait(self) -> bool:
+        """Whether latched NMIs have to wait; behind one that is being handled it is one (`process_nmi`)."""
+        if not self.engine.nmi_blocked:
+            return False
+        self.lapic.nmi_pending = 1
+        return True
 
     def _timer_requested(self) -> bool:
         """Whether an expiry waits to be delivered (`kvm_cpu_has_pending_timer`)."""
@@ -240,7 +243,7 @@ class Vcpu(Parts):
         if hv_timer is not None and not waits_last:
             counter = hv_timer.entry_value()
         preemption = None if hv_timer is None or counter is None else hv_timer.runs_out_at(counter)
-        self.clock.elapse(next(self._entry_cycles))
+        self.clock.now += next(self._entry_cycles)  # interrupts are off: what falls due waits
         return preemption, waited
 
     def _run_guest(self, preemption: int | None, window: bool, nmi_window: bool, horizon: int | None) -> None:
@@ -273,17 +276,15 @@ class Vcpu(Parts):
         Returns:
             None: the loop is to go on with whatever comes next.
         """
-        clock, cpu = self.clock, self.cpu
+        clock, cpu, lapic = self.clock, self.cpu, self.lapic
         clock.now = left.host_tsc
         goes_on = self.handlers[type(left)](self, left)
         if not goes_on or self.timer.pending or cpu.shared or clock.now >= cpu.alone_until:
             return None
         if self.inbox:
-            for message in self.inbox:
-                if message.mode in STARTUP_MODES:
-                    return None
             self._take_messages()
-        lapic = self.lapic
+            if lapic.init_pending or lapic.startup_page is not None:
+                return None
         if lapic.interrupts.irr or lapic.nmi_pending or lapic.extint_pending or self.measure.in_flight:
             # A limit of timer interrupts is looked at behind each of them.
             if self.measure.in_flight and self._runnable():
@@ -304,9 +305,10 @@ class Vcpu(Parts):
         Returns:
             Which windows the guest has to open first for what it would not take: for interrupts, for NMIs.
         """
-        lapic, engine = self.lapic, self.engine
+        lapic = self.lapic
+        takes_nmi = lapic.nmi_pending and not self._nmis_wait()
         if self._injected is None and not self._injects_nmi:
-            if lapic.nmi_pending and not engine.nmi_blocked:
+            if takes_nmi:
                 self._injects_nmi = lapic.take_nmi()
             elif not self._inject_interrupt():
                 return self._windows()
