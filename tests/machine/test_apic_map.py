@@ -38,7 +38,7 @@ lowest_priority = Message(LOWEST_PRIORITY, VECTOR, destination=0xFF)
 
 
 def takers(vm, message):
-    return [vcpu.index for vcpu in vm.apic_map.receivers(message, vm.vcpus[0].lapic)]
+    return [vcpu.index for vcpu in vm.apic_map[message, vm.vcpus[0].lapic]]
 
 
 def test_a_message_finds_an_apic_by_an_id_that_was_written(vm):
@@ -103,4 +103,4 @@ def test_a_vcpu_that_is_created_later_takes_messages_too(vm):
 def test_a_guest_that_makes_up_destinations_does_not_fill_memory(vm):
     for destination in range(2 * apic_map.KNOWN_MESSAGES):
         takers(vm, to(destination))
-    assert len(vm.apic_map._known) <= apic_map.KNOWN_MESSAGES
+    assert len(vm.apic_map) <= apic_map.KNOWN_MESSAGES

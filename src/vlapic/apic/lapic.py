@@ -268,7 +268,7 @@ class LocalApic(InterruptController):
         self.timer.set_mode(MODES[value >> r.LVT_MODE_SHIFT & 3])
 
     def write_icr(self, value: int) -> None:
-        destination = value >> 32 if self.x2apic else self.stored[r.ICR2] >> 24
+        destination = value >> 32 if self.base & r.BASE_X2APIC else self.stored[r.ICR2] >> 24
         self.stored[r.ICR] = value
         self._send(message_of_icr(value & r.WHOLE, destination))
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 MSR_IA32_TSC = 0x10
 MSR_IA32_TSC_ADJUST = 0x3B
+#: What is not the local APIC's.
+TSC_MSRS = (MSR_IA32_TSC, MSR_IA32_TSC_ADJUST)
 #: #GP.
 GENERAL_PROTECTION = 13
 MAX_CR8 = 15
@@ -68,26 +70,31 @@ def on_shutdown(vcpu: Vcpu, left: e.Shutdown) -> None:
 
 def on_read_msr(vcpu: Vcpu, left: e.ReadMsr) -> bool:
     vcpu.spend_exit("MSR_READ")
+    msr = left.msr
     try:
-        value = read_msr(vcpu, left.msr)
+        value = read_tsc_msr(vcpu, msr) if msr in TSC_MSRS else vcpu.lapic.read_msr(msr)
     except r.GeneralProtection:
-        fault_msr(vcpu, False, left.msr, 0)
+        fault_msr(vcpu, False, msr, 0)
         return False
     if vcpu.trace:
-        vcpu.trace(events.Msr(*vcpu.stamp(), False, left.msr, value, False))
+        vcpu.trace(events.Msr(*vcpu.stamp(), False, msr, value, False))
     vcpu.engine.complete(value)
     return True
 
 
 def on_write_msr(vcpu: Vcpu, left: e.WriteMsr) -> bool:
     vcpu.spend_exit("MSR_WRITE")
+    _, msr, value = left
     try:
-        write_msr(vcpu, left.msr, left.value)
+        if msr in TSC_MSRS:
+            write_tsc_msr(vcpu, msr, value)
+        else:
+            vcpu.lapic.write_msr(msr, value)
     except r.GeneralProtection:
-        fault_msr(vcpu, True, left.msr, left.value)
+        fault_msr(vcpu, True, msr, value)
         return False
     if vcpu.trace:
-        vcpu.trace(events.Msr(*vcpu.stamp(), True, left.msr, left.value, False))
+        vcpu.trace(events.Msr(*vcpu.stamp(), True, msr, value, False))
     vcpu.engine.complete()
     vcpu.measure.armed(vcpu.engine.instructions)
     return True
@@ -100,23 +107,14 @@ def fault_msr(vcpu: Vcpu, write: bool, msr: int, value: int) -> None:
     vcpu.engine.inject_exception(GENERAL_PROTECTION, 0)
 
 
-def read_msr(vcpu: Vcpu, msr: int) -> int:
-    """The value of an MSR; raises GeneralProtection if the guest has none of that number."""
-    if msr == MSR_IA32_TSC:
-        return vcpu.tsc.at(vcpu.clock.now)
-    if msr == MSR_IA32_TSC_ADJUST:
-        return vcpu.tsc.adjust
-    return vcpu.lapic.read_msr(msr)
+def read_tsc_msr(vcpu: Vcpu, msr: int) -> int:
+    """The value of one of `TSC_MSRS`."""
+    return vcpu.tsc.at(vcpu.clock.now) if msr == MSR_IA32_TSC else vcpu.tsc.adjust
 
 
-def write_msr(vcpu: Vcpu, msr: int, value: int) -> None:
-    """Write an MSR; raises GeneralProtection if the guest has none of that number, or not that value."""
-    if msr == MSR_IA32_TSC:
-        vcpu.move_tsc(value - vcpu.tsc.at(vcpu.clock.now))
-    elif msr == MSR_IA32_TSC_ADJUST:
-        vcpu.move_tsc(value - vcpu.tsc.adjust)
-    else:
-        vcpu.lapic.write_msr(msr, value)
+def write_tsc_msr(vcpu: Vcpu, msr: int, value: int) -> None:
+    """Set the guest's TSC by one of `TSC_MSRS`."""
+    vcpu.move_tsc(value - read_tsc_msr(vcpu, msr))
 
 
 def on_read_memory(vcpu: Vcpu, left: e.ReadMemory) -> bool:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from vlapic.apic.advancement import ModuleState
 from vlapic.apic.backends import USES_HV_TIMER
 from vlapic.apic.ipi import ICR_MODE_SHIFT, DeliveryMode, Message
-from vlapic.apic.lapic import LocalApic
 from vlapic.apic.registers import LVT_LINT0
 from vlapic.errors import UsageError
 from vlapic.events import Event, TimerInterrupt
@@ -224,25 +223,19 @@ class Vm:
         self.board.leave_as_firmware_does()
         self.vcpus[0].lapic.stored[LVT_LINT0] = DeliveryMode.EXTINT << ICR_MODE_SHIFT
 
-    def route(self, message: Message, sender: LocalApic | None) -> None:
-        """Bring a message to the vCPUs that it is for; to others than the active one as an interrupt.
-
-        Args:
-            sender: None for an I/O APIC.
-        """
-        for receiver in self.apic_map.receivers(message, sender):
-            self.deliver(message, receiver)
-
-    def deliver(self, message: Message, vcpu: Vcpu) -> None:
-        """Bring a message to one vCPU; on another CPU than the active one's it comes as an interrupt."""
-        if self.active is None or vcpu.cpu is self.active.cpu:
-            vcpu.inbox.append(message)
-        else:
-            self.active.cpu.alone_until = 0
-            vcpu.receive(message, self.active.clock.now)
+    def deliver(self, message: Message, vcpus: Iterable[Vcpu]) -> None:
+        """Bring a message to vCPUs; on another CPU than the active one's it comes as an interrupt."""
+        active = self.active
+        for vcpu in vcpus:
+            if active is None or vcpu.cpu is active.cpu:
+                vcpu.inbox.append(message)
+            else:
+                active.cpu.alone_until = 0
+                vcpu.receive(message, active.clock.now)
 
     def _send_external(self, message: Message) -> None:
-        self.route(message, None)
+        """An I/O APIC's."""
+        self.deliver(message, self.apic_map[message, None])
 
     def _set_extint(self, level: bool) -> None:
         """The 8259As' INT is wired to LINT0 of the bootstrap processor."""
