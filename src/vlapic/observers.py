@@ -11,6 +11,9 @@ from vlapic.trace.ftrace_text import FtraceTextWriter
 
 Observer = Callable[[Event], None]
 
+#: Events whose lines are made together. More would live long enough for the garbage collector to visit them.
+_EVENTS_AT_ONCE = 256
+
 
 def all_of(observers: Sequence[Observer]) -> Observer | None:
     """One observer that tells all of these; None for none, so that no event need be made."""
@@ -34,20 +37,29 @@ class TraceFile:
     def __init__(self, writer: FtraceTextWriter) -> None:
         self._writer = writer
         self._open = True
+        self._events: list[Event] = []
         self.failure: str | None = None
 
     def write(self, event: Event) -> None:
-        """Append one event."""
+        """Append one event, at the latest when the file is completed."""
+        self._events.append(event)
+        if len(self._events) >= _EVENTS_AT_ONCE:
+            self._write_events()
+
+    def _write_events(self) -> None:
         if self.failure is None:
             try:
-                self._writer.write(event)
+                self._writer.write_all(self._events)
             except OutputError as error:
                 self.failure = str(error)
+        # Only now: after a Ctrl-C amid the lines `close` makes them again.
+        self._events.clear()
 
     def close(self) -> None:
         """Complete the file. A second call does nothing."""
         if self._open:
             self._open = False
+            self._write_events()
             try:
                 self._writer.close()
             except OutputError as error:

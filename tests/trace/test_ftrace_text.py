@@ -268,6 +268,13 @@ def test_who_made_an_event_can_be_said():
     assert line.startswith("       CPU 0/KVM-77      [003] d..1.            5: kvm_entry: ")
 
 
+def test_a_percent_sign_in_a_tasks_name_stands_as_it_is():
+    pipe = Pipe()
+    with FtraceTextWriter(pipe, "v6.1", host_khz=1) as writer:
+        writer.write(Entry(5, NO_VCPU, NO_VCPU, 0), task="50%d", tid=77, cpu=3)
+    assert pipe.written.decode().splitlines()[-1].startswith("            50%d-77      [003] ")
+
+
 def test_a_marker_of_another_vm_says_which():
     assert "vlapic: vm=1 vcpu=2 handler" in lines_of(interrupt(vm=1, vcpu=2))[1]
 

@@ -1,5 +1,7 @@
 """What vlapic writes reads back as it was: any events, in every kernel's format, and real runs."""
 
+import io
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -105,6 +107,25 @@ def test_any_events_read_back_as_they_were(name, tmp_path):
     check()
 
 
+@pytest.mark.parametrize("in_ns", [False, True])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
+@given(events=st.lists(st.one_of(*map(events_of, [*WRITTEN, Lost])), max_size=40), data=st.data())
+def test_lines_are_the_same_however_many_are_made_together(in_ns, events, data):
+    def text(*parts):
+        file = io.BytesIO()
+        file.close = lambda: None
+        with FtraceTextWriter(file, "v6.1", host_khz=2_500_000, in_ns=in_ns) as writer:
+            for part in parts:
+                if len(part) == 1:
+                    writer.write(*part)
+                else:
+                    writer.write_all(part)
+        return file.getvalue()
+
+    cut = data.draw(st.integers(0, len(events)))
+    assert text(*([event] for event in events)) == text(events) == text(events[:cut], events[cut:])
+
+
 def test_losses_read_back_at_their_place(tmp_path):
     lost = Lost(5, NO_VCPU, NO_VCPU, cpu=3, events=23, cause="overrun", place=0)
     start = VcpuStart(5, 0, 0, 1, 2, 3, 4, "series", 5)
@@ -156,7 +177,7 @@ RUNS = {
 def read_as_made(what, profile, tmp_path, monkeypatch, events=40):
     """Run a guest, read its trace, hold the two against each other."""
     made = []
-    monkeypatch.setattr(FtraceTextWriter, "write", keeping(made, FtraceTextWriter.write))
+    monkeypatch.setattr(FtraceTextWriter, "write_all", keeping(made, FtraceTextWriter.write_all))
     path = tmp_path / "trace"
     guest = what.split()[0].rstrip(",")
     session.run(guest, profile=profile, events=events, trace=path, **RUNS[what])
@@ -193,11 +214,11 @@ def test_long_runs_of_every_profile_read_back_as_they_were(profile, what, tmp_pa
     read_as_made(what, profile, tmp_path, monkeypatch, events=150)
 
 
-def keeping(made, write):
+def keeping(made, write_all):
     """The writer's method, which keeps what it is given."""
 
-    def kept(self, event, **more):
-        made.append(event)
-        write(self, event, **more)
+    def kept(self, events):
+        made.extend(events)
+        write_all(self, events)
 
     return kept

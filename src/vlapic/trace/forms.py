@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from operator import attrgetter
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from vlapic.tsc import to_s64
@@ -62,7 +62,7 @@ class Form:
         symbols: numbers of the words that a `symbol` field may be.
         decode: makes the event's fields of those read, if they are not the same.
         closed: it ends in a literal, so that a line that ends there is whole.
-        pattern, values: an event's text is `pattern % values(event)`.
+        pattern: an event's text is `pattern % values(event)[1:]`.
     """
 
     def __init__(
@@ -93,7 +93,6 @@ class Form:
             piece.decode().replace("%", "%%") if isinstance(piece, bytes) else _percent(piece)
             for piece in self.pieces
         )
-        self.values = self._values_of()
         self.regex = re.compile(
             b"".join(self._group(piece) for piece in self.pieces) + rb"[ \r]*\Z", re.DOTALL
         )
@@ -103,9 +102,21 @@ class Form:
         """The names of the event's fields that it carries; what is computed of others not among them."""
         return {field.name for field in self.fields if field.stored}
 
+    @cached_property
+    def values(self) -> Callable[[Any], tuple[Any, ...]]:
+        """What gives an event's time, and what is printed of it, in the order of the fields.
+
+        One expression, compiled when it is first asked for, as a NamedTuple's own methods are: a call for
+        each field would take longer than all else.
+        """
+        names: dict[str, Any] = {}
+        values = ", ".join(["event.host_tsc", *(self._expression(field, names) for field in self.fields)])
+        function: Callable[[Any], tuple[Any, ...]] = eval(f"lambda event: ({values},)", names)
+        return function
+
     def write(self, event: Any) -> str:
         """An event's text."""
-        text: str = self.pattern % self.values(event)
+        text: str = self.pattern % self.values(event)[1:]
         return text
 
     def read(self, text: bytes) -> dict[str, int | str] | None:
@@ -118,47 +129,23 @@ class Form:
             for field, group in zip(self.fields, match.groups(), strict=True)
         }
 
-    def _values_of(self) -> Callable[[Any], Any]:
-        """What gives an event's values, in the order of the fields."""
-        names = [field.name for field in self.fields]
-        if not names:
-            return lambda event: ()
-        if self._computed.keys() & set(names):
-            getters = [self._getter(field) for field in self.fields]
-            return lambda event: tuple([get(event) for get in getters])
-        get = attrgetter(*names)
-        in_words = [
-            (place, words) for place, field in enumerate(self.fields) if (words := self._in_words(field))
-        ]
-        if not in_words:
-            return get
-        if len(names) == 1:
-            ((_, only),) = in_words
-            return lambda event: only(get(event))
-
-        def values(event: Any) -> tuple[Any, ...]:
-            found = list(get(event))
-            for place, words in in_words:
-                found[place] = words(found[place])
-            return tuple(found)
-
-        return values
-
-    def _getter(self, field: Field) -> Callable[[Any], Any]:
-        get = self._computed.get(field.name) or attrgetter(field.name)
-        in_words = self._in_words(field)
-        return get if in_words is None else lambda event: in_words(get(event))
-
-    def _in_words(self, field: Field) -> Callable[[Any], Any] | None:
-        """What makes of a field's value what is printed; None where it is the value itself."""
+    def _expression(self, field: Field, names: dict[str, Any]) -> str:
+        """What is printed of an event for a field, as an expression; `names` gets what it refers to."""
+        value = f"event.{field.name}"
+        if field.name in self._computed:
+            names[f"compute_{field.name}"] = self._computed[field.name]
+            value = f"compute_{field.name}(event)"
         match field.kind:
             case "d":
-                return to_s64
+                names["to_s64"] = to_s64
+                value = f"to_s64({value})"
             case "words":
-                return field.words.__getitem__
+                names[f"words_{field.name}"] = field.words
+                value = f"words_{field.name}[{value}]"
             case "symbol":
-                return lambda value: self._names.get(value, f"{value:#x}")
-        return None
+                names[f"symbol_{field.name}"] = lambda number: self._names.get(number, f"{number:#x}")
+                value = f"symbol_{field.name}({value})"
+        return value
 
     def _value(self, field: Field, text: bytes) -> int | str:
         match field.kind:

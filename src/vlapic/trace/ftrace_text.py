@@ -16,10 +16,11 @@ import io
 import os
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 from vlapic.errors import OutputError
 from vlapic.events import NO_VCPU, DebugfsSample, Event, Lost, Sample, TimerInterrupt
+from vlapic.trace.forms import Form
 from vlapic.trace.kernels import trace_kernel
 from vlapic.trace.markers import DEBUGFS, OWN_MARKERS, SAMPLE, handler_marker
 
@@ -35,21 +36,10 @@ _COUNTS_ROOM = 80
 _LINES_AT_ONCE = 256
 
 
-class _Line(NamedTuple):
-    """What all events of a class by one vCPU have in common.
-
-    Attributes:
-        before: the line up to its time.
-        name: from there to the event's fields.
-        pattern, values: the fields are `pattern % values(event)`.
-        handler: writes the marker that follows a timer interrupt's own line, else None.
-    """
-
-    before: str
-    name: str
-    pattern: str
-    values: Callable[[Any], Any]
-    handler: Callable[[Any], str] | None
+#: Gives an event's values for a pattern, its time first.
+_Values = Callable[[Any], tuple[Any, ...]]
+#: The lines of an event are `pattern % values(event)`; the last is how many events a reader will see in them.
+_Lines = tuple[str, _Values, int]
 
 
 class FtraceTextWriter:
@@ -85,7 +75,7 @@ class FtraceTextWriter:
         self._path = getattr(file, "name", "trace")
         self._cpus = cpus
         self._cpu_of = cpu_of or (lambda vm, vcpu: vcpu)
-        self._written = 0
+        self._written = 0  # events so far
         self._kept: list[str] = []
         text = trace_kernel(kernel)
         fifth = "." if text.layout.migrate_disable else ""
@@ -103,9 +93,10 @@ class FtraceTextWriter:
         }
         self._forms[Sample] = (f"....{fifth}", "tracing_mark_write", (SAMPLE, SAMPLE))
         self._forms[DebugfsSample] = (f"....{fifth}", "tracing_mark_write", (DEBUGFS, DEBUGFS))
+        #: The line that follows a timer interrupt's own.
         self._handler = handler_marker(host_khz)
         #: By class of event, VM and vCPU.
-        self._lines: dict[tuple[type[Any], int, int], _Line] = {}
+        self._lines: dict[tuple[type[Any], int, int], _Lines] = {}
         self._pid_width = text.layout.pid_width
         self._in_ns = in_ns
         self._put("".join(f"# {comment}\n" for comment in comments))
@@ -116,7 +107,6 @@ class FtraceTextWriter:
             self._put(" " * _COUNTS_ROOM + "\n#\n")
         self._put(text.layout.header)
         self._write_kept()
-        self._written = 0  # events so far
 
     @classmethod
     def open(
@@ -157,48 +147,58 @@ class FtraceTextWriter:
         self, event: Event, *, task: str = TASK, tid: int | None = None, cpu: int | None = None
     ) -> None:
         """Append one event; who made it is the event's vCPU, unless it is said."""
-        own = tid is cpu is None and task == TASK
-        line = self._lines.get((type(event), event.vm, event.vcpu)) if own else None
-        if line is None:
-            if type(event) is Lost:
-                self._put(_lost(event))
-                self._written -= 1  # it is a line, and no event
-                return
-            line = self._line(event, task, tid, cpu)
-            if own:
-                self._lines[type(event), event.vm, event.vcpu] = line
-        before, name, pattern, values, handler = line
-        kept, time = self._kept, event.host_tsc
-        if self._in_ns:
-            stamp = f"{before}{time // 1_000_000_000:5d}.{time % 1_000_000_000:09d}{name}"
-        else:
-            stamp = f"{before}{time:12d}{name}"
-        kept.append(f"{stamp}{pattern % values(event)}\n")
-        if handler is not None:
-            kept.append(f"{stamp}{handler(event)}\n")
-        if len(kept) >= _LINES_AT_ONCE:
+        pattern, values_of, count = self._lines_of(event, task, tid, cpu)
+        self._kept.append(pattern % values_of(event))
+        self._written += count
+        if len(self._kept) >= _LINES_AT_ONCE:
             self._write_kept()
 
-    def _line(self, event: Event, task: str, tid: int | None, cpu: int | None) -> _Line:
-        """What an event's line says but for time and fields."""
+    def write_all(self, events: Iterable[Event]) -> None:
+        """Append events of vCPUs in their order.
+
+        All their lines are made by one pattern, and go to the file together: give it some hundreds at a time.
+        """
+        self._write_kept()
+        lines, written = self._lines, 0
+        patterns: list[str] = []
+        values: list[Any] = []
+        for event in events:
+            try:
+                pattern, values_of, count = lines[type(event), event.vm, event.vcpu]
+            except KeyError:
+                pattern, values_of, count = self._lines_of(event)
+                lines[type(event), event.vm, event.vcpu] = pattern, values_of, count
+            patterns.append(pattern)
+            values += values_of(event)
+            written += count
+        text = "".join(patterns) % tuple(values)
+        self._write_text(text)
+        self._written += written
+
+    def _lines_of(
+        self, event: Event, task: str = TASK, tid: int | None = None, cpu: int | None = None
+    ) -> _Lines:
+        """The lines of all events like this one; who made it is its vCPU, unless it is said."""
+        if type(event) is Lost:
+            return "%s", lambda event: (_lost(event),), 0
         flags, name, forms = self._forms[type(event)]
         if tid is None:
             tid = FIRST_PID + PIDS_A_VM * event.vm + event.vcpu
         if cpu is None:
             cpu = self._cpu_of(event.vm, event.vcpu)
         vm = event.vm > 0
-        return _Line(
-            f"{task:>16}-{tid:<{self._pid_width}d} [{cpu:03d}] {flags} ",
-            f": {name}: ",
-            forms[vm].pattern,
-            forms[vm].values,
-            self._handler[vm].write if type(event) is TimerInterrupt else None,
-        )
+        before = f"{task:>16}-{tid:<{self._pid_width}d} [{cpu:03d}] {flags} ".replace("%", "%%")
+        time = "%5d.%09d" if self._in_ns else "%12d"
 
-    def write_all(self, events: Iterable[Event]) -> None:
-        """Append events in their order."""
-        for event in events:
-            self.write(event)
+        def line(form: Form) -> tuple[str, _Values]:
+            values = _in_seconds(form.values) if self._in_ns else form.values
+            return f"{before}{time}: {name}: {form.pattern}\n", values
+
+        pattern, values = line(forms[vm])
+        if type(event) is not TimerInterrupt:
+            return pattern, values, 1
+        handler_pattern, handler_values = line(self._handler[vm])
+        return pattern + handler_pattern, lambda event: values(event) + handler_values(event), 2
 
     def close(self) -> None:
         """Say in the header how many events there are, and close the file."""
@@ -226,12 +226,24 @@ class FtraceTextWriter:
     def _write_kept(self) -> None:
         """Write the lines that were put together so far."""
         text = "".join(self._kept)
-        self._written += len(self._kept)
         self._kept.clear()
+        self._write_text(text)
+
+    def _write_text(self, text: str) -> None:
         try:
             self._file.write(text.encode())
         except OSError as error:
             raise _cannot_write(self._path, error) from None
+
+
+def _in_seconds(values: _Values) -> _Values:
+    """Values that begin with seconds and ns, of values that begin with ns."""
+
+    def in_seconds(event: Any) -> tuple[Any, ...]:
+        time_ns, *rest = values(event)
+        return *divmod(time_ns, 1_000_000_000), *rest
+
+    return in_seconds
 
 
 def _lost(event: Lost) -> str:
