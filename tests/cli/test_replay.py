@@ -266,7 +266,7 @@ def test_a_trace_in_ns_stays_one_as_text(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (["out.xlsx"], 2, "ends in neither"),
+        (["out.xlsx"], 2, "ends in none of .parquet, .csv, .txt"),
         (["out.csv", "--kernel", "v5.4"], 2, "--kernel is for .txt"),
         (["out.txt", "--kernel", "5.x"], 2, "is no kernel"),
         (["/nowhere/out.csv"], 1, "cannot write"),
@@ -290,3 +290,14 @@ def test_parquet_without_polars_names_the_extra(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "polars", None)
     assert main(["convert", SECOND_VM, str(tmp_path / "out.parquet")]) == 1
     assert "vlapic[trace]" in complaint(capsys)
+
+
+@pytest.mark.parametrize("output", ["/dev/stdout", "out", "out.json"])
+def test_convert_names_every_form_before_it_reads_anything(output, capsys):
+    assert main(["convert", "/nowhere/trace.txt", output]) == 2
+    assert f"{output!r} ends in none of .parquet, .csv, .txt; the end of its name says" in complaint(capsys)
+
+
+def test_an_unknown_profile_is_told_before_anything_is_read(capsys):
+    assert main(["replay", "/nowhere/trace.txt", "--profile", "v6.2"]) == 2
+    assert "unknown profile 'v6.2'; did you mean" in complaint(capsys)

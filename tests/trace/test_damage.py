@@ -93,7 +93,19 @@ def test_damage_inside_a_packed_trace_is_told(tmp_path):
         ),
         (gzip.compress(b"hello", mtime=0), "is no trace"),
         (gzip.compress(b"", mtime=0), "is no trace|is empty"),
-        (b"# tracer: nop\n#\n", "has no events"),
+        (b"# tracer: nop\n#\n", "has no events, only a header"),
+        (b"# kernel 6.1.0\n# trace_clock x86-tsc\n", "has no events, only a header"),
+        (b"cpus=4\nCPU 0 is empty\n", "has no events, only a header"),
+        (b"# ========\n# captured on    : Sun Nov 22\n# ========\n#\n", "has no events, only a header"),
+        (b"# A project\n\nIt does this:\n", "is no trace: it begins with '# A project'"),
+        (b"#!/bin/sh\n# kernel of the host\nuname -r\n", "is no trace: it begins with '#!/bin/sh'"),
+        (b"cpus=4\nand nothing\n", "is no trace: it begins with 'cpus=4'"),
+        (b"PAR1\x15\x04\x15", "is no trace but a Parquet file, .*; give the trace that it was made of"),
+        (
+            b" CPU 0/KVM-9 [000] 1.000000: kvm_msr: write=1 ecx=1760 data=17 exception=0\n",
+            "has kvm_msr as the raw fields that `trace-cmd report -R` prints, .*; print it without -R",
+        ),
+        (b"PERFILE2h\0\0", "the file of `perf record`; give its text: `perf script"),
     ],
 )
 def test_what_is_no_trace_is_refused_in_one_line(content, message, tmp_path):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from vlapic.errors import TraceError, UsageError
 from vlapic.events import NO_VCPU, VcpuStart
+from vlapic.profiles import find_profile
 from vlapic.replay.flag import Flip
 from vlapic.replay.fold import Replay
 from vlapic.replay.results import Rebuilt, ReplayResult, VcpuReplay
@@ -19,6 +20,7 @@ from vlapic.replay.vcpu import Vcpu
 from vlapic.results import Advancement
 from vlapic.rules import Ending, Scope
 from vlapic.trace import open_trace
+from vlapic.trace.origin import Origin
 from vlapic.trace.reader import TraceReader
 from vlapic.trace.sidecar import sidecar_of
 from vlapic.tsc import U32
@@ -55,8 +57,8 @@ def replay(
     """Put every delta of a trace through the rules of a profile.
 
     Args:
-        trace: the file: ftrace text or trace.dat, compressed or not. A sidecar `NAME.toml` beside it says
-            what it does not.
+        trace: the file or pipe (`-` is standard input): ftrace text or trace.dat, compressed or not. A
+            sidecar `NAME.toml` beside it says what it does not.
         profile: the rules' name; None for those of the kernel that recorded it.
         advance: the module parameter that vCPUs were created under, `auto` or ns; None for what the trace,
             its sidecar or its start markers say.
@@ -79,10 +81,13 @@ def replay(
         OutputError: the trajectory cannot be written.
     """
     _check(advance, tsc_khz)
+    if profile is not None:
+        find_profile(profile)  # before all that comes through a pipe is read
     starts = _starts(start)
-    reader = open_trace(trace)
+    origin = Origin.of(trace)
+    reader = open_trace(origin)
     reader.file_order = _is_of_one_value(reader)
-    sources = Sources(reader, sidecar_of(reader.path), tsc_khz, advance, starts)
+    sources = Sources(reader, origin, sidecar_of(origin.name), tsc_khz, advance, starts)
     outside = None if samples is None else read_samples(samples)
     flips: list[Flip] = []
     if infer_flag:
@@ -91,7 +96,7 @@ def replay(
         rows = None if trajectory is None else stack.enter_context(Trajectory(trajectory)).add
         fold = Replay(sources, profile, samples=outside, flips=flips, on_rows=rows, compiled=compiled)
         interrupted = _run(reader, fold, progress)
-    if not fold.vcpus and not interrupted:
+    if not fold.vcpus and not (interrupted or origin.interrupted):
         raise TraceError(_no_events(reader))
     if not interrupted:
         _check_starts(starts, fold)
@@ -99,7 +104,7 @@ def replay(
         # Nothing but the header has samples: once more, now that it is known where they belong.
         fold = Replay(sources, profile, samples=told, flips=flips, compiled=compiled)
         interrupted = _run(reader, fold, progress)
-    return _result(reader, sources, fold, interrupted)
+    return _result(reader, sources, fold, interrupted or origin.interrupted)
 
 
 def _check(advance: int | str | None, tsc_khz: int | None) -> None:

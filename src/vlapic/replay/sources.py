@@ -23,6 +23,7 @@ from vlapic.profiles import (
 from vlapic.replay.delivery import HIDING_KERNELS
 from vlapic.replay.frequency import Frequency, fit_frequencies
 from vlapic.trace import open_trace
+from vlapic.trace.origin import Origin
 from vlapic.trace.reader import Clock, TraceFacts, TraceReader, TscConversion
 from vlapic.trace.sidecar import Sidecar
 from vlapic.tsc import VMX_FRAC_BITS
@@ -70,6 +71,7 @@ class Sources:
 
     Attributes:
         reader: the trace; what its `facts` say may still grow.
+        origin: what it is read from.
         sidecar: what lies beside it.
         tsc_khz, advance: what a person gave; None if nothing (`auto` is a setting of None).
         start: the advancement of vCPUs that were there before the trace, ns: of each by its key, and of all
@@ -77,6 +79,7 @@ class Sources:
     """
 
     reader: TraceReader
+    origin: Origin
     sidecar: Sidecar
     tsc_khz: int | None = None
     advance: int | str | None = None
@@ -173,7 +176,7 @@ class Sources:
 
     def _survey(self) -> TraceFacts:
         """Read the whole trace for what it says at its end, and fit frequencies if its clock is ns."""
-        again = open_trace(self.reader.path)
+        again = open_trace(self.origin)
         if self.reader.clock is Clock.NS:
             self._fitted = fit_frequencies(again)
         else:

@@ -14,6 +14,8 @@ from functools import partial
 
 from vlapic.errors import TraceError
 from vlapic.trace.compressed import open_file
+from vlapic.trace.mistaken import mistaken
+from vlapic.trace.origin import Origin
 from vlapic.trace.reader import Batch, Clock, TraceFacts, TraceReader
 from vlapic.trace.text.reader import TextReader
 from vlapic.trace.threads import Thread, Threads
@@ -26,17 +28,25 @@ KNOWN = "the text of tracefs, `trace-cmd report` or `perf script`, and trace.dat
 #: What a trace.dat begins with.
 DAT_MAGIC = b"\x17\x08\x44tracing"
 
+#: What `trace-cmd report` prints first, also where there is nothing else.
+TRACE_CMD_BEGINNING = b"cpus="
+
 _SHOWN = 40
 
 
-def open_trace(path: str | os.PathLike[str]) -> TraceReader:
+def open_trace(trace: str | os.PathLike[str] | Origin) -> TraceReader:
     """Open a trace by what is in it, compressed with gzip, xz or zstd or not.
+
+    Args:
+        trace: a file, or a pipe; `-` is standard input. What comes through a pipe is kept as long as the
+            reader is.
 
     Raises:
         TraceError: there is no such file, it cannot be read, or it is no trace.
     """
-    name = os.fspath(path)
-    with open_file(name) as file:
+    origin = Origin.of(trace)
+    name = origin.name
+    with open_file(origin) as file:
         head = file.read(64)
         damage = getattr(file, "damage", None)
     if not head and damage:
@@ -46,11 +56,19 @@ def open_trace(path: str | os.PathLike[str]) -> TraceReader:
     if head.startswith(DAT_MAGIC):
         from vlapic.trace.dat import open_dat
 
-        return open_dat(name)
-    reader = TextReader(name, partial(open_file, name))
+        return open_dat(origin)
+    if (known := mistaken(head)) is not None:
+        raise TraceError(f"{name!r} is no trace but {known.is_a}; {known.give}")
+    reader = TextReader(name, partial(open_file, origin))
     if not reader.probe():
-        if reader.facts.header and head.startswith(b"#"):
+        if reader.header_only or (head.startswith(TRACE_CMD_BEGINNING) and not reader.lost):
             raise TraceError(f"the trace {name!r} has no events, only a header; record anew, or give another")
         seen = head[:_SHOWN].decode(errors="backslashreplace").splitlines() or [""]
         raise TraceError(f"{name!r} is no trace: it begins with {seen[0]!r}; expected {KNOWN}")
+    if reader.raw_event is not None:
+        raise TraceError(
+            f"{name!r} has {reader.raw_event} as the raw fields that `trace-cmd report -R` prints, whose"
+            " numbers are hex or decimal by trace-cmd's version; print it without -R and -r, or give the"
+            " trace.dat"
+        )
     return reader

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from vlapic.errors import TraceError
+from vlapic.trace.origin import Origin, cannot_read
 
 _MAGIC_ZSTD = b"\x28\xb5\x2f\xfd"
 #: Compressions that are known by sight only.
@@ -86,25 +87,21 @@ def compression_of(head: bytes) -> str | None:
     return "zstd" if head.startswith(_MAGIC_ZSTD) else None
 
 
-def open_file(path: str) -> BinaryIO | Pieces:
-    """Open a file for reading, as what it is before any compression.
+def open_file(origin: Origin) -> BinaryIO | Pieces:
+    """Open a trace for reading, as what it is before any compression.
 
     Raises:
         TraceError: it cannot be opened, is compressed in a way that is not known, or the package for it is
             missing.
     """
+    path = origin.name
+    file = origin.open()
     try:
-        file = open(path, "rb")  # noqa: SIM115
-        try:
-            head = file.read(_MAGIC_LENGTH)
-            file.seek(0)
-        except OSError:
-            file.close()
-            raise
+        head = file.read(_MAGIC_LENGTH)
+        file.seek(0)
     except OSError as error:
-        raise TraceError(
-            f"cannot read the trace {path!r}: {error.strerror or error}; give a file that can be read"
-        ) from None
+        file.close()
+        raise cannot_read(path, error) from None
     for magic, (name, tool) in _OTHERS.items():
         if head.startswith(magic):
             file.close()

@@ -22,10 +22,13 @@ from vlapic.trace import open_trace
 from vlapic.trace.columns import open_columns
 from vlapic.trace.ftrace_text import FtraceTextWriter
 from vlapic.trace.kernels import trace_kernel
+from vlapic.trace.origin import Origin
 from vlapic.trace.reader import Batch, Clock, TraceFacts, TraceReader
 
 Array = npt.NDArray[Any]
 
+#: What a trace can become, by the end of a name.
+FORMS = (".parquet", ".csv", ".txt")
 #: What leads every row.
 _LEAD = {"timestamp": "u8", "event": "S24", "cpu": "u2", "tid": "u4", "vm": "u4", "vcpu": "u4"}
 #: Rows that are brought to a file at a time.
@@ -66,7 +69,7 @@ def convert(
     """Write the events of a trace to another file, by the end of its name: `.parquet`, `.csv`, `.txt`.
 
     Args:
-        trace: the file that is read.
+        trace: the file or pipe that is read; `-` is standard input.
         output: the file that is made; one that is there is replaced.
         kernel: for `.txt`, the kernel whose formats are written, like `v6.1`.
         progress: told how many events have gone over.
@@ -76,16 +79,21 @@ def convert(
         TraceError: the trace cannot be read.
         OutputError: the output cannot be written.
     """
-    reader = open_trace(trace)
     target = os.fspath(output)
-    if os.path.exists(target) and os.path.samefile(trace, target):
+    if not target.lower().endswith(FORMS):
+        raise UsageError(
+            f"{target!r} ends in none of {', '.join(FORMS)}; the end of its name says what it becomes"
+        )
+    if kernel is not None and not target.lower().endswith(".txt"):
+        raise UsageError(f"--kernel is for .txt, which has formats of a kernel; {target!r} has none")
+    origin = Origin.of(trace)
+    if origin.is_file(target):
         raise UsageError(f"{target!r} is the trace itself; choose another file")
+    reader = open_trace(origin)
     if target.lower().endswith(".txt"):
         # One advancement of several vCPUs was tuned in that order, and their clocks may be a slice apart.
         reader.file_order = True
         write = _text(reader, target, kernel)
-    elif kernel is not None:
-        raise UsageError(f"--kernel is for .txt, which has formats of a kernel; {target!r} has none")
     else:
         write = _columns(reader, target)
     events = left_out = 0
@@ -105,7 +113,7 @@ def convert(
         left_out,
         len(reader.lost),
         sum(reader.passed_over.values()),
-        interrupted,
+        interrupted or origin.interrupted,
     )
 
 

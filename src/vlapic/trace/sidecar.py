@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from vlapic.errors import TraceError
+from vlapic.trace.origin import STDIN
 from vlapic.tsc import U32, U64
 
 #: The numbers it may say, each with its least and greatest value.
@@ -52,9 +53,13 @@ class Sidecar:
 def sidecar_of(trace: str) -> Sidecar:
     """The sidecar of a trace: `a.toml` beside `a.txt`, `a.dat` or `a.txt.gz`; an empty one if it has none.
 
+    Standard input has none.
+
     Raises:
         TraceError: it is there, and cannot be read or understood.
     """
+    if trace == STDIN:
+        return Sidecar()
     path = Path(trace)
     names = [path.name + ".toml"]
     stem = path.name

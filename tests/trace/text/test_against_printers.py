@@ -9,6 +9,7 @@ import pytest
 from tests.trace.dat.made import Made
 from tests.trace.dat.ring import Machine, Ring
 from tests.trace.recordings import opened
+from vlapic.errors import TraceError
 from vlapic.events import Exit, HrtimerExpire, HrtimerStart, Lost, SchedSwitch, SchedWaking
 from vlapic.trace import Clock
 from vlapic.trace.dat import open_dat
@@ -115,6 +116,15 @@ def test_what_an_instance_lost_is_read_and_its_name_is_none_of_the_tasks(options
     ]
     if not options:
         assert [trace.threads[tid].comm for tid in (1000, 1001)] == ["CPU 0/KVM", "CPU 1/KVM"]
+
+
+@needs_trace_cmd
+@pytest.mark.parametrize("options", [["-R"], ["-r", "kvm_msr"]], ids=str)
+def test_raw_fields_are_refused_because_their_numbers_can_be_two_things(options, recording, tmp_path):
+    path, _ = recording
+    with pytest.raises(TraceError, match=r"has kvm_\w+ as the raw fields .* without -R and -r") as raised:
+        opened(tmp_path, report(*options, path))
+    assert "\n" not in str(raised.value)
 
 
 @pytest.fixture(scope="module")

@@ -21,19 +21,21 @@ from vlapic.trace.dat.merge import STRETCH_BYTES, Loss, Stream, in_order, only_l
 from vlapic.trace.dat.pages import PageLayout
 from vlapic.trace.dat.sources import plain_pages, unpacked_pages
 from vlapic.trace.dat.versions import read_container
+from vlapic.trace.origin import Origin, cannot_read
 from vlapic.trace.reader import TRACE_CLOCKS, Batch, Clock, TraceFacts, TraceReader, TscConversion
 
 _COPIED_BYTES = 1 << 20
 
 
-def open_dat(path: str | os.PathLike[str]) -> DatReader:
+def open_dat(trace: str | os.PathLike[str] | Origin) -> DatReader:
     """A trace.dat of version 6 or 7, to be read; it may be compressed as a whole with gzip, xz or zstd.
 
     Raises:
         TraceError: it is missing, unreadable, no trace.dat, or of an unknown version or compression.
     """
-    name = os.fspath(path)
-    with open_file(name) as source:
+    origin = Origin.of(trace)
+    name = origin.name
+    with open_file(origin) as source:
         try:
             if not isinstance(source, Pieces):
                 return DatReader(name, _mapped(source))
@@ -42,10 +44,7 @@ def open_dat(path: str | os.PathLike[str]) -> DatReader:
                 unpacked.flush()
                 reader = DatReader(name, _mapped(unpacked))
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise TraceError(
-                f"cannot read the trace {name!r}: {reason}; give a file that can be read"
-            ) from None
+            raise cannot_read(name, error) from None
         if source.damage is not None:
             reader.container.damage.append(Damage(f"{source.damage} compression", len(reader.data)))
     return reader

@@ -44,6 +44,11 @@ LONGEST_LINE = 1 << 20
 _EVIDENCE = (Entry, WaitLapicExpire, Exit, HvTimerState)
 _WEAK_EVIDENCE = (TscOffset,)
 
+#: What `trace-cmd report -R` prints of KVM's events, the fields of their records; of their texts only that of
+#: kvm_write_tsc_offset has an equals sign.
+_RAW = re.compile(rb"(?!vcpu=)[a-z_]+=[^ ]")
+#: Of the lines above its events, those that only a trace has.
+_HEADINGS = ("tracer: ", "entries-in-buffer/entries-written: ", "captured on")
 #: What trace-cmd prints before a task where there are several instances or files. A task's name has at most
 #: 15 characters in 16 columns, so that two blanks are there; with `-l` it has 8, blanks among them.
 _INSTANCE = re.compile(rb"[^:]{1,80}: (?: +|(?=.{8}\Z))")
@@ -81,6 +86,17 @@ class TextReader(TraceReader):
         self._interrupt_told = False
         # Whether times have a point; None before the first event.
         self._with_point: bool | None = None
+        #: The first of KVM's events that has raw fields in place of its text.
+        self.raw_event: str | None = None
+
+    @property
+    def header_only(self) -> bool:
+        """Whether what was read so far, without an event, can be what stands above a trace's events."""
+        facts = self.facts
+        if any(line.startswith(_HEADINGS) for line in facts.header):
+            return True
+        told = facts.kernel or facts.trace_clock or facts.tsc_khz or facts.parameters
+        return bool(told) and not self.lost
 
     def batches(self) -> Iterator[Batch]:
         self.begin()
@@ -187,8 +203,11 @@ class TextReader(TraceReader):
         for number, payload in enumerate(self._payloads):
             if counts[number]:
                 mine = rows[names == number]
-                failed.append(payload.read(text, mine, lines.text_starts[mine], lines.ends[mine], unfinished))
+                left = payload.read(text, mine, lines.text_starts[mine], lines.ends[mine], unfinished)
+                failed.append(left)
                 parts += payload.parts
+                if len(left) and not payload.parts:
+                    self._note_raw(TRACEPOINTS[number].name, text, lines, int(left[0]))
         marked = rows[(names >= self._first_marker) & (names < self._others)]
         if len(marked):
             starts = _skip_function(text, lines.text_starts[marked], lines.ends[marked])
@@ -199,6 +218,11 @@ class TextReader(TraceReader):
         for number in np.flatnonzero(counts[self._others :]).tolist():
             self.passed_over[self._names.names[self._others + number]] += int(counts[self._others + number])
         return parts, failed
+
+    def _note_raw(self, name: str, text: Text, lines: Lines, row: int) -> None:
+        said = text.cut(int(lines.text_starts[row]), int(lines.ends[row]))
+        if self.raw_event is None and name.startswith("kvm_") and _RAW.match(said):
+            self.raw_event = name
 
     def _without_doubles(self, parts: list[Part], count: int) -> list[Part]:
         """Leave out handlers' lines that follow the line of the same interrupt."""
