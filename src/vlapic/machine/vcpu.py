@@ -235,11 +235,12 @@ class Vcpu(Parts):
         """The entry itself, interrupts off: when the preemption timer runs out, and what `_wait` returns."""
         if self.trace:
             self.trace(events.Entry(*self.stamp(), self.engine.rip))
-        hv_timer, waits_last = self.timer.preemption, self._waits_last
-        counter = None  # None too for a timer that is off
+        timer, waits_last = self.timer, self._waits_last
+        hv_timer = timer.preemption if timer.hv_timer_in_use else None
+        counter = None
         if hv_timer is not None and waits_last:
             counter = hv_timer.entry_value()
-        waited = self._wait() if self.timer.expired_deadline_tsc else NOT_WAITED
+        waited = self._wait() if timer.expired_deadline_tsc else NOT_WAITED
         if hv_timer is not None and not waits_last:
             counter = hv_timer.entry_value()
         preemption = None if hv_timer is None or counter is None else hv_timer.runs_out_at(counter)
@@ -310,6 +311,9 @@ class Vcpu(Parts):
         if self._injected is None and not self._injects_nmi:
             if takes_nmi:
                 self._injects_nmi = lapic.take_nmi()
+            elif not (lapic.interrupts.irr or lapic.extint_pending):
+                self.measure.blocked(self.clock.now)
+                return False, lapic.nmi_pending > 0
             elif not self._inject_interrupt():
                 return self._windows()
         elif self._injected is not None and self.trace:
