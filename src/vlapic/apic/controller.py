@@ -94,17 +94,17 @@ class InterruptController:
     @property
     def enabled(self) -> bool:
         """Enabled in IA32_APIC_BASE (not: by software, in SVR)."""
-        return bool(self.base & r.BASE_ENABLE)
+        return self.base & r.BASE_ENABLE != 0
 
     @property
     def x2apic(self) -> bool:
         """In x2APIC mode: registers are MSRs, there is no page."""
-        return bool(self.base & r.BASE_X2APIC)
+        return self.base & r.BASE_X2APIC != 0
 
     @property
     def software_enabled(self) -> bool:
         """Enabled in SVR."""
-        return bool(self.stored[r.SVR] & r.SVR_ENABLED)
+        return self.stored[r.SVR] & r.SVR_ENABLED != 0
 
     # -- taking messages --
 
@@ -207,17 +207,19 @@ class InterruptController:
     @property
     def timer_masked(self) -> bool:
         """LVTT's mask bit."""
-        return bool(self.stored[r.LVTT] & r.LVT_MASKED)
+        return self.stored[r.LVTT] & r.LVT_MASKED != 0
 
     @property
     def timer_vector_in_service(self) -> bool:
         """Whether the timer's interrupt was taken and not ended: what the busy wait asks."""
-        return bool(self.enabled and self.interrupts.isr >> self.timer_vector & 1)
+        vector = self.stored[r.LVTT] & r.LVT_VECTOR
+        return self.base & r.BASE_ENABLE != 0 and self.interrupts.isr >> vector & 1 != 0
 
     @property
     def timer_vector_requested(self) -> bool:
         """Whether the timer's interrupt waits in the IRR: what the busy wait asks with APICv."""
-        return bool(self.enabled and self.interrupts.irr >> self.timer_vector & 1)
+        vector = self.stored[r.LVTT] & r.LVT_VECTOR
+        return self.base & r.BASE_ENABLE != 0 and self.interrupts.irr >> vector & 1 != 0
 
     def inject_timer(self) -> bool:
         """Accept the timer's vector without a look at what is pending (`kvm_apic_inject_pending_timer_irqs`).
