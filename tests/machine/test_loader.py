@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.machine.images.made import elf32, elf64, multiboot, zero_ended
+from tests.machine.images.made import elf, elf32, elf64, multiboot, zero_ended
 from vlapic.errors import ImageError, UsageError
 from vlapic.machine.engine import CpuMode
 from vlapic.machine.loader import DEFAULT_MEMORY, HEADER, MAGIC, MAX_IMAGE, MIB, Results, load
@@ -225,7 +225,21 @@ def test_an_elf32_starts_in_protected_mode():
 def test_protected_mode_needs_no_tables_so_low_memory_is_free():
     guest = load(elf32(multiboot() + b"\x90" * 0x1000, address=0x8000, entry=0x8020))
     assert guest.first.rip == 0x8020
-    assert not any(guest.memory[:0x8000])
+    assert not any(guest.memory[:0x400] + guest.memory[0x500:0x8000])
+
+
+@pytest.mark.parametrize("data", [image(), elf32(b"\x90" * 64)])
+def test_the_bios_data_area_says_where_low_memory_ends(data):
+    memory = load(data).memory
+    (serial_port,) = struct.unpack_from("<H", memory, 0x400)
+    (segment_behind,) = struct.unpack_from("<H", memory, 0x40E)
+    (kib,) = struct.unpack_from("<H", memory, 0x413)
+    assert (serial_port, segment_behind << 4, kib << 10) == (0x3F8, 0x9_0000, 0x9_0000)
+
+
+def test_an_image_that_wants_the_bios_data_area_has_it():
+    guest = load(elf(32, [(0x3F0, b"\x90" * 32, 0x200)], 0x3F0))
+    assert guest.memory[0x3F0:0x600] == b"\x90" * 32 + bytes(0x1F0)
 
 
 @pytest.mark.parametrize(

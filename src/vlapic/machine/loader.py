@@ -10,6 +10,8 @@ RSI = distance of the deadlines in cycles of its TSC. One with a multiboot heade
 multiboot has them (its magic number, the address of the boot information), a stack, and no IDT: until a guest
 loads one any exception is a triple fault.
 
+    0x00400  what a PC's firmware leaves there (the BIOS data area), as far as guests look for memory by it:
+             the serial port, the size of memory below 0x90000, the segment of what follows it
     0x01000  page tables and GDT, in 64-bit mode only
     0x80000  top of the stack
     0x90000  boot information; no RAM for programs from here to 1 MiB
@@ -19,10 +21,12 @@ from __future__ import annotations
 
 import mmap
 import os
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 from vlapic.errors import ImageError, UsageError
+from vlapic.machine.devices.ports import SERIAL_BASE
 from vlapic.machine.engine import CpuMode, FirstState
 from vlapic.machine.images import elf, flat, long_mode, multiboot
 from vlapic.machine.images.flat import HEADER, MAGIC, RESULTS
@@ -35,6 +39,10 @@ MIN_MEMORY = 2 * MIB
 MAX_MEMORY = 0xC000_0000
 #: A larger file is not read.
 MAX_IMAGE = 256 * MIB
+
+#: Offsets in the BIOS data area of 16-bit words.
+_BIOS_DATA, _BIOS_DATA_BYTES = 0x400, 0x100
+_COM1, _EBDA_SEGMENT, _BASE_MEMORY_KIB = 0x00, 0x0E, 0x13
 
 _STACK_TOP, _STACK_BYTES = 0x8_0000, 0x1_0000
 _BOOT_INFORMATION, _BOOT_INFORMATION_BYTES = 0x9_0000, 0x1_0000
@@ -134,7 +142,11 @@ def load(
     memory = mmap.mmap(-1, memory_bytes)
     first = _prepare(memory, asked, interrupts, delta_cycles, command_line)
     for segment in asked.segments:
-        memory[segment.address : segment.address + len(segment.data)] = segment.data
+        filled = segment.address + len(segment.data)
+        memory[segment.address : filled] = segment.data
+        if filled < _BIOS_DATA + _BIOS_DATA_BYTES:
+            end = min(segment.end, _BIOS_DATA + _BIOS_DATA_BYTES)
+            memory[filled:end] = bytes(end - filled)
     return LoadedGuest(asked.form, memory, first, command_line, asked.results_address)
 
 
@@ -222,6 +234,12 @@ def _prepare(
         _BOOT_INFORMATION, _BOOT_INFORMATION, len(memory) - MIB, ranges, command_line
     )
     memory[_BOOT_INFORMATION : _BOOT_INFORMATION + len(information)] = information
+    for offset, word in (
+        (_COM1, SERIAL_BASE),
+        (_EBDA_SEGMENT, _BOOT_INFORMATION >> 4),
+        (_BASE_MEMORY_KIB, _BOOT_INFORMATION >> 10),
+    ):
+        struct.pack_into("<H", memory, _BIOS_DATA + offset, word)
     if asked.mode is CpuMode.PROTECTED:
         return FirstState(
             asked.entry,
