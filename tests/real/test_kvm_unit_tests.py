@@ -38,7 +38,53 @@ GUESTS = [
     ("msr", 1, 1000, 10),
     ("syscall", 1, 2, 10),
     ("realmode", 1, 127, 10),
+    ("ioapic", 4, 30, 10),
+    ("lam", 1, 15, 10),
+    ("memory", 1, 4, 10),
+    ("pcid", 1, 2, 10),
+    ("pmu", 1, 1, 10),
+    ("rdpru", 1, 1, 10),
+    ("rmap_chain", 1, 1, 10),
+    ("setjmp", 1, 10, 10),
+    ("umip", 1, 11, 10),
+    ("xsave", 1, 4, 10),
 ]
+
+#: Images with FAILs that docs/guests.md has among the limits of this CPU: PASS lines at least, the FAILs.
+LIMITED = {
+    "debug": (
+        20,
+        "hw watchpoint (test that dr6.BS is not cleared)",
+        "hw watchpoint (test that dr6.BS is not set)",
+        "Single-step #DB w/ MOVSS blocking and DR7.GD=1",
+        "MOV SS + watchpoint + int $1",
+        "MOV SS + watchpoint + INT3",
+    ),
+    "emulator": (
+        140,
+        "unaligned movaps exception",
+        "string_io_mmio",
+        "no fep: #DB suppressed after MOV SS",
+        "mov null, %ss (with ss.rpl != cpl)",
+        "mov non-null, %ss (with ss.rpl != cpl)",
+        "non-canonical rsp-based access, should #SS(0), got #GP(0)",
+        "non-canonical rbp-based access, should #SS(0), got #GP(0)",
+    ),
+    "la57": (
+        37,
+        *(
+            f"Write to {table}_BASE with value {value} did NOT fail as expected"
+            for table in ("GDTR", "IDTR", "TR", "LDT")
+            for value in ("ffaaaaaaaaaaaaaa", "aaaaaaaaaaaaaaaa")
+        ),
+    ),
+}
+#: Values reported, where it is not that there were FAILs: a jump to a non-canonical address ends this one.
+EXIT_CODES = {"emulator": 63}
+#: They find nothing of what they test in CPUID, and skip all.
+SKIPPING = ["asyncpf", "cet", "kvmclock_test", "pku", "smap", "svm", "tsx-ctrl", "vmx"]
+#: What kvm-unit-tests' exit(77) comes to at the port.
+ALL_SKIPPED = 38
 
 
 def run(image, **options):
@@ -58,6 +104,24 @@ def test_an_image_passes_and_ends_by_itself(image, vcpus, passes, seconds):
     assert len([line for line in lines if re.match(r"PASS\b", line)]) >= passes
     assert result.failure is None
     assert result.exit_code == 0
+
+
+@pytest.mark.parametrize("image", LIMITED)
+def test_an_image_fails_where_the_limits_of_the_cpu_are_and_nowhere_else(image):
+    passes, *fails = LIMITED[image]
+    result = run(image, seconds=10)
+    lines = result.console.splitlines()
+    failed = [line.removeprefix("FAIL: ") for line in lines if line.startswith("FAIL: ")]
+    assert sorted(failed) == sorted(fails)
+    assert len([line for line in lines if line.startswith("PASS: ")]) >= passes
+    assert (result.failure, result.exit_code) == (None, EXIT_CODES.get(image, 1))
+
+
+@pytest.mark.parametrize("image", SKIPPING)
+def test_an_image_that_needs_what_this_cpu_lacks_skips_all(image):
+    result = run(image, vcpus=2, seconds=10)
+    assert (result.failure, result.exit_code) == (None, ALL_SKIPPED)
+    assert "FAIL" not in result.console
 
 
 def test_the_latency_of_ten_thousand_deadlines_is_measured_to_its_end():
