@@ -6,7 +6,7 @@ from tests.machine.guest_runs import GUESTS, GuestRun
 
 #: Checks and how many steps they have.
 STEPS = {
-    "faults": 24,
+    "faults": 26,
     "paging": 14,
     "ring3": 8,
     "syscall": 2,

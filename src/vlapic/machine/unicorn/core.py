@@ -39,6 +39,7 @@ from vlapic.machine.unicorn.decode import SHADOW_FLAG, Kind, Site
 from vlapic.machine.unicorn.device_memory import DeviceMemory
 from vlapic.machine.unicorn.events import DB, FLAG_RF, FLAG_TF, PF, UD, WITH_ERROR_CODE, Event, TripleFault
 from vlapic.machine.unicorn.instructions import Fault, Instructions, Jump
+from vlapic.machine.unicorn.layout import HF_INHIBIT_IRQ
 from vlapic.machine.unicorn.machine_code import native_counting
 from vlapic.machine.unicorn.msrs import OwnMsrs
 from vlapic.machine.unicorn.processor import Processor
@@ -168,7 +169,11 @@ class Core:
             self._processor.open_shadow()
             return None
         if stopped == AT_EXCEPTION:
-            return self._fault(self._exception(), now)
+            event = self._exception()
+            if not event.software and self._vector in (PF, UD) and self._ran_ahead():
+                self._processor.open_shadow()
+                return None
+            return self._fault(event, now)
         if self._processor.eflags & FLAG_TF:
             return self._trap()
         return exits.Hlt(now)
@@ -273,6 +278,16 @@ class Core:
         if vector == PF:
             return Event(vector, error_code, cr2=processor.state.cr(2))
         return Event(vector, error_code if vector in WITH_ERROR_CODE else None)
+
+    def _ran_ahead(self) -> bool:
+        """Whether it is code further on that could not be fetched.
+
+        Unicorn translates a block before it runs any of it, and faults it as a whole. Its instructions are
+        run one by one then, up to the one that faults.
+        """
+        processor, last = self._processor, self._blocks.last
+        began = last is not None and last.left_at(processor.address) > 0
+        return not began and not processor.state.hflags() & HF_INHIBIT_IRQ
 
     def _fault(self, event: Event, now: int) -> exits.Exit | None:
         """Deliver an exception of the guest's own."""

@@ -12,12 +12,24 @@
         .set    LIMIT, OUTSIDE_IDT * GATE_BYTES - 1
         .set    LAST_MAPPED, 0x40               # of an IDT at the end of a page: the first that is not
         .set    DATA_SELECTOR, 0x10
+        .set    FETCH, 0x10
+        .set    MOVL_ECX, 0xb9                  # the first byte of movl $number, %ecx
         .set    IN_IDT, 2                       # bits of an error code
         .set    EXTERNAL, 1
         .set    NOT_MAPPED, 2 << 20             # made so
 
         .macro  SET_PRESENT vector, access
         movb    $\access, idt + \vector * GATE_BYTES + 5(%rip)
+        .endm
+
+# Code there faults for the page behind it.
+        .macro  RUN_AT place
+        movq    $5f, resume(%rip)
+        movl    $\place, %eax
+        jmp     *%rax
+5:      REQUIRE PAGE_FAULT, seen_vector(%rip)
+        REQUIRE FETCH, seen_error(%rip)
+        REQUIRE NOT_MAPPED, seen_cr2(%rip)
         .endm
 
 # Which stack of the TSS an exception takes, 0 for none of them.
@@ -171,6 +183,19 @@ after_int3:
         FAULTS  INVALID_OPCODE, 0, ud2
         FAULTS  PAGE_FAULT, 0, int $LAST_MAPPED
         REQUIRE NOT_MAPPED, seen_cr2
+        lidt    idtr(%rip)
+        STEP    25                              # code that goes on where no page is: up to there it has run
+        movb    $MOVL_ECX, NOT_MAPPED - 5
+        movl    $1, NOT_MAPPED - 4              # its operand
+        xorl    %ecx, %ecx
+        RUN_AT  NOT_MAPPED-5
+        REQUIRE NOT_MAPPED, seen_rip
+        REQUIRE 1, %rcx
+        STEP    26                              # an instruction that lies across has not
+        movb    $MOVL_ECX, NOT_MAPPED - 2
+        RUN_AT  NOT_MAPPED-2
+        REQUIRE NOT_MAPPED-2, seen_rip
+        REQUIRE 1, %rcx
         DONE    "faults"
 
         .balign 8
