@@ -8,11 +8,14 @@ import os
 import signal
 import sys
 from types import FrameType
+from typing import NoReturn
+
+INTERRUPTED = 130
 
 
-def _end(number: int, frame: FrameType | None) -> None:
+def _end(number: int, frame: FrameType | None) -> NoReturn:
     os.write(2, b"vlapic: interrupted\n")
-    os._exit(130)
+    os._exit(INTERRUPTED)
 
 
 def main() -> int:
@@ -23,9 +26,20 @@ def main() -> int:
         signal.signal(signal.SIGINT, _end)
     from vlapic.cli import main as run_command_line
 
-    if interruptible:
+    if not interruptible:
+        return run_command_line()
+    try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    return run_command_line()
+        status = run_command_line()
+        # All is printed: what comes now is too late.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except KeyboardInterrupt:
+        _end(signal.SIGINT, None)
+    if status == INTERRUPTED:
+        # Where the interrupt went through an eval(), as in making a namedtuple, Python would end by killing
+        # itself with SIGINT, whatever became of it.
+        os._exit(status)
+    return status
 
 
 if __name__ == "__main__":

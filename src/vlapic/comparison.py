@@ -102,12 +102,14 @@ class Comparison:
     @property
     def interrupted(self) -> bool:
         """Whether a person stopped it."""
-        return any(result.interrupted for _, result in self.runs)
+        return len(self.runs) < self.asked_for or any(result.interrupted for _, result in self.runs)
 
     @property
     def exit_status(self) -> int:
         """What the command line ends with."""
         found = {result.exit_status for _, result in self.runs}
+        if self.interrupted:
+            found.add(STATUS_INTERRUPTED)
         return next(status for status in _STATUSES if status in found)
 
     def objects(self) -> list[tuple[str, dict[str, Any]]]:
@@ -149,7 +151,12 @@ def compare(
     runs: list[tuple[str, RunResult]] = []
     for label, value in variants.values.items():
         show = None if progress is None else partial(_labelled, progress, label)
-        result = run(guest, **options | {variants.by: value}, progress=show)
+        try:
+            result = run(guest, **options | {variants.by: value}, progress=show)
+        except KeyboardInterrupt:  # before it ran, or after
+            if not runs:
+                raise
+            break
         runs.append((label, result))
         if result.interrupted:
             break

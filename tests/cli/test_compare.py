@@ -94,6 +94,19 @@ def test_an_option_that_is_varied_cannot_be_set(capsys, option):
     )
 
 
+def test_ctrl_c_between_two_runs_keeps_those_before(monkeypatch, capsys):
+    def run_once(guest, **options):
+        if options["advance"]:
+            raise KeyboardInterrupt
+        return run_result()
+
+    monkeypatch.setattr(comparison, "run", run_once)
+    assert main(["run", "--compare", "advance=0,1,2", "--json"]) == 130
+    out, err = capsys.readouterr()
+    assert err == "vlapic: interrupted after run 1 of 3; the results are those so far\n"
+    assert [each["label"] for each in json.loads(out)["runs"]] == ["0"]
+
+
 @pytest.mark.parametrize("as_json", [False, True])
 def test_after_ctrl_c_the_runs_so_far_are_shown(monkeypatch, capsys, as_json):
     results = [run_result(), run_result(exit_code=None, interrupted=True)]

@@ -174,6 +174,41 @@ def test_ctrl_c_while_modules_are_imported_is_one_line_and_status_130():
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "vlapic: interrupted\n")
 
 
+INTERRUPTED_EVAL = """
+import os, signal, sys
+import vlapic.cli
+def run():
+    try:
+        eval("os.kill(os.getpid(), signal.SIGINT)")
+    except KeyboardInterrupt:
+        return 130
+vlapic.cli.main = run
+from vlapic.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_ctrl_c_in_an_eval_does_not_kill_python_in_the_end():
+    """A namedtuple is made by one; Python remembers, and sends itself SIGINT when all is done."""
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED_EVAL], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_ctrl_c_that_python_can_only_print_is_raised_again(monkeypatch, capsys):
+    class Fragile:
+        def __del__(self):
+            raise KeyboardInterrupt
+
+    def interrupted(name):
+        Fragile()
+        while True:
+            pass
+
+    monkeypatch.setattr("vlapic.cli.profiles.find_profile", interrupted)
+    assert main(["profiles", "v5.0"]) == 130
+    assert capsys.readouterr() == ("", "vlapic: interrupted\n")
+
+
 def test_ctrl_c_before_there_are_results_is_one_line_and_status_130(monkeypatch, capsys):
     def interrupted(name):
         raise KeyboardInterrupt

@@ -11,6 +11,7 @@ import sys
 import click
 
 from vlapic.cli import compare, completion, convert, patches, profiles, record, regs, replay, run
+from vlapic.cli.interrupts import interrupts_kept
 from vlapic.cli.output import complain, drop_stdout
 from vlapic.errors import STATUS_INTERRUPTED, STATUS_OK, STATUS_USAGE, STATUS_WORLD, VlapicError, unknown_name
 
@@ -71,7 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
             # What a guest printed may have no form in the terminal's encoding.
             stream.reconfigure(errors="backslashreplace")
     try:
-        return vlapic.main(arguments, prog_name="vlapic", standalone_mode=False) or STATUS_OK
+        with interrupts_kept():
+            return vlapic.main(arguments, prog_name="vlapic", standalone_mode=False) or STATUS_OK
     except click.NoSuchOption as error:
         return complain(str(unknown_name("option", error.option_name, _options(error.ctx))), STATUS_USAGE)
     except click.ClickException as error:

@@ -53,6 +53,8 @@ def conclude(
         complain("interrupted; the results are those so far", STATUS_INTERRUPTED)
     elif interrupted:
         complain(f"interrupted in run {len(runs)} of {asked_for}; the results are those so far", status)
+    elif len(runs) < asked_for:
+        complain(f"interrupted after run {len(runs)} of {asked_for}; the results are those so far", status)
     if junit is not None:
         from vlapic.report.junit import junit_xml
 

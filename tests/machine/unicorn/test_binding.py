@@ -74,6 +74,16 @@ def test_what_a_callback_raises_comes_out_of_the_run_and_is_told_nobody_else(cpu
     assert (told, sys.unraisablehook) == ([], told.append)
 
 
+def test_ctrl_c_in_a_finaliser_comes_out_of_the_run_as_well(cpu):
+    class Fragile:
+        def __del__(self):
+            raise KeyboardInterrupt
+
+    cpu.hook(uc.UC_HOOK_BLOCK, BlockCallback(lambda *_: Fragile() and None))
+    with pytest.raises(KeyboardInterrupt):
+        cpu.start(0x1000)
+
+
 def test_what_others_cannot_raise_goes_where_it_went_before(cpu, monkeypatch):
     told = []
     monkeypatch.setattr(sys, "unraisablehook", told.append)

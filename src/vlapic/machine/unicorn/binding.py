@@ -187,9 +187,10 @@ class Cpu:
         # A try statement inside a callback would miss a Ctrl-C that arrives as the callback is entered:
         # Python looks for signals before the first statement. ctypes hands whatever leaves a callback to
         # this hook.
+        self._failure = None
         self._hook_before = sys.unraisablehook
-        sys.unraisablehook = self._catch
         try:
+            sys.unraisablehook = self._catch
             error: int = lib.uc_emu_start(self.handle, rip, 0, 0, 0)
         finally:
             sys.unraisablehook = self._hook_before
@@ -199,7 +200,8 @@ class Cpu:
         return error
 
     def _keep_failure(self, unraisable: sys.UnraisableHookArgs) -> None:
-        if "ctypes callback" in (unraisable.err_msg or ""):
+        # A Ctrl-C in a finaliser or a weak reference's callback would be lost, too.
+        if "ctypes callback" in (unraisable.err_msg or "") or unraisable.exc_type is KeyboardInterrupt:
             self._failure = self._failure or unraisable.exc_value
             self.stop()
         else:
