@@ -52,3 +52,19 @@ def test_every_page_is_in_the_index():
     assert sorted(listed) == sorted(
         page.stem for page in (ROOT / "docs").glob("*.md") if page.stem != "index"
     )
+
+
+def test_the_page_on_design_names_every_source_file_in_its_folder():
+    layers = (ROOT / "docs" / "design.md").read_text().partition("```\n")[2].partition("```")[0]
+    named, folders = set(), [(-1, "")]  # with the column of each folder's line
+    for line in filter(None, layers.splitlines()):
+        indent = len(line) - len(line.lstrip())
+        while folders[-1][0] >= indent:
+            folders.pop()
+        if folder := re.match(r" *(\w+/)", line):
+            folders.append((indent, folders[-1][1] + folder[1]))
+        named |= {folders[-1][1] + name for name in re.findall(r"\b\w+\.py\b", line)}
+    package = ROOT / "src" / "vlapic"
+    files = {path.relative_to(package).as_posix() for path in package.rglob("*.py")}
+    assert sorted(name for name in files - named if not name.endswith("__init__.py")) == []
+    assert sorted(named - files) == []
