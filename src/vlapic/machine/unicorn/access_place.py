@@ -13,16 +13,15 @@ that is not aligned, makes several accesses too: so what it accesses is told as 
 from __future__ import annotations
 
 import ctypes
-import mmap
 import struct
 from functools import cache
 from typing import NamedTuple
 
 from capstone import x86 as cs
 
-from vlapic.machine.unicorn.binding import Cpu
-from vlapic.machine.unicorn.blocks import AT_MEMORY, HERE, PLACES, STATE, Blocks
+from vlapic.machine.unicorn.blocks import AT_MEMORY, HERE, PLACES
 from vlapic.machine.unicorn.decode import WHOLE, Block, decoder, register_number
+from vlapic.machine.unicorn.probe import probe
 
 _MOVES = (cs.X86_INS_MOV, cs.X86_INS_MOVZX, cs.X86_INS_MOVSX, cs.X86_INS_MOVSXD)
 #: Rows of the table for machine code, a power of two, and fields of each, as many as a place has and more.
@@ -147,7 +146,6 @@ def _place(block: Block, row: int, address: int) -> Place | None:
 
 #: ba DEVICE: mov $DEVICE, %edx; 1: mov %eax, (%rdx); mov %eax, (%rdx); mov (%rdx), %eax; jmp 1b.
 _LAP = bytes.fromhex("ba 00 00 10 00 89 02 89 02 8b 02 eb f8")
-_ENTRY, _DEVICE, _PAGE = 0x1000, 0x10_0000, 0x1000
 _ACCESSES = 3
 #: How far before the state the field is looked for; `CPUState` and what is behind it are longer.
 _BEFORE = 0x4000
@@ -163,42 +161,15 @@ def find_place_offset() -> int | None:
     Returns:
         None where that is not one field: then no access is known by its place.
     """
-    memory = mmap.mmap(-1, 2 * _PAGE)
-    memory[_ENTRY : _ENTRY + len(_LAP)] = _LAP
-    cpu = Cpu()
-    cpu.map_ram(0, memory)
-
-    def read(address: int, size: int) -> bytes:
-        return memory[address : address + size]
-
-    blocks = Blocks(
-        cpu,
-        read,
-        code_bits=lambda: 64,
-        resumes=lambda: False,
-        remapped=lambda: None,
-        translated=lambda _address, _size: None,
-        on_site=lambda *_: None,
-        native=True,
-        fast_spin=False,
-    )
     seen: list[tuple[int, ...]] = []
 
     def look() -> None:
-        before = ctypes.string_at(blocks.counter[STATE] - _BEFORE, _BEFORE)
-        seen.append(struct.unpack(f"<{_BEFORE // 8}Q", before))
+        seen.append(struct.unpack(f"<{_BEFORE // 8}Q", made.before_state(_BEFORE)))
         if len(seen) == 3 * _ACCESSES:
-            blocks.stop(AT_MEMORY)
+            made.blocks.stop(AT_MEMORY)
 
-    def read_device(*_: int) -> int:
-        look()
-        return 0
-
-    cpu.map_mmio(_DEVICE, _PAGE, read_device, lambda *_: look())
-    blocks.start(10 * len(_LAP))
-    cpu.start(_ENTRY)
-    cpu.close()
-    blocks.close()
+    with probe(_LAP, look) as made:
+        made.run(10 * len(_LAP))
     columns = zip(*seen[_ACCESSES:], strict=True)
     found = [
         index

@@ -73,6 +73,7 @@ class Blocks:
         code_bits: Callable[[], int],
         resumes: Callable[[], bool],
         remapped: Callable[[], None],
+        met: Callable[[int, int], None],
         translated: Callable[[int, int], None],
         on_site: Callable[[int, int, int, int], None],
         native: bool,
@@ -85,6 +86,7 @@ class Blocks:
             code_bits: the size of code the CPU is in: 16, 32 or 64.
             resumes: whether one instruction is to run alone, because RFLAGS.RF is set until it has.
             remapped: called before a block runs that may change the paging.
+            met: called when a block at (address, size) is looked at, before it runs.
             translated: called when Unicorn has translated the code at (address, size).
             on_site: called before an instruction of FASTPATH_KINDS that is not known in its block, with its
                 address second.
@@ -97,6 +99,7 @@ class Blocks:
         self._code_bits = code_bits
         self._resumes = resumes
         self._remapped = remapped
+        self._on_met = met
         self._translated = translated
         self._fast_spin = fast_spin
         # By key and size.
@@ -201,6 +204,7 @@ class Blocks:
 
     def _meet(self, address: int, size: int, bits: int) -> Block | None:
         """Look at a block that is new, or may have changed; None: it has sites to hook first."""
+        self._on_met(address, size)
         code = self._read_code(address, size)
         name = key(address, bits), size
         block = self._met.get(name)

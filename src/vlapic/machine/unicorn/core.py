@@ -27,6 +27,7 @@ from vlapic.machine.unicorn.blocks import (
     AT_SITE,
     AT_WINDOW,
     COUNT,
+    LIMIT,
     NOT_STOPPED,
     ROW,
     STATE,
@@ -42,8 +43,10 @@ from vlapic.machine.unicorn.instructions import Fault, Instructions, Jump
 from vlapic.machine.unicorn.layout import HF_INHIBIT_IRQ
 from vlapic.machine.unicorn.machine_code import native_counting
 from vlapic.machine.unicorn.msrs import OwnMsrs
+from vlapic.machine.unicorn.paging import PAGE
 from vlapic.machine.unicorn.processor import Processor
 from vlapic.machine.unicorn.shared_code import SharedCode
+from vlapic.machine.unicorn.stores import Stores
 from vlapic.machine.unicorn.tsc_reads import TscReads
 from vlapic.tsc import GuestTsc
 
@@ -106,6 +109,7 @@ class Core:
             self._processor.code_bits,
             self._processor.state.resumes,
             paging.flush,
+            self._on_met,
             self._on_translated,
             self._on_site,
             native_counting() if native is None else native,
@@ -117,6 +121,8 @@ class Core:
         self._instructions = Instructions(cpu.state, paging, msrs, control)
         self._time = TscReads(cpu, self._blocks, tsc, cycles_per_insn)
         self._shared = SharedCode(memory, self._processor.ram_address, self._blocks.machine_code)
+        self._stores = Stores(cpu, len(memory), self._blocks.machine_code)
+        self._code_pages: set[int] = set()  # linear: whose physical ones are known to hold code
         self._sharers, self._number = self._shared.sharers, self._shared.number
         self._state_is_found = not self._blocks.machine_code
         cpu.hook(uc.UC_HOOK_INTR, InterruptCallback(self._on_exception))
@@ -205,6 +211,8 @@ class Core:
             # Between blocks, the last one tells; inside of one: a block in a shadow has one instruction.
             between = NOT_STOPPED < stopped <= AT_LEFT
             processor.shadow_possible = bool(last.flags & SHADOW_FLAG) if between else last.count == 1
+            if between:  # what it stands at has been translated, and may never run
+                self._on_met(processor.address, 1)
             if not between and (stopped != AT_EXCEPTION or self._vector != DB):
                 counter[COUNT] -= last.left_at(processor.address)
         if self._again is not None:
@@ -220,6 +228,8 @@ class Core:
     def _find_state(self, address: int) -> None:
         """Machine code has seen where the CPU keeps its state."""
         self._processor.state.use(address)
+        if self._processor.state.live:
+            self._stores.look_at(address)
 
     def _leave(self, site: Site, now: int) -> exits.Exit | None:
         """The CPU stands at an instruction that leaves the guest."""
@@ -309,6 +319,8 @@ class Core:
         """Addresses may stand for something else now."""
         self._processor.paging.flush()
         self._blocks.forget()
+        self._code_pages.clear()
+        self._tlb_emptied()
 
     def _forget_translated(self) -> None:
         """Memory may hold other code now than was translated."""
@@ -316,10 +328,28 @@ class Core:
         self._blocks.forget()
         self._shared.forget()
 
+    def _tlb_emptied(self) -> None:
+        counter, stores = self._counter, self._stores
+        stores.emptied(counter[COUNT])
+        if counter[LIMIT] > stores.due:
+            counter[LIMIT] = stores.due
+
     # -- called by Unicorn, in a run --
+
+    def _on_met(self, address: int, size: int) -> None:
+        """There is code at a linear address."""
+        first, last = address // PAGE, (address + size - 1) // PAGE
+        if first in self._code_pages and last in self._code_pages:
+            return
+        parts = self._processor.physical(address, size)
+        if len(parts) == last - first + 1:
+            self._code_pages |= {first, last}
+        if self._stores.hold_code([physical for physical, _ in parts]):
+            self._tlb_emptied()
 
     def _on_translated(self, address: int, size: int) -> None:
         self._devices.places.forget()
+        self._on_met(address, size)
         if self._shared.tracked:
             for physical, length in self._processor.physical(address, size):
                 self._shared.add(physical, length)

@@ -184,13 +184,15 @@ class UnicornEngine(FastpathCore):
         if is_open:
             return exits.InterruptWindow(now)
 
-        cycles, time = self._cycles_per_insn, self._time
+        cycles, time, stores = self._cycles_per_insn, self._time, self._stores
         while True:
             wanted = counter[WINDOW]
+            if counter[COUNT] >= stores.due:
+                stores.open(counter[COUNT])
             # Where a shadow holds the window shut, one instruction opens it.
-            ahead = 1 if wanted and processor.in_shadow() else SLICE
+            until = counter[COUNT] + 1 if wanted and processor.in_shadow() else stores.due
             self._stalled = False
-            left_now = self._step(min(self._limit, counter[COUNT] + ahead))
+            left_now = self._step(min(self._limit, until))
             if left_now is not None:
                 return left_now
             count = counter[COUNT]

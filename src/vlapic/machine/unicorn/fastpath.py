@@ -176,7 +176,8 @@ class FastpathCore(Core):
                 self._handled_access = Access(where, size, value if kind == WRITE_MEMORY else None)
             self._blocks.stop(AT_HANDLED)
             return 0
-        counter[LIMIT] = limit if limit - count < SLICE else count + SLICE
+        due = self._stores.due
+        counter[LIMIT] = limit if limit < due else due
         if enters:  # it has: the block is left behind the instruction
             counter[COUNT] = behind
             return 1
@@ -242,6 +243,7 @@ class FastpathCore(Core):
         if left is None or handle is None:
             cpu.stop()
             return
+        self._on_met(address, 1)  # what stands there has been translated, and may never run
         self._stand_at(address, 0)
         counter[STOPPED] = AT_LEFT
         self.instructions = count
@@ -259,7 +261,7 @@ class FastpathCore(Core):
             cpu.stop()
             return
         counter[STOPPED] = NOT_STOPPED
-        counter[LIMIT] = min(limit, count + SLICE)
+        counter[LIMIT] = min(limit, self._stores.due)
         counter[SPIN] = counter[ROW] = 0
 
     def _enter(self, rip: int) -> bool:

@@ -1,4 +1,4 @@
-"""The machine code of `blocks.S` and `fastpath.S`, and the table of blocks that it reads.
+"""The machine code of `blocks.S`, `fastpath.S` and `stores.S`, and the table of blocks that it reads.
 
 It runs on x86-64 Linux alone. Elsewhere, and where a process may not make memory executable, `blocks.py`
 does the same in Python.
@@ -52,6 +52,16 @@ WRITE_OFFSET, READ_OFFSET = 0x100, 0x110
 #: Where it is put behind the other.
 FASTPATH_START = 0x400
 
+#: stores.S, assembled.
+STORES_CODE = bytes.fromhex(
+    "5331c04885f60f84830000004c8b074c8b4f0849c1e80649ffc04c01c04b8d1c4048c1eb02498339"
+    "ff744548ffcb4d8b51084589d34181e3ff0f00004181fb00040000752b4d8b591849c1eb0c4939cb"
+    "731e4c0fa31a72184981f2000400004d89510849bb00000000010000004c01d84983c14049ffc875"
+    "ac4885db7905480fbae83f4883c71048ffcee974ffffff5bc3"
+)
+#: Where it is put behind the others.
+STORES_START = 0x800
+
 #: What the size of code adds to an address in a block's key: bits in which addresses do not differ.
 _MODE = {64: 0, 32: 0x8000 << 44, 16: 0x8010 << 44}
 
@@ -83,6 +93,7 @@ class MachineCode:
         address: of its first byte, the hook of blocks.
         fastpath: of the hook of RDMSR and WRMSR.
         compare: (rows, their number) -> how many of them, from the first on, are the same as their copies.
+        open_stores: (TLBs, their number, bits of pages, number of pages) -> entries looked at and changed.
 
     Raises:
         OSError: this process may not have such memory.
@@ -94,10 +105,14 @@ class MachineCode:
         self._memory.write(BLOCKS_CODE)
         self._memory.seek(FASTPATH_START)
         self._memory.write(FASTPATH_CODE)
+        self._memory.seek(STORES_START)
+        self._memory.write(STORES_CODE)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
         self.fastpath = self.address + FASTPATH_START
         compare = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64)
         self.compare: Callable[[int, int], int] = compare(self.address + COMPARE_OFFSET)
+        open_stores = ctypes.CFUNCTYPE(ctypes.c_uint64, *(ctypes.c_uint64,) * 4)
+        self.open_stores: Callable[[int, int, int, int], int] = open_stores(self.address + STORES_START)
 
     def close(self) -> None:
         """Free the memory; nothing may run it any more."""
