@@ -293,7 +293,7 @@ class Core:
         """Whether it is code further on that could not be fetched.
 
         Unicorn translates a block before it runs any of it, and faults it as a whole. Its instructions are
-        run one by one then, up to the one that faults.
+        run one by one then, up to the one that faults; CR2 has been changed ahead of them.
         """
         processor, last = self._processor, self._blocks.last
         began = last is not None and last.left_at(processor.address) > 0
