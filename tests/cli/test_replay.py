@@ -301,3 +301,15 @@ def test_convert_names_every_form_before_it_reads_anything(output, capsys):
 def test_an_unknown_profile_is_told_before_anything_is_read(capsys):
     assert main(["replay", "/nowhere/trace.txt", "--profile", "v6.2"]) == 2
     assert "unknown profile 'v6.2'; did you mean" in complaint(capsys)
+
+
+@pytest.mark.parametrize("command", [["replay"], ["convert"]])
+def test_how_far_a_trace_is_read_is_shown_on_a_terminal(command, tmp_path, monkeypatch, capsys):
+    outputs = [str(tmp_path / "out.csv")] if command == ["convert"] else []
+    monkeypatch.setattr("vlapic.cli.progress.SHOWN_EVERY_SECONDS", 0)
+    assert main([*command, SECOND_VM, *outputs]) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    assert main([*command, SECOND_VM, *outputs]) == 0
+    assert re.search(r"[1-9]\d* events read, \d+\.\d million/s", capsys.readouterr().err)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import click
 from click.core import ParameterSource
 
 from vlapic.errors import UsageError
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 def number(option: str) -> Callable[[str], int]:
@@ -59,6 +61,19 @@ def seconds(option: str) -> Callable[[str], float]:
             raise UsageError(f"{option} takes a number of seconds, not {text!r}") from None
 
     return read
+
+
+def number_option(*names: str, **settings: Any) -> Callable[[Decorated], Decorated]:
+    """`click.option` of one that takes a decimal number; its metavar is N if none is given."""
+    return click.option(*names, type=number(names[0]), **{"metavar": "N"} | settings)
+
+
+def json_option(explained: str) -> Callable[[Decorated], Decorated]:
+    """`--json`, as the parameter `as_json`; `explained` says what it prints."""
+    return click.option("--json", "as_json", is_flag=True, help=explained)
+
+
+quiet_option = click.option("--quiet", is_flag=True, help="Print nothing but what went wrong.")
 
 
 class Contradiction(NamedTuple):

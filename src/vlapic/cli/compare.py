@@ -8,13 +8,14 @@ from typing import Any
 
 import click
 
+from vlapic.cli.arguments import json_option
 from vlapic.cli.output import emit, print_by_rich
 from vlapic.errors import STATUS_OK, UsageError
 
 
 @click.command("compare")
 @click.argument("files", nargs=-1, type=click.Path(), metavar="A.json B.json [...]")
-@click.option("--json", "as_json", is_flag=True, help="Print them as one JSON object.")
+@json_option("Print them as one JSON object.")
 def command(files: tuple[str, ...], as_json: bool) -> int:
     """Show results of `vlapic run --json` side by side, whatever their guest, seed or profile.
 

@@ -6,7 +6,9 @@ import json
 
 import click
 
+from vlapic.cli.arguments import json_option
 from vlapic.cli.output import complain, emit
+from vlapic.cli.progress import events_progress
 from vlapic.errors import STATUS_INTERRUPTED, STATUS_OK
 
 SCHEMA = "vlapic.convert/1"
@@ -21,12 +23,16 @@ SCHEMA = "vlapic.convert/1"
     show_default="the one that recorded, else v6.1",
     help="For .txt: the kernel whose formats are written.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print how many events went over as JSON.")
+@json_option("Print how many events went over as JSON.")
 def command(trace: str, output: str, kernel: str | None, as_json: bool) -> int:
-    """Write the events of TRACE as a table (.parquet, .csv) or as ftrace text (.txt)."""
+    """Write the events of TRACE as a table (.parquet, .csv) or as ftrace text (.txt).
+
+    TRACE may come through a pipe; - is standard input.
+    """
     from vlapic.trace.convert import convert
 
-    done = convert(trace, output, kernel=kernel)
+    with events_progress(quiet=as_json) as show:
+        done = convert(trace, output, kernel=kernel, progress=show)
     counts = {
         "events": done.events,
         "left_out": done.left_out,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vlapic.cli import complete
+from vlapic.cli.arguments import json_option
 from vlapic.cli.output import complain, emit, print_by_rich
 from vlapic.errors import STATUS_BUDGET, STATUS_INTERRUPTED, STATUS_OK
 
@@ -23,7 +24,7 @@ SCHEMA = "vlapic.patches/1"
 
 @click.command("patches")
 @click.argument("fix", required=False, shell_complete=complete.fixes)
-@click.option("--json", "as_json", is_flag=True, help="Print figures, parameters and verdicts as JSON.")
+@json_option("Print figures, parameters and verdicts as JSON.")
 def command(fix: str | None, as_json: bool) -> int:
     """Show the seven fixes of the series on running guests, or one of them, 1 to 7, event by event.
 

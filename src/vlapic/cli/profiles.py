@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from vlapic.cli import complete
+from vlapic.cli.arguments import json_option
 from vlapic.cli.output import emit, print_by_rich
 from vlapic.errors import STATUS_OK, UsageError
 from vlapic.fixes import FIXES
@@ -29,7 +30,7 @@ HEADINGS = ("name", "kernel", "since", "what it changes", "of")
     shell_complete=complete.profiles,
     help="Show what changed from the one profile to this one.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
+@json_option("Print the rows as JSON.")
 def command(name: str | None, other: str | None, as_json: bool) -> int:
     """List the profiles, or show the rules of the one called NAME.
 

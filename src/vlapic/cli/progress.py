@@ -46,8 +46,8 @@ def progress(*, quiet: bool, live: bool) -> Iterator[Show | None]:
 
 
 @contextmanager
-def events_progress(*, quiet: bool) -> Iterator[Callable[[ReplayedSoFar], None] | None]:
-    """What to call with how far a trace has been read; None where nobody would see it."""
+def events_progress(*, quiet: bool) -> Iterator[Callable[[ReplayedSoFar | int], None] | None]:
+    """What to call with how far a trace has been read, or how many events; None where nobody would see it."""
     if quiet or sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
@@ -55,25 +55,23 @@ def events_progress(*, quiet: bool) -> Iterator[Callable[[ReplayedSoFar], None] 
     from rich.progress import Progress, TextColumn
 
     bar = Progress(
-        TextColumn(
-            "{task.fields[events]} events read, {task.fields[rate]:.1f} million/s,"
-            " {task.fields[deltas]} deltas"
-        ),
+        TextColumn("{task.fields[events]} events read, {task.fields[rate]:.1f} million/s{task.fields[more]}"),
         console=Console(stderr=True),
         transient=True,
         auto_refresh=False,
     )
     begun = shown = time.monotonic()
     with bar:
-        task = bar.add_task("", total=None, events=0, rate=0.0, deltas=0)
+        task = bar.add_task("", total=None, events=0, rate=0.0, more="")
 
-        def show(now: ReplayedSoFar) -> None:
+        def show(now: ReplayedSoFar | int) -> None:
             nonlocal shown
             clock = time.monotonic()
             if clock - shown >= SHOWN_EVERY_SECONDS:
                 shown = clock
-                rate = now.events / max(clock - begun, 1e-3) / 1e6
-                bar.update(task, events=now.events, rate=rate, deltas=now.deltas, refresh=True)
+                events, more = (now, "") if isinstance(now, int) else (now.events, f", {now.deltas} deltas")
+                rate = events / max(clock - begun, 1e-3) / 1e6
+                bar.update(task, events=events, rate=rate, more=more, refresh=True)
 
         yield show
 

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from vlapic.cli.arguments import number
+from vlapic.cli.arguments import json_option, number_option
 from vlapic.cli.output import emit
 from vlapic.errors import STATUS_OK, UsageError
 
@@ -19,16 +19,9 @@ from vlapic.errors import STATUS_OK, UsageError
     show_default="this machine's",
     help="The kernel they are for.",
 )
-@click.option(
-    "--seconds",
-    type=number("--seconds"),
-    default="60",
-    show_default=True,
-    metavar="N",
-    help="How long to record.",
-)
+@number_option("--seconds", default="60", show_default=True, help="How long to record.")
 @click.option("--output", default="trace.dat", show_default=True, metavar="FILE", help="The trace to make.")
-@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+@json_option("Print them as JSON.")
 def command(print_only: bool, kernel: str | None, seconds: int, output: str, as_json: bool) -> int:
     """Show how to record the timers of a KVM host: a shell script around trace-cmd, every part explained."""
     from vlapic.record import recording

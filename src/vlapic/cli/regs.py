@@ -7,6 +7,7 @@ import json
 import click
 
 from vlapic.apic.registers import REGISTERS, Register
+from vlapic.cli.arguments import json_option
 from vlapic.cli.output import emit
 from vlapic.errors import STATUS_OK, unknown_name
 
@@ -15,7 +16,7 @@ SCHEMA = "vlapic.regs/1"
 
 @click.command("regs")
 @click.argument("name", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
+@json_option("Print the rows as JSON.")
 def command(name: str | None, as_json: bool) -> int:
     """Show the local APIC's registers, or the one called NAME.
 

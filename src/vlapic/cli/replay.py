@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vlapic.cli.arguments import number, number_or_auto
+from vlapic.cli.arguments import json_option, number_option, number_or_auto, quiet_option
 from vlapic.cli.output import complain, emit
 from vlapic.cli.progress import events_progress
 from vlapic.errors import STATUS_INTERRUPTED, UsageError
@@ -39,12 +39,8 @@ if TYPE_CHECKING:
     show_default="that of a new vCPU",
     help="Advancement of vCPUs that were there before the trace began; several may be given.",
 )
-@click.option(
-    "--tsc-khz",
-    type=number("--tsc-khz"),
-    metavar="KHZ",
-    show_default="what the trace says",
-    help="Frequency of the guests' TSC.",
+@number_option(
+    "--tsc-khz", metavar="KHZ", show_default="what the trace says", help="Frequency of the guests' TSC."
 )
 @click.option(
     "--samples",
@@ -63,8 +59,8 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Write the advancement at every delta to FILE, .csv or .parquet.",
 )
-@click.option("--quiet", is_flag=True, help="Print nothing but what went wrong.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@quiet_option
+@json_option("Print the result as JSON.")
 def command(
     trace: str,
     profile: str | None,
@@ -80,7 +76,8 @@ def command(
     """Put every timer delta of TRACE through the rules of a kernel.
 
     TRACE is what a host recorded (ftrace text or trace.dat, compressed or not), or what `vlapic run --trace`
-    wrote. Samples of the kernel's own advancement in it are compared; the exit status is 3 where they differ.
+    wrote; - is standard input. Samples of the kernel's own advancement in it are compared; the exit status
+    is 3 where they differ.
     """
     from vlapic.replay.session import replay
 

@@ -10,9 +10,11 @@ import click
 
 from vlapic.cli import complete
 from vlapic.cli.arguments import (
-    number,
+    json_option,
+    number_option,
     number_or_auto,
     numbers,
+    quiet_option,
     refuse_contradictions,
     refuse_overwriting,
     seconds,
@@ -67,13 +69,8 @@ if TYPE_CHECKING:
     metavar="auto|NS",
     help="How early the timer fires: tuned by itself from 1000 ns, or a fixed number of ns (0: off).",
 )
-@click.option(
-    "--events",
-    type=number("--events"),
-    default="10000",
-    show_default=True,
-    metavar="N",
-    help="Stop after N timer interrupts of the first vCPU.",
+@number_option(
+    "--events", default="10000", show_default=True, help="Stop after N timer interrupts of the first vCPU."
 )
 @click.option(
     "--seconds",
@@ -81,34 +78,15 @@ if TYPE_CHECKING:
     metavar="S",
     help="Stop after S seconds of virtual time.",
 )
-@click.option(
-    "--instructions",
-    type=number("--instructions"),
-    metavar="N",
-    help="Stop after N guest instructions.",
-)
-@click.option(
-    "--vcpus",
-    type=number("--vcpus"),
-    metavar="N",
-    show_default="what the guest is made for",
-    help="How many virtual CPUs, up to 8.",
-)
-@click.option(
+@number_option("--instructions", help="Stop after N guest instructions.")
+@number_option("--vcpus", show_default="what the guest is made for", help="How many virtual CPUs, up to 8.")
+@number_option(
     "--vms",
-    type=number("--vms"),
     default="1",
     show_default=True,
-    metavar="N",
     help="How many virtual machines on the host, each with the guest, up to 16.",
 )
-@click.option(
-    "--pcpus",
-    type=number("--pcpus"),
-    metavar="N",
-    show_default="one for each vCPU",
-    help="How many physical CPUs the vCPUs share.",
-)
+@number_option("--pcpus", show_default="one for each vCPU", help="How many physical CPUs the vCPUs share.")
 @click.option(
     "--host",
     shell_complete=complete.hosts,
@@ -125,39 +103,16 @@ if TYPE_CHECKING:
     show_default="the host's",
     help="Frequency of the guest's TSC, one for all vCPUs or one for each.",
 )
-@click.option(
-    "--host-tsc-khz",
-    type=number("--host-tsc-khz"),
-    metavar="KHZ",
-    show_default="the host model's",
-    help="Frequency of the host's TSC.",
+@number_option(
+    "--host-tsc-khz", metavar="KHZ", show_default="the host model's", help="Frequency of the host's TSC."
 )
-@click.option(
-    "--memory",
-    "memory_mib",
-    type=number("--memory"),
-    default="128",
-    show_default=True,
-    metavar="MIB",
-    help="Guest memory in MiB.",
+@number_option(
+    "--memory", "memory_mib", default="128", show_default=True, metavar="MIB", help="Guest memory in MiB."
 )
 @click.option("--append", default="", metavar="TEXT", help="The guest's command line.")
-@click.option(
-    "--seed",
-    type=number("--seed"),
-    default="0",
-    show_default=True,
-    metavar="N",
-    help="Of the host model's random numbers.",
-)
+@number_option("--seed", default="0", show_default=True, help="Of the host model's random numbers.")
 @click.option("--trace", type=click.Path(), metavar="FILE", help="Write what happens as ftrace text.")
-@click.option(
-    "--worst",
-    type=number("--worst"),
-    default="0",
-    metavar="N",
-    help="Show the N latest interrupts step by step.",
-)
+@number_option("--worst", default="0", help="Show the N latest interrupts step by step.")
 @click.option(
     "--events-off",
     is_flag=True,
@@ -186,8 +141,8 @@ if TYPE_CHECKING:
     help="Run once for each value of profile, timer, advance or host; show the runs side by side.",
 )
 @click.option("--live", is_flag=True, help="Show a table of the vCPUs while they run, on a terminal.")
-@click.option("--quiet", is_flag=True, help="Print nothing but what went wrong.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@quiet_option
+@json_option("Print the result as JSON.")
 @click.option("--list", "list_guests", is_flag=True, help="List the built-in guests.")
 @click.pass_context
 def command(
