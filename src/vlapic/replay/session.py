@@ -209,6 +209,11 @@ def _no_events(reader: TraceReader) -> str:
         for event_type, table in batch.tables.items():
             found[event_type.__name__] = found.get(event_type.__name__, 0) + len(table)
     seen = ", ".join(f"{name} ({count})" for name, count in found.items()) or "no event at all"
+    if reader.facts.of_guest:
+        return (
+            f"the trace {reader.path!r} has no {NEEDED}, and was recorded inside a guest together with its"
+            f" host (trace-cmd record -A); found {seen}. Give the host's trace of that recording"
+        )
     return (
         f"the trace {reader.path!r} has no {NEEDED}, which the timer's advancement is replayed from; found"
         f" {seen}. A vCPU with advancement 0 makes none. Record it with: {RECORDING_LINE}"

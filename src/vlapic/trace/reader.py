@@ -68,6 +68,7 @@ class TraceFacts:
         parameters: of the kvm modules, by name without the module's.
         samples: the advancement over time, where the header says it.
         conversion: how the trace's ns were made of TSC cycles.
+        of_guest: it was recorded inside a guest, together with the host's trace; its times are the guest's.
         disordered: events that stood later than their time by more than a batch, and so are out of order.
     """
 
@@ -78,6 +79,7 @@ class TraceFacts:
     parameters: dict[str, str] = field(default_factory=dict)
     samples: list[HeaderSample] = field(default_factory=list)
     conversion: TscConversion | None = None
+    of_guest: bool = False
     disordered: int = 0
 
 

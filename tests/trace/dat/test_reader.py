@@ -31,6 +31,7 @@ from vlapic.events import (
     VcpuStart,
     WaitLapicExpire,
 )
+from vlapic.replay import replay
 from vlapic.trace import open_trace
 from vlapic.trace.dat import merge, open_dat
 from vlapic.trace.dat.reader import DatReader
@@ -215,6 +216,22 @@ def test_a_clock_in_ns_takes_what_date_and_offset_add() -> None:
             trace = read(write(made, file))
             assert trace.clock is (Clock.NS if clock == "local" else Clock.TSC)
             assert [event.host_tsc for event in trace.events()] == [wanted]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_guests_file_keeps_its_times_and_replay_asks_for_the_hosts(file: str, tmp_path: Path) -> None:
+    machine = Machine()
+    ring = Ring(machine)
+    ring.add(7000, machine.payload("hrtimer_expire_entry", 1000, hrtimer=1, function=2, now=3))
+    shift = machine.pack("QIIIQQQ", 0x1234, 0, 1, 1, 7000, 5, 1)
+    made = Made({"": [b"".join(ring.finish())]}, machine, options=[(12, shift)])
+    trace = read(write(made, file))
+    assert [event.host_tsc for event in trace.events()] == [7000]
+    assert trace.facts.of_guest
+    path = tmp_path / "guest.dat"
+    path.write_bytes(write(made, file))
+    with pytest.raises(TraceError, match=r"was recorded inside a guest .* Give the host's trace of that"):
+        replay(path)
 
 
 @pytest.mark.parametrize("file", FILES)

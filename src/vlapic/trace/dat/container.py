@@ -62,6 +62,7 @@ class Container:
         clock: the trace clock of the top buffer, empty if it is not said.
         conversion: mult, shift and offset that make ns of TSC cycles.
         shift_ns: what options DATE and OFFSET add to time stamps.
+        with_peer: it is a guest's, recorded together with its host's.
         guests: the tids of each guest's vCPUs by their number, where trace-cmd recorded guests too.
         stats: the text of each CPU's stats file.
         damage: what cannot be read.
@@ -83,6 +84,7 @@ class Container:
     shift_ns: int = 0
     uname: str = ""
     writer: str = ""
+    with_peer: bool = False
     guests: list[dict[int, int]] = field(default_factory=list)
     stats: list[str] = field(default_factory=list)
     buffers: list[Buffer] = field(default_factory=list)

@@ -21,6 +21,7 @@ UNAME = 5
 OFFSET = 7
 CPUCOUNT = 8
 VERSION = 9
+TIME_SHIFT = 12
 GUEST = 13
 TSC2NSEC = 14
 STRINGS = 15
@@ -107,6 +108,12 @@ def _conversion(cursor: Cursor, container: Container) -> None:
     container.conversion = (cursor.u32(), cursor.u32(), cursor.u64())
 
 
+def _time_shift(cursor: Cursor, container: Container) -> None:
+    """What makes the host's times of a guest's, for a report of both files; ours has one."""
+    cursor.u64()
+    container.with_peer = True
+
+
 def _guest(cursor: Cursor, container: Container) -> None:
     cursor.string()
     cursor.u64()
@@ -124,6 +131,7 @@ _READERS: dict[int, Callable[[Cursor, Container], None]] = {
     UNAME: _uname,
     CPUCOUNT: _cpu_count,
     VERSION: _writer,
+    TIME_SHIFT: _time_shift,
     GUEST: _guest,
     TSC2NSEC: _conversion,
 }

@@ -106,6 +106,7 @@ class DatReader(TraceReader):
             kernel=release[2] if len(release) > 2 else None,
             trace_clock=container.clock or None,
             conversion=TscConversion(*container.conversion) if container.conversion else None,
+            of_guest=container.with_peer,
         )
         for tid, comm in container.cmdlines.items():
             self.threads.note(tid, comm)
