@@ -73,6 +73,8 @@ class Variants:
             UsageError: there is no such option, or there are not two different values.
         """
         by, equals, listed = text.partition("=")
+        if not equals and by in COMPARABLE:
+            raise UsageError(f"compare {text!r} has no values; give two or more, as in {by}=A,B")
         if not equals:
             by, listed = "profile", text
         if by not in COMPARABLE:

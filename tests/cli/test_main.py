@@ -79,9 +79,14 @@ def test_without_a_command_the_help_is_printed(capsys):
         (["run", "--events", "many"], "--events takes a whole number, not 'many'"),
         (["run", "--events", "1.5"], "--events takes a whole number, not '1.5'"),
         (["run", "--advance", "aut"], "--advance takes 'auto' or a whole number, not 'aut'"),
-        (["run", "--trace"], "Option '--trace' requires an argument."),
-        (["run", "deadline", "again"], "Got unexpected extra argument (again)"),
-        (["run", "--json=yes"], "Option '--json' does not take a value."),
+        (["run", "--trace"], "option '--trace' requires an argument; see: vlapic run --help"),
+        (["run", "deadline", "again"], "got unexpected extra argument (again); see: vlapic run --help"),
+        (["replay"], "missing argument 'TRACE'; see: vlapic replay --help"),
+        (
+            ["run", "--compare", "advance"],
+            "compare 'advance' has no values; give two or more, as in advance=A,B",
+        ),
+        (["run", "--json=yes"], "option '--json' does not take a value; see: vlapic run --help"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -43,6 +43,19 @@ def test_one_register_is_one_row(capsys, monkeypatch, name):
     assert lines[1:] == ["LVTT 0x320  0x832 rw    rw     0x10000 0x700ff  LVT: timer"]
 
 
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [("0x380", "TMICT"), ("0x838", "TMICT"), ("0X838", "TMICT"), ("0x270", "IRR"), ("0x807", None)],
+)
+def test_a_register_is_found_by_its_offset_or_msr(capsys, place, name):
+    if name is None:
+        assert main(["regs", place]) == 2
+        said = f"vlapic: no register of the local APIC is at {place}; see: vlapic regs\n"
+        assert capsys.readouterr() == ("", said)
+    else:
+        assert printed(capsys, place).splitlines()[1].split()[0] == name
+
+
 def test_json_has_every_row_with_its_numbers(capsys):
     found = json.loads(printed(capsys, "--json"))
     assert found["schema"] == "vlapic.regs/1"
@@ -66,8 +79,8 @@ def test_json_of_one_register_is_a_list_of_one(capsys):
     ("name", "message"),
     [
         ("LVT", "unknown register 'LVT'; did you mean 'LVTT'?"),
-        ("spiv", "unknown register 'SPIV'; did you mean"),
-        ("0x320", "unknown register '0X320'; known: APR, CMCI, "),
+        ("spiv", "unknown register 'spiv'; did you mean"),
+        ("800", "unknown register '800'; known: APR, CMCI, "),
     ],
 )
 def test_an_unknown_register_is_one_line_with_the_nearest_and_status_2(capsys, name, message):

@@ -196,8 +196,8 @@ def test_each_vcpu_has_a_start_of_its_own(written, capsys):
 @pytest.mark.parametrize(
     ("starts", "status", "said"),
     [
-        (["x"], 2, "--start 'x' is none; it takes a number of ns"),
-        (["5", "6"], 2, "--start '5' is none"),
+        (["x"], 2, "--start 'x' is no advancement; it takes a number of ns"),
+        (["5", "6"], 2, "--start '5' is no advancement"),
         (["0.0=4294967296"], 2, "start 4294967296 ns is out of range"),
         (["2000"], 1, "the trace shows the creation of every vCPU in it (0.0)"),
         (["0.7=2000"], 1, "no vCPU 0.7 was there before the trace"),
@@ -269,6 +269,8 @@ def test_a_trace_in_ns_stays_one_as_text(tmp_path, capsys):
         (["out.xlsx"], 2, "ends in none of .parquet, .csv, .txt"),
         (["out.csv", "--kernel", "v5.4"], 2, "--kernel is for .txt"),
         (["out.txt", "--kernel", "5.x"], 2, "is no kernel"),
+        (["out.txt", "--kernel", "v9.9"], 2, "kernel v9.9 are not known; those of v4.0 to v6.19 are"),
+        (["out.txt", "--kernel", "v3.19"], 2, "kernel v3.19 are not known"),
         (["/nowhere/out.csv"], 1, "cannot write"),
     ],
 )
@@ -313,3 +315,14 @@ def test_how_far_a_trace_is_read_is_shown_on_a_terminal(command, tmp_path, monke
     monkeypatch.setenv("TERM", "xterm")
     assert main([*command, SECOND_VM, *outputs]) == 0
     assert re.search(r"[1-9]\d* events read, \d+\.\d million/s", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("read", ["trace", "samples"])
+def test_a_trajectory_writes_over_nothing_that_is_read(read, written, tmp_path, capsys):
+    trace = written(start(1), wait(10, 800), name="trace.csv")
+    (tmp_path / "samples.csv").write_text("index,advance_ns\n0,1000\n")
+    before = (tmp_path / f"{read}.csv").read_text()
+    arguments = ["--samples", str(tmp_path / "samples.csv"), "--trajectory", str(tmp_path / f"{read}.csv")]
+    assert main(["replay", trace, *arguments]) == 2
+    assert f"would write over the {read}; give it another name" in complaint(capsys)
+    assert (tmp_path / f"{read}.csv").read_text() == before

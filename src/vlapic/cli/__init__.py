@@ -76,6 +76,11 @@ def main(arguments: list[str] | None = None) -> int:
             return vlapic.main(arguments, prog_name="vlapic", standalone_mode=False) or STATUS_OK
     except click.NoSuchOption as error:
         return complain(str(unknown_name("option", error.option_name, _options(error.ctx))), STATUS_USAGE)
+    except click.UsageError as error:
+        said = error.format_message().rstrip(".")
+        given = sys.argv[1:] if arguments is None else arguments
+        command = next((f" {word}" for word in given if word in vlapic.commands), "")
+        return complain(f"{said[:1].lower()}{said[1:]}; see: vlapic{command} --help", STATUS_USAGE)
     except click.ClickException as error:
         return complain(error.format_message(), STATUS_USAGE)
     except VlapicError as error:

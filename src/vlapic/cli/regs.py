@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 
 import click
 
 from vlapic.apic.registers import REGISTERS, Register
 from vlapic.cli.arguments import json_option
 from vlapic.cli.output import emit
-from vlapic.errors import STATUS_OK, unknown_name
+from vlapic.errors import STATUS_OK, UsageError, nearest
 
 SCHEMA = "vlapic.regs/1"
 
@@ -18,7 +19,7 @@ SCHEMA = "vlapic.regs/1"
 @click.argument("name", required=False)
 @json_option("Print the rows as JSON.")
 def command(name: str | None, as_json: bool) -> int:
-    """Show the local APIC's registers, or the one called NAME.
+    """Show the local APIC's registers, or the one of this NAME, offset (0x380) or MSR (0x838).
 
     Access is ro, wo or rw in xAPIC mode (the memory-mapped page) and in x2APIC mode (MSRs); - is none at all.
     """
@@ -29,10 +30,18 @@ def command(name: str | None, as_json: bool) -> int:
 
 def _find(name: str) -> Register:
     by_name = {row.name: row for row in REGISTERS}
-    try:
+    if name.upper() in by_name:
         return by_name[name.upper()]
-    except KeyError:
-        raise unknown_name("register", name.upper(), by_name) from None
+    if re.fullmatch(r"0[xX][0-9a-fA-F]{1,8}", name):
+        place = int(name, 16)
+        for row in REGISTERS:
+            # Registers of a bank are 16 bytes apart, and so many MSRs.
+            if place in range(row.offset, row.offset + 16 * row.count, 16):
+                return row
+            if row.x2apic.value != "-" and place in range(row.msr, row.msr + row.count):
+                return row
+        raise UsageError(f"no register of the local APIC is at {name}; see: vlapic regs")
+    raise UsageError(f"unknown register {name!r}; {nearest(name.upper(), by_name)}")
 
 
 def as_json_object(row: Register) -> dict[str, object]:

@@ -114,8 +114,8 @@ def _start(given: tuple[str, ...]) -> int | dict[tuple[int, int], int] | None:
     for text, match in zip(given, matches, strict=True):
         if match is None or (match[1] is None and len(given) > 1):
             raise UsageError(
-                f"--start {text!r} is none; it takes a number of ns for all vCPUs, or VM.VCPU=NS for each,"
-                " like 0.1=2341"
+                f"--start {text!r} is no advancement; it takes a number of ns for all vCPUs, or VM.VCPU=NS"
+                " for each, like 0.1=2341"
             )
         if match[1] is None:
             return int(match[3])

@@ -41,9 +41,13 @@ def read_samples(path: str | os.PathLike[str]) -> list[OutsideSample]:
         with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.reader(file))
     except OSError as error:
-        raise TraceError(f"cannot read the samples {os.fspath(path)!r}: {error.strerror}") from None
+        raise TraceError(
+            f"cannot read the samples {os.fspath(path)!r}: {error.strerror}; give a CSV file"
+        ) from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise TraceError(f"the samples {os.fspath(path)!r} are no CSV text: {error}") from None
+        raise TraceError(
+            f"the samples {os.fspath(path)!r} are no CSV text: {error}; give a CSV file"
+        ) from None
     names = [name.strip() for name in rows[0]] if rows else []
     unknown = [name for name in names if name not in _COLUMNS]
     if unknown or "advance_ns" not in names or not {"timestamp", "index"} & set(names):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import NamedTuple
 
 from vlapic.errors import TraceError, UsageError
@@ -19,6 +20,7 @@ from vlapic.replay.trajectory import Trajectory
 from vlapic.replay.vcpu import Vcpu
 from vlapic.results import Advancement
 from vlapic.rules import Ending, Scope
+from vlapic.settings import same_file
 from vlapic.trace import open_trace
 from vlapic.trace.origin import Origin
 from vlapic.trace.reader import TraceReader
@@ -85,6 +87,8 @@ def replay(
         find_profile(profile)  # before all that comes through a pipe is read
     starts = _starts(start)
     origin = Origin.of(trace)
+    if trajectory is not None:
+        _check_kept(origin, samples, trajectory)
     reader = open_trace(origin)
     reader.file_order = _is_of_one_value(reader)
     sources = Sources(reader, origin, sidecar_of(origin.name), tsc_khz, advance, starts)
@@ -112,6 +116,19 @@ def _check(advance: int | str | None, tsc_khz: int | None) -> None:
         raise UsageError(f"TSC frequency {tsc_khz} kHz is out of range; it takes 1 to {U32} kHz")
     if isinstance(advance, str) and advance != "auto":
         raise UsageError(f"advance {advance!r} is neither 'auto' nor a number of ns; 0 is off")
+
+
+def _check_kept(
+    origin: Origin, samples: str | os.PathLike[str] | None, trajectory: str | os.PathLike[str]
+) -> None:
+    """The trajectory writes over nothing that is read."""
+    what = "the trace" if origin.is_file(trajectory) else ""
+    if samples is not None and same_file(Path(samples), trajectory):
+        what = "the samples"
+    if what:
+        raise UsageError(
+            f"the trajectory {os.fspath(trajectory)!r} would write over {what}; give it another name"
+        )
 
 
 def _starts(start: int | Mapping[tuple[int, int], int] | None) -> dict[int | None, int]:

@@ -21,7 +21,7 @@ from vlapic.profiles import release_numbers
 from vlapic.trace import open_trace
 from vlapic.trace.columns import open_columns
 from vlapic.trace.ftrace_text import FtraceTextWriter
-from vlapic.trace.kernels import trace_kernel
+from vlapic.trace.kernels import KNOWN, trace_kernel
 from vlapic.trace.origin import Origin
 from vlapic.trace.reader import Batch, Clock, TraceFacts, TraceReader
 
@@ -86,6 +86,8 @@ def convert(
         )
     if kernel is not None and not target.lower().endswith(".txt"):
         raise UsageError(f"--kernel is for .txt, which has formats of a kernel; {target!r} has none")
+    if kernel is not None:
+        _check_kernel(kernel)
     origin = Origin.of(trace)
     if origin.is_file(target):
         raise UsageError(f"{target!r} is the trace itself; choose another file")
@@ -115,6 +117,16 @@ def convert(
         sum(reader.passed_over.values()),
         interrupted or origin.interrupted,
     )
+
+
+def _check_kernel(name: str) -> None:
+    try:
+        known = trace_kernel(name).known
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if not known:
+        first, last = (f"v{major}.{minor}" for major, minor in KNOWN)
+        raise UsageError(f"the formats of kernel {name} are not known; those of {first} to {last} are")
 
 
 def union_columns() -> dict[str, str]:
@@ -178,10 +190,6 @@ def _text(reader: TraceReader, output: str, kernel: str | None) -> Generator[tup
     if kernel is None:
         major, minor = release_numbers(facts.kernel or "")
         kernel = f"v{major}.{minor}" if major else DEFAULT_TEXT
-    try:
-        trace_kernel(kernel)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
     with FtraceTextWriter.open(
         output,
         kernel,

@@ -67,6 +67,10 @@ LAYOUTS = (
 )
 
 
+#: The kernels whose formats are known; what others print is taken for that of the nearest.
+KNOWN = (4, 0), (6, 19)
+
+
 @dataclass(frozen=True)
 class TraceKernel:
     """The text of one kernel.
@@ -80,6 +84,11 @@ class TraceKernel:
     name: str
     version: tuple[int, int]
     layout: Layout
+
+    @property
+    def known(self) -> bool:
+        """Whether its formats are."""
+        return KNOWN[0] <= self.version <= KNOWN[1]
 
     @property
     def tracepoints(self) -> dict[type[Any], Tracepoint]:
