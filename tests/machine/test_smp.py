@@ -3,7 +3,7 @@
 from tests.machine.machines import SVR, TPR, VECTOR, end_of_interrupt
 from tests.machine.test_scheduler import ICR, ICR2, Machine
 from vlapic.apic.registers import LVT_LINT1
-from vlapic.events import Exit
+from vlapic.events import AcceptIrq, ApicIpi, Exit, InjectVirq, Msr
 
 TO_OTHERS = 0xC0000
 NMI, INIT, STARTUP = 0x400, 0x500, 0x600
@@ -216,3 +216,18 @@ def test_a_hypercall_that_cannot_be_answers_a_negative_error():
     assert calling(10, 1, 0, 0, VECTOR | INIT) == ((1 << 64) - 22, [[], []])
     assert calling(77) == ((1 << 64) - 1000, [[], []])
     assert calling(1) == (0, [[], []])
+
+
+def test_a_vcpu_takes_its_own_message_before_the_access_that_sent_it_is_over():
+    """As `kvm_apic_send_ipi` and `kvm_set_msr_common` have it in a trace."""
+
+    def guest(cpu):
+        yield cpu.store(SVR, 0x1FF)
+        yield cpu.wrmsr(0x1B, 0xFEE0_0D00)
+        yield cpu.wrmsr(0x830, 0x4_0000 | VECTOR)
+        yield 1000
+        yield cpu.out(0xF4, 0)
+
+    machine = Machine(guest).run()
+    told = [type(each) for each in machine.events if isinstance(each, ApicIpi | AcceptIrq | Msr | InjectVirq)]
+    assert told == [Msr, ApicIpi, AcceptIrq, Msr, InjectVirq]

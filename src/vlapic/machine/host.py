@@ -224,10 +224,16 @@ class Vm:
         self.vcpus[0].lapic.stored[LVT_LINT0] = DeliveryMode.EXTINT << ICR_MODE_SHIFT
 
     def deliver(self, message: Message, vcpus: Iterable[Vcpu]) -> None:
-        """Bring a message to vCPUs; on another CPU than the active one's it comes as an interrupt."""
+        """Bring a message to vCPUs.
+
+        The active one takes its own at once, before the access that sent it is over (`__apic_accept_irq`); on
+        another CPU than its own a message comes as an interrupt.
+        """
         active = self.active
         for vcpu in vcpus:
-            if active is None or vcpu.cpu is active.cpu:
+            if vcpu is active:
+                vcpu.lapic.accept(message.mode, message.vector, message.level, message.asserted)
+            elif active is None or vcpu.cpu is active.cpu:
                 vcpu.inbox.append(message)
             else:
                 active.cpu.alone_until = 0

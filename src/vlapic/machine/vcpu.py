@@ -124,7 +124,7 @@ class Vcpu(Parts):
             self.measure.accepted(self.lapic.timer_vector)
 
     def _take_messages(self) -> None:
-        """Accept what other APICs, or this one, have sent since the last round."""
+        """Accept what other APICs have sent since the last round."""
         lapic, inbox = self.lapic, self.inbox
         while inbox:
             message = inbox.popleft()
@@ -159,8 +159,8 @@ class Vcpu(Parts):
         return (lapic.extint_pending or lapic.deliverable() is not None) and self.engine.interruptible
 
     def _nmis_wait(self) -> bool:
-        """Whether latched NMIs have to wait; behind one that is being handled it is one (`process_nmi`)."""
-        if not self.engine.nmi_blocked:
+        """Whether latched NMIs wait; behind one that is injected or handled, one can (`process_nmi`)."""
+        if not self._injects_nmi and not self.engine.nmi_blocked:
             return False
         self.lapic.nmi_pending = 1
         return True
@@ -284,8 +284,8 @@ class Vcpu(Parts):
             return None
         if self.inbox:
             self._take_messages()
-            if lapic.init_pending or lapic.startup_page is not None:
-                return None
+        if lapic.init_pending or lapic.startup_page is not None:
+            return None
         if lapic.interrupts.irr or lapic.nmi_pending or lapic.extint_pending or self.measure.in_flight:
             # A limit of timer interrupts is looked at behind each of them.
             if self.measure.in_flight and self._runnable():
