@@ -74,6 +74,13 @@ WRMSR = code(
     eb fc                   jmp 1b
     """
 )
+RDMSR = code(
+    """
+    b9 39 08 00 00          mov $0x839, %ecx
+    0f 32                   1: rdmsr
+    eb fc                   jmp 1b
+    """
+)
 DEVICE = code(
     """
     ba b0 00 e0 fe          mov $0xfee000b0, %edx
@@ -158,7 +165,7 @@ def exits(program: bytes) -> Callable[[], float]:
     return round_trips
 
 
-def fastpath_exits(program: bytes) -> Callable[[], float]:
+def fastpath_exits(program: bytes, answer: int | None = None) -> Callable[[], float]:
     """One exit that is handled in the middle of a run, seconds; whoever handles it completes it, no more."""
     cpu = engine(program)
     complete = cpu.complete
@@ -166,7 +173,7 @@ def fastpath_exits(program: bytes) -> Callable[[], float]:
 
     def handle(left: exits_of.Exit) -> exits_of.Reentry | None:
         nonlocal count
-        complete()
+        complete(answer)
         count += 1
         if count % 20_000 == 0:
             return None
@@ -174,7 +181,7 @@ def fastpath_exits(program: bytes) -> Callable[[], float]:
 
     def run() -> None:
         while type(cpu.run(0, 10**9)) is not exits_of.Handled:
-            complete()
+            complete(answer)
 
     cpu.fastpath = handle
     return lambda: timed(run) / 20_000
@@ -294,6 +301,7 @@ def main() -> None:
     for name, first, second in (
         ("WRMSR exit | package's hook, us", fastpath_exits(WRMSR), package_hook(WRMSR, False)),
         ("WRMSR exit | ctypes hook, us", fastpath_exits(WRMSR), empty_hook()),
+        ("RDMSR exit | package's hook, us", fastpath_exits(RDMSR, 5), package_hook(RDMSR, False)),
         ("WRMSR, stopped | ctypes hook, us", exits(WRMSR), empty_hook()),
         ("device exit | package's, us", fastpath_exits(DEVICE), package_hook(DEVICE, True)),
         ("device exit | ctypes device, us", fastpath_exits(DEVICE), empty_device()),
