@@ -32,10 +32,10 @@
         .set    ROW_BITS, 5     # a row of the table has 32 bytes
         .set    R_KEY, 0
         .set    R_SIZE, 8
-        .set    R_COUNT, 12
+        .set    R_KIND, 12
         .set    R_HEAD, 16
         .set    R_LAP, 24
-        .set    R_KIND, 28
+        .set    R_COUNT, 28
         .set    KIND_WINDOW, 1
 
         .set    AT_LIMIT, 1
@@ -57,27 +57,27 @@ count_block:
         xorl    $MODE, %r11d
         shlq    $MODE_SHIFT, %r11
         xorq    %rsi, %r11
-        movq    %rsi, %r9               # the row: (address ^ address >> 12) % ROWS, or one that follows
-        shrq    $12, %r9
-        xorq    %rsi, %r9
-1:      andl    $ROWS - 1, %r9d
-        movq    %r9, %r10
+        movzwl  %si, %r9d               # the row: address % ROWS, or one that follows
+        movl    %edx, %edx
+1:      movq    %r9, %r10
         shlq    $ROW_BITS, %r10
         addq    TABLE(%rcx), %r10
         cmpq    %r11, R_KEY(%r10)
         jne     2f
-        cmpl    %edx, R_SIZE(%r10)
-        jne     2f
-        movl    R_KIND(%r10), %r8d
+        movq    R_SIZE(%r10), %r8       # its size, and 0 for a block that is charged and nothing more
+        xorq    %rdx, %r8
         orq     SPIN(%rcx), %r8
-        jnz     special
+        jnz     3f
         movl    R_COUNT(%r10), %r8d     # charge the block
         addq    %r8, %rax
         movq    %rax, COUNT(%rcx)
         movq    %r10, ROW(%rcx)
         ret
 
+3:      cmpl    %edx, R_SIZE(%r10)
+        je      special
 2:      incl    %r9d
+        andl    $ROWS - 1, %r9d
         cmpl    $0, R_SIZE(%r10)
         jne     1b
 unknown:                                # an empty row: a block not met before; or RF is set

@@ -16,14 +16,14 @@ from vlapic.machine.unicorn.decode import WINDOW_FLAG, Block
 
 #: blocks.S, assembled.
 BLOCKS_CODE = bytes.fromhex(
-    "488b01483b41080f83e8000000f6858a000000017566448b9db00000004181e3108000004181f310"
-    "80000049c1e32c4931f34989f149c1e90c4931f14181e1ffff00004d89ca49c1e2054c0351384d39"
-    "1a751f413952087519458b421c4c0b41187520458b420c4c01c04889014c895120c341ffc141837a"
-    "080075c048896950ff61404d8b5a104d85db74354939f3740b4c3b5918742e4531dbeb254c3b5918"
-    "751f4989c0488b410848ffc84c29c031d2458b4a1849f7f1490fafc14c01c0eb044c895918458b42"
-    "0c4c01c04889014c89512041f7421c0100000074174883792800741048c741300100000048c74108"
-    "00000000c3488379100075204883793000750b48c7411001000000ff614848c7411002000000ffa1"
-    "a0000000c30f1f004883791000751348c741100600000048c7410800000000ff6148c30f1f440000"
+    "488b01483b41080f83e7000000f6858a000000017565448b9db00000004181e3108000004181f310"
+    "80000049c1e32c4931f3440fb7ce89d24d89ca49c1e2054c0351384d391a75224d8b42084931d04c"
+    "0b4118750f458b421c4c01c04889014c895120c341395208741841ffc14181e1ffff000041837a08"
+    "0075bd48896950ff61404d8b5a104d85db74354939f3740b4c3b5918742e4531dbeb254c3b591875"
+    "1f4989c0488b410848ffc84c29c031d2458b4a1849f7f1490fafc14c01c0eb044c895918458b421c"
+    "4c01c04889014c89512041f7420c0100000074174883792800741048c741300100000048c7410800"
+    "000000c3488379100075204883793000750b48c7411001000000ff614848c7411002000000ffa1a0"
+    "000000c30f1f40004883791000751348c741100600000048c7410800000000ff6148c30f1f440000"
     "31c04839f073254c8b074c8b4f08488b4f10498b54c8f8493b54c9f8750e48ffc975ef4883c71848"
     "ffc0ebd6c3"
 )
@@ -133,13 +133,13 @@ class Table:
         if len(self._used) >= _FULL:
             return None
         name = key(block.address, block.bits)
-        index = name ^ name >> 12
+        index = name
         while self._rows[(row := (index & _ROWS - 1) * 4) + 1] & 0xFFFF_FFFF:
             index += 1
         self._rows[row] = name
-        self._rows[row + 1] = block.size | block.count << 32
+        self._rows[row + 1] = block.size | self._kind(block) << 32
         self._rows[row + 2] = block.head
-        self._rows[row + 3] = block.lap | self._kind(block) << 32
+        self._rows[row + 3] = block.lap | block.count << 32
         self._used.append(row)
         return self.address + row * 8
 
@@ -150,7 +150,7 @@ class Table:
 
     def remove(self, name: int, size: int) -> None:
         """Take a block out by its key; its row is passed over until the table is cleared."""
-        index = name ^ name >> 12
+        index = name
         while found := self._rows[(row := (index & _ROWS - 1) * 4) + 1] & 0xFFFF_FFFF:
             if found == size and self._rows[row] == name:
                 self._rows[row + 1] = _GONE
