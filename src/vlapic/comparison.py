@@ -6,6 +6,7 @@ What is compared is what `vlapic run --json` prints; a run of now and one of las
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -179,7 +180,7 @@ def _labelled(progress: Callable[[SoFar, str], None], label: str, now: SoFar) ->
 
 
 def read_kept(paths: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
-    """Read results that `--json` printed: label and object of each run.
+    """Read results that `--json` printed, `-` from standard input: label and object of each run.
 
     A file with a comparison has several. Labels are the files' names, as far as these differ.
 
@@ -200,7 +201,7 @@ def read_kept(paths: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
 
 def _read(path: str) -> dict[str, Any]:
     try:
-        kept = json.loads(Path(path).read_text("utf-8"))
+        kept = json.loads(sys.stdin.read() if path == "-" else Path(path).read_text("utf-8"))
     except OSError as error:
         raise WorldError(f"cannot read {path!r}: {error.strerror}; keep a result by run --json") from None
     except (ValueError, RecursionError) as error:

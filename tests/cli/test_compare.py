@@ -44,6 +44,13 @@ def test_kept_results_as_json_are_one_object(kept, capsys):
     assert printed["runs"][0]["run"] == json.loads(Path(kept[0]).read_text())
 
 
+def test_one_of_them_may_come_through_a_pipe(kept, capsys, monkeypatch):
+    with open(kept[0]) as file:
+        monkeypatch.setattr("sys.stdin", file)
+        assert main(["compare", "-", str(kept[1]), "--json"]) == 0
+    assert [each["label"] for each in json.loads(capsys.readouterr().out)["runs"]] == ["-", "b"]
+
+
 def test_one_result_is_not_enough(kept, capsys):
     for files, found in (([], "no result"), (kept[:1], "one result")):
         assert main(["compare", *files]) == 2

@@ -160,7 +160,11 @@ def test_a_sidecar_says_what_the_trace_does_not(written, tmp_path, capsys):
         ("tsc_khz = '5'", "expected a whole number"),
         ("kernel = 6.1", "expected a release in quotes"),
         ("parameters = 3", "expected a table"),
-        ("[parameters]\nlapic_timer_advance_ns = 'often'", "expected -1, a number of ns, Y or N"),
+        (
+            "[parameters]\nlapic_timer_advance_ns = 'often'",
+            "expected -1, a number of ns up to 4294967295, Y or N",
+        ),
+        ("[parameters]\nlapic_timer_advance_ns = -5", "expected -1, a number of ns up to 4294967295, Y or N"),
     ],
 )
 def test_a_sidecar_that_is_wrong_is_told_so(written, tmp_path, capsys, text, said):

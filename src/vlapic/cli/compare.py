@@ -19,7 +19,8 @@ from vlapic.errors import STATUS_OK, UsageError
 def command(files: tuple[str, ...], as_json: bool) -> int:
     """Show results of `vlapic run --json` side by side, whatever their guest, seed or profile.
 
-    What differs in how they were set up is said first. A file of `vlapic run --compare --json` has several.
+    What differs in how they were set up is said first. A file of `vlapic run --compare --json` has several;
+    - is standard input.
     """
     from vlapic.comparison import comparison_json, read_kept
 

@@ -6,6 +6,7 @@ from.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -26,7 +27,7 @@ from vlapic.trace import open_trace
 from vlapic.trace.origin import Origin
 from vlapic.trace.reader import Clock, TraceFacts, TraceReader, TscConversion
 from vlapic.trace.sidecar import Sidecar
-from vlapic.tsc import VMX_FRAC_BITS
+from vlapic.tsc import U32, VMX_FRAC_BITS
 
 #: Where nothing says which kernel it was: the one whose rules have been longest in force.
 FALLBACK_PROFILE = "v6.1"
@@ -203,12 +204,11 @@ def setting_of(value: str, source: str) -> int | None:
     words = {"-1": None, "Y": None, "auto": None, "N": 0}
     if value in words:
         return words[value]
-    try:
-        return int(value)
-    except ValueError:
+    if not (re.fullmatch(r"[0-9]{1,10}", value, re.ASCII) and int(value) <= U32):
         raise TraceError(
-            f"{source} has {PARAMETER_NAMES[0]} = {value!r}; expected -1, a number of ns, Y or N"
-        ) from None
+            f"{source} has {PARAMETER_NAMES[0]} = {value!r}; expected -1, a number of ns up to {U32}, Y or N"
+        )
+    return int(value)
 
 
 def khz_of_conversion(conversion: TscConversion) -> int:
