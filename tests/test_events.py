@@ -1,10 +1,16 @@
 """An event is declared once and is the same as a tuple and as columns."""
 
+import signal
+import threading
+import time
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vlapic.events import DTYPES, EVENT_TYPES, Table, WaitLapicExpire
+from vlapic.events.table import decoded
 
 RANGES = {
     "u1": st.integers(0, 255),
@@ -48,3 +54,25 @@ def test_an_event_takes_less_than_100_bytes(event_type):
 def test_a_value_too_large_for_its_column_is_refused_not_cut():
     with pytest.raises(OverflowError):
         Table.of(WaitLapicExpire, [WaitLapicExpire(1, 0, 0, 1 << 63)])
+
+
+@given(st.lists(st.binary(max_size=8)))
+def test_names_are_decoded_whatever_bytes_they_have(names):
+    column = np.array([*names, b"x"], "S8")
+    assert decoded(column) == np.char.decode(column, "utf-8", "backslashreplace").tolist()
+
+
+def decode_for_seconds(column, seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        decoded(column)
+
+
+def test_ctrl_c_is_not_lost_in_a_column_of_names():
+    column = np.array([b"TimerInterrupt", b"WaitLapicExpire", b""] * 20_000)
+    for _ in range(8):
+        timer = threading.Timer(0.03, signal.raise_signal, [signal.SIGINT])
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            decode_for_seconds(column, 5)
+        timer.join()

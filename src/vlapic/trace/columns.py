@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vlapic.errors import OutputError, UsageError
+from vlapic.events.table import decoded
 
 Array = npt.NDArray[Any]
 
@@ -73,7 +74,7 @@ def _texts(column: Array) -> list[Any]:
     values: list[Any]
     match column.dtype.kind:
         case "S":
-            values = np.char.decode(np.ma.getdata(column), "utf-8", "backslashreplace").tolist()
+            values = decoded(np.ma.getdata(column))
         case "b":
             values = np.where(np.ma.getdata(column), "true", "false").tolist()
         case _:

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vlapic.errors import OutputError
+from vlapic.events.table import decoded
 
 Array = npt.NDArray[Any]
 
@@ -105,9 +106,9 @@ class ParquetColumns:
         polars = self._polars
         series = []
         for name, column in chunk.items():
-            values = np.ma.getdata(column)
-            if values.dtype.kind == "S":
-                values = np.char.decode(values, "utf-8", "backslashreplace")
+            values: Array | list[str] = np.ma.getdata(column)
+            if column.dtype.kind == "S":
+                values = decoded(np.ma.getdata(column))
             one = polars.Series(name, values, dtype=self._types[name])
             if isinstance(column, np.ma.MaskedArray):
                 one = one.set(polars.Series(np.ma.getmaskarray(column)), None)
