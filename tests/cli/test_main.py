@@ -199,6 +199,15 @@ def test_ctrl_c_in_an_eval_does_not_kill_python_in_the_end():
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
+def test_ctrl_c_while_arguments_are_read_is_one_line(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("click.Group.parse_args", interrupted)
+    assert main(["profiles", "v5.0"]) == 130
+    assert capsys.readouterr() == ("", "vlapic: interrupted\n")
+
+
 def test_ctrl_c_that_python_can_only_print_is_raised_again(monkeypatch, capsys):
     class Fragile:
         def __del__(self):

@@ -7,6 +7,7 @@ exit status 2; the other statuses are those of `errors.py`.
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
@@ -25,6 +26,15 @@ class Commands(click.Group):
         if args[0] not in self.commands and not ctx.resilient_parsing:
             raise unknown_name("command", args[0], self.commands)
         return super().resolve_command(ctx, args)
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Read the arguments; interrupted, it ends as `invoke` does."""
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except KeyboardInterrupt:
+            raise click.Abort from None
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; an interrupted one ends without the empty line that click prints."""
