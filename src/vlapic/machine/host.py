@@ -17,6 +17,7 @@ from vlapic.machine.devices import Board
 from vlapic.machine.engine import CpuEngine
 from vlapic.machine.hostmodel import DEFAULT, HostModel
 from vlapic.machine.hosts import find_model
+from vlapic.machine.parts import Parts
 from vlapic.machine.pcpu import PhysicalCpu
 from vlapic.machine.vcpu import Vcpu
 from vlapic.profiles import SERIES, Profile
@@ -223,15 +224,16 @@ class Vm:
         self.board.leave_as_firmware_does()
         self.vcpus[0].lapic.stored[LVT_LINT0] = DeliveryMode.EXTINT << ICR_MODE_SHIFT
 
-    def deliver(self, message: Message, vcpus: Iterable[Vcpu]) -> None:
-        """Bring a message to vCPUs.
+    def deliver(self, message: Message, vcpus: Iterable[Vcpu], sender: Parts | None = None) -> None:
+        """Bring a message to vCPUs; on another CPU than the active one's it comes as an interrupt.
 
-        The active one takes its own at once, before the access that sent it is over (`__apic_accept_irq`); on
-        another CPU than its own a message comes as an interrupt.
+        Args:
+            sender: that sends it just now; it takes its own before the access that sends it is over
+                (`__apic_accept_irq`).
         """
         active = self.active
         for vcpu in vcpus:
-            if vcpu is active:
+            if vcpu is sender:
                 vcpu.lapic.accept(message.mode, message.vector, message.level, message.asserted)
             elif active is None or vcpu.cpu is active.cpu:
                 vcpu.inbox.append(message)

@@ -57,7 +57,7 @@ def send_ipi(vcpu: Vcpu, arguments: Arguments) -> int:
             message = Message(
                 mode, icr & ICR_VECTOR, level=bool(icr & ICR_LEVEL), asserted=bool(icr & ICR_ASSERT)
             )
-            vcpu.vm.deliver(message, (target,))
+            vcpu.vm.deliver(message, (target,), vcpu)
             sent += 1
     return sent
 

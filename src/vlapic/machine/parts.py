@@ -146,7 +146,7 @@ class Parts:
     def send_ipi(self, message: Message) -> None:
         if self.trace:
             self.trace(events.ApicIpi(*self.stamp(), icr_of_message(message), message.destination))
-        self.vm.deliver(message, self.vm.apic_map[message, self.lapic])
+        self.vm.deliver(message, self.vm.apic_map[message, self.lapic], self)
 
     def address_changed(self) -> None:
         self.vm.apic_map.forget()
