@@ -115,6 +115,7 @@ class Cpu:
 
     Attributes:
         state: its registers, and what has no register number.
+        on_failure: stops the CPU after a callback has raised something.
     """
 
     def __init__(self) -> None:
@@ -126,6 +127,7 @@ class Cpu:
         self._failure: BaseException | None = None
         self._hook_before = sys.unraisablehook
         self._catch = self._keep_failure
+        self.on_failure: Callable[[], None] = self.stop
         if (uc.UC_VERSION_MAJOR, uc.UC_VERSION_MINOR, uc.UC_VERSION_PATCH) != VERSION:
             seen = f"{uc.UC_VERSION_MAJOR}.{uc.UC_VERSION_MINOR}.{uc.UC_VERSION_PATCH}"
             raise EngineError(
@@ -203,7 +205,7 @@ class Cpu:
         # A Ctrl-C in a finaliser or a weak reference's callback would be lost, too.
         if "ctypes callback" in (unraisable.err_msg or "") or unraisable.exc_type is KeyboardInterrupt:
             self._failure = self._failure or unraisable.exc_value
-            self.stop()
+            self.on_failure()
         else:
             self._hook_before(unraisable)
 

@@ -120,15 +120,14 @@ special:
         movq    $0, LIMIT(%rcx)
 8:      ret
 
-stop:   cmpq    $0, STOPPED(%rcx)       # somebody has asked for a stop already: this block will not run
-        jne     9f
+stop:   cmpq    $0, STOPPED(%rcx)       # somebody has asked for a stop: this block must not run
+        jne     2f
         cmpq    $0, OPENED(%rcx)
         jne     1f
         movq    $AT_LIMIT, STOPPED(%rcx)
-        jmp     *EMU_STOP(%rcx)
+2:      jmp     *EMU_STOP(%rcx)
 1:      movq    $AT_WINDOW, STOPPED(%rcx)
         jmp     *ON_WINDOW(%rcx)        # stops as well, or finds a way on
-9:      ret
 
 # The CODE hook of an exiting instruction (blocks.py: SITE_OFFSET).
         .balign 16

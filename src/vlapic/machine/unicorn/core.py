@@ -7,6 +7,7 @@ the machine, or nothing, and the guest can go on.
 
 from __future__ import annotations
 
+from functools import partial
 from mmap import mmap
 
 from unicorn import unicorn_const as uc
@@ -116,6 +117,7 @@ class Core:
             fast_spin,
         )
         self._counter = self._blocks.counter
+        cpu.on_failure = partial(self._blocks.stop, AT_HANDLED)
         self._devices = DeviceMemory(cpu, self._blocks, len(memory), self._on_access)
         msrs, control = OwnMsrs(cpu, self._remapped), Control(cpu, self._remapped)
         self._instructions = Instructions(cpu.state, paging, msrs, control)
