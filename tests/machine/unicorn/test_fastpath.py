@@ -36,6 +36,14 @@ COMMON = [
     "f3 90",  # pause
     "fb",  # sti
     "fa",  # cli
+    "fd",  # std
+    "fc",  # cld
+    "11 c0",  # adc %eax, %eax
+    "0f 92 c3",  # setc %bl
+    "9c 5b 31 d8",  # pushf; pop %rbx; xor %ebx, %eax
+    "0f a2",  # cpuid
+    "e6 80",  # out %al, $0x80
+    "cd 41",  # int $0x41
 ]
 PIECES = {
     32: COMMON,
@@ -49,9 +57,14 @@ PIECES = {
 
 #: LIDT and LGDT of what `Bare` has.
 TABLES = {64: "0f 01 1c 25 00 80 00 00", 32: "0f 01 1d 00 80 00 00 0f 01 15 18 80 00 00"}
-#: Handlers: count, write an MSR, return.
-HANDLER = {64: "48 ff 04 25 08 00 20 00 0f 30 48 cf", 32: "ff 05 08 00 20 00 0f 30 cf"}
-VECTOR = 0x40
+#: Handlers: count; in SCRATCH + 16, put 31 times what is there, and the flags and RIP that were pushed; write
+#: an MSR, return.
+HANDLER = {
+    64: "48 ff 04 25 08 00 20 00 50 48 6b 04 25 10 00 20 00 1f 48 03 44 24 18 48 03 44 24 08"
+    "48 89 04 25 10 00 20 00 58 0f 30 48 cf",
+    32: "ff 05 08 00 20 00 50 6b 05 10 00 20 00 1f 03 44 24 0c 03 44 24 04 a3 10 00 20 00 58 0f 30 cf",
+}
+VECTOR, SOFTWARE = 0x40, 0x41
 
 
 def program(choice, bits):
@@ -64,14 +77,16 @@ def program(choice, bits):
 
 def play(seed, fastpath, bits):
     """Run a random guest; every exit with where the guest stood, and what is left of it in the end."""
-    guest = Bare(program(random.Random(seed), bits), bits=bits)
-    for vector in (2, VECTOR):
-        guest.handler(vector, bytes.fromhex(HANDLER[bits]))
+    choice = random.Random(seed)
+    guest = Bare(program(choice, bits), bits=bits)
+    for vector in (2, VECTOR, SOFTWARE):
+        if choice.random() < 0.95:  # else the guest shuts down
+            guest.handler(vector, bytes.fromhex(HANDLER[bits]), kind=choice.choice((0xE, 0xF)))
     cpu = guest.engine
     told = []
     seen = 0
     now = 0
-    shut = nmi_shut = False  # by what has been injected
+    shut = nmi_shut = False  # by what has been injected; not if its gate is a trap gate
 
     def arguments():
         step = random.Random(seed << 20 | seen)
@@ -93,8 +108,10 @@ def play(seed, fastpath, bits):
         now = left.host_tsc + seen % 7
         if isinstance(left, (e.ReadMsr, e.ReadMemory)):
             cpu.complete(seen * 0x0101_0101 & 0xFFFF_FFFF)
-        elif isinstance(left, (e.WriteMsr, e.WriteMemory)):
+        elif isinstance(left, (e.WriteMsr, e.WriteMemory, e.WritePort)):
             cpu.complete()
+        elif isinstance(left, e.Cpuid):
+            cpu.complete((seen, TMCCT, SCRATCH, DEVICE))
         told.append((cpu.rip, cpu.instructions))
         step = random.Random(seed << 20 | seen | 1 << 19)
         nmi_shut = step.random() < 0.3 and not cpu.nmi_blocked
@@ -111,13 +128,14 @@ def play(seed, fastpath, bits):
     if fastpath:
         cpu.fastpath = at_once
     handled = 0
-    while seen < 150:
+    left = None
+    while seen < 150 and not isinstance(left, e.Shutdown):
         left = cpu.run(*arguments())
         if isinstance(left, e.Handled):
             handled += 1
         else:
             handle(left)
-    told.append((cpu.rip, cpu.instructions, guest.quads(SCRATCH, 2), now))
+    told.append((cpu.rip, cpu.instructions, guest.quads(SCRATCH, 3), now))
     cpu.close()
     return told, handled
 
@@ -184,3 +202,57 @@ def test_machine_code_knows_an_exit_after_it_was_seen(monkeypatch, piece):
 @pytest.mark.skipif(not native_counting(), reason="needs the CPU's own memory")
 def test_unicorn_tells_where_in_its_code_an_access_is_made():
     assert find_place_offset() is not None
+
+
+@pytest.mark.parametrize("fastpath", [False, True])
+@pytest.mark.parametrize("piece", ["0f 30", "89 02"])
+def test_an_interrupt_without_a_handler_shuts_the_guest_down_at_once(fastpath, piece):
+    # sti; mov $DEVICE, %edx; mov $DEADLINE, %ecx; 1: the piece; nop; jmp 1b
+    start = struct.pack("<BBIBI", 0xFB, 0xBA, DEVICE, 0xB9, DEADLINE)
+    guest = Bare(start + bytes.fromhex(f"{piece} 90 eb fb"))
+    cpu = guest.engine
+    seen = []
+
+    def handle(left):
+        seen.append(left)
+        cpu.complete()
+        if len(seen) == 9:
+            cpu.inject_interrupt(VECTOR)
+        return left.host_tsc, None, None, False, False
+
+    if fastpath:
+        cpu.fastpath = handle
+    while not isinstance(left := guest.run(), e.Shutdown):
+        handle(left)
+    assert cpu.instructions == 3 + 8 * 3 + 1
+    assert len(seen) == 9
+
+
+@pytest.mark.parametrize("fastpath", [False, True])
+def test_the_interrupt_window_is_open_in_the_nmi_handler_of_a_trap_gate(fastpath):
+    # lidt; sti; mov $DEADLINE, %ecx; 1: wrmsr; jmp 1b
+    guest = Bare(bytes.fromhex(TABLES[64] + "fb b9 e0 06 00 00 0f 30 eb fc"))
+    handler = guest.handler(2, bytes.fromhex("90 48 cf"), kind=0xF)
+    cpu = guest.engine
+    told = []
+
+    def handle(left):
+        told.append((left, cpu.rip))
+        if isinstance(left, e.InterruptWindow):
+            return left.host_tsc, None, None, False, False
+        cpu.complete()
+        asked = len(told) % 8 == 1
+        if asked:
+            cpu.inject_nmi()
+        return left.host_tsc, None, None, asked, False
+
+    if fastpath:
+        cpu.fastpath = lambda left: handle(left) if len(told) < 99 else handle(left) and None
+    entry = None, None, False, False
+    while len(told) < 100:
+        left = cpu.run(guest.now, *entry)
+        if not isinstance(left, e.Handled):
+            guest.now, *entry = handle(left)
+    windows = [index for index, (left, rip) in enumerate(told) if isinstance(left, e.InterruptWindow)]
+    assert windows == [index for index in range(100) if index % 8 == 1]
+    assert {told[index][1] for index in windows} == {handler}

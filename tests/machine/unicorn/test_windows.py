@@ -1,6 +1,6 @@
 """The interrupt window: when the guest takes interrupts again, and which instructions hold them off."""
 
-from tests.machine.unicorn.bare import ENTRY, code
+from tests.machine.unicorn.bare import ENTRY, STACK_TOP, code
 from vlapic.machine import engine as e
 
 
@@ -103,3 +103,47 @@ def test_mov_ss_holds_interrupts_off_for_one_instruction(boot):
     assert (guest.engine.rip, guest.engine.interruptible) == (ENTRY + 9, False)
     assert guest.run(window=True) == e.InterruptWindow(5)
     assert guest.engine.rip == ENTRY + 10
+
+
+def test_a_window_asked_for_before_an_access_is_over_opens_too(boot):
+    guest = boot(
+        code(
+            """
+            ba 00 00 e0 fe          mov $0xfee00000, %edx
+            89 02                   mov %eax, (%rdx)
+            fb                      sti
+            90                      nop
+            f4                      hlt
+            """
+        )
+    )
+    assert guest.run() == e.WriteMemory(1, 0xFEE0_0000, 4, 0)
+    guest.engine.complete()
+    guest.now += 1
+    assert guest.run(window=True) == e.InterruptWindow(4)
+
+
+def test_an_interrupt_pushes_the_flags_that_hold_now(boot):
+    """Unicorn leaves others beside them: those of the last instruction that had a hook."""
+    guest = boot(
+        code(
+            """
+            0f 01 1c 25 00 80 00 00  lidt 0x8000
+            fb                       sti
+            90                       nop
+            31 c0                    xor %eax, %eax
+            0f 30                    wrmsr
+            b4 00                    mov $0, %ah
+            9e                       sahf
+            eb 00                    jmp to the next
+            90                       nop
+            f4                       hlt
+            """
+        )
+    )
+    guest.handler(0x40, b"\xf4")
+    assert isinstance(guest.run(), e.WriteMsr)
+    guest.engine.complete()
+    assert isinstance(guest.run(guest.now + 1), e.ExternalInterrupt)
+    guest.engine.inject_interrupt(0x40)
+    assert guest.u64(STACK_TOP - 3 * 8) == 0x202

@@ -140,10 +140,11 @@ class Core:
             return
         self._processor.open_shadow()
         counter = self._counter
-        counter[WINDOW] = 0
+        wanted, counter[WINDOW] = counter[WINDOW], 0
         while self._again is not None and self._pending is None:
             self._pending = self._step(counter[COUNT])
             self._processor.shadow_possible = True
+        counter[WINDOW] = wanted
 
     def _retry_no_more(self) -> None:
         self._again = None

@@ -202,6 +202,9 @@ class UnicornEngine(FastpathCore):
             now = time.zero_tsc + cycles * count
             if count >= self._limit:
                 return self._at_limit(now)
+            if self._pending is not None:
+                left, self._pending = self._pending, None
+                return left._replace(host_tsc=now)
             if counter[WINDOW] and self._again is None:
                 if self._nmi_window and processor.takes_nmi():
                     return exits.NmiWindow(now)

@@ -15,7 +15,16 @@ from typing import NamedTuple
 from vlapic.machine.unicorn import layout as at
 from vlapic.machine.unicorn.gates import Entry
 from vlapic.machine.unicorn.paging import PAGE, Paging
-from vlapic.machine.unicorn.state import ARITHMETIC, CC_OP_EFLAGS, FLAG_DF, CpuState, System, place, reader
+from vlapic.machine.unicorn.state import (
+    ARITHMETIC,
+    CC_OP_EFLAGS,
+    ELSEWHERE,
+    FLAG_DF,
+    CpuState,
+    System,
+    place,
+    reader,
+)
 
 _FRAME = struct.Struct("<5Q")
 _GATE, _DESCRIPTOR = 16, 8
@@ -124,7 +133,7 @@ class FastEntry:
         if at_ram > self._last_frame or top & _OFFSET > PAGE - _FRAME.size:
             return None
         if op == CC_OP_EFLAGS:
-            rflags = eflags | arithmetic & ARITHMETIC | (0 if direction == 1 else FLAG_DF)
+            rflags = eflags & ~ELSEWHERE | arithmetic & ARITHMETIC | (0 if direction == 1 else FLAG_DF)
         else:
             rflags = self._state.rflags()
         _FRAME.pack_into(ram, at_ram, rip, cs, rflags, rsp, ss)

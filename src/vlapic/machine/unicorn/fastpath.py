@@ -180,6 +180,7 @@ class FastpathCore(Core):
         counter[LIMIT] = limit if limit < due else due
         if enters:  # it has: the block is left behind the instruction
             counter[COUNT] = behind
+            self._look_at_window()
             return 1
         if (self._window or self._nmi_window) and self._opens_window():
             counter[OPENED] = 1
@@ -230,15 +231,12 @@ class FastpathCore(Core):
 
     def _on_window(self, _cpu: int, address: int, _size: int, _data: int) -> None:
         """A window that was asked for may have opened, before a block; a stop has been noted."""
-        counter, quads = self._counter, self._state.quads
-        count, hidden = counter[COUNT], quads[HFLAGS_QUAD]
+        counter = self._counter
+        count = counter[COUNT]
         now = self._time.zero_tsc + self._cycles_per_insn * count
-        left: exits.Exit | None = None
+        left = None
         if count < self._limit and self._again is None and self._state.live:
-            if self._nmi_window and not hidden & NO_NMI:
-                left = exits.NmiWindow(now)
-            elif self._window and quads[RFLAGS_QUAD] & FLAG_IF and not hidden & HF_INHIBIT_IRQ:
-                left = exits.InterruptWindow(now)
+            left = self._open_window(now)
         cpu, handle = self._processor.cpu, self._fastpath
         if left is None or handle is None:
             cpu.stop()
@@ -263,6 +261,23 @@ class FastpathCore(Core):
         counter[STOPPED] = NOT_STOPPED
         counter[LIMIT] = min(limit, self._stores.due)
         counter[SPIN] = counter[ROW] = 0
+        self._look_at_window()
+
+    def _open_window(self, now: int) -> exits.NmiWindow | exits.InterruptWindow | None:
+        """In a hook between two instructions: the window that was asked for and is open."""
+        quads = self._state.quads
+        hidden = quads[HFLAGS_QUAD]
+        if self._nmi_window and not hidden & NO_NMI:
+            return exits.NmiWindow(now)
+        if self._window and quads[RFLAGS_QUAD] & FLAG_IF and not hidden & HF_INHIBIT_IRQ:
+            return exits.InterruptWindow(now)
+        return None
+
+    def _look_at_window(self) -> None:
+        """A handler is entered: stop before its first block if a window is open there (a trap gate's)."""
+        if (self._window or self._nmi_window) and self._open_window(0) is not None:
+            self._counter[OPENED] = 1
+            self._counter[LIMIT] = 0
 
     def _enter(self, rip: int) -> bool:
         """In a hook: go on at `rip`, or in the handler of what was injected; False: that takes a stop."""

@@ -24,6 +24,8 @@ SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldt", "tr", "gdt", "idt")
 _RAX, _RDX = 0, 2
 FLAG_DF = 1 << 10
 ARITHMETIC = 0x8D5  # OF, SF, ZF, AF, PF, CF: kept elsewhere while instructions run
+#: Flags in the state's RFLAGS that mean nothing: Unicorn leaves there what they were at the last hook.
+ELSEWHERE = ARITHMETIC | FLAG_DF
 CC_OP_EFLAGS = 1  # all of them are in cc_src
 
 # Bits of a segment's flags: bits 63 to 32 of its descriptor.
@@ -42,7 +44,7 @@ class Segment(NamedTuple):
 
 
 class Stand(NamedTuple):
-    """Where a CPU stopped. `eflags` has no arithmetic flags and no DF: see :meth:`CpuState.rflags`."""
+    """Where a CPU stopped. In `eflags` arithmetic flags and DF mean nothing: see :meth:`CpuState.rflags`."""
 
     rax: int
     rcx: int
@@ -190,7 +192,7 @@ class CpuState:
         (eflags,) = _U64.unpack_from(view, at.RFLAGS)
         (arithmetic,) = _U64.unpack_from(view, at.CC_SRC)
         down = _U32.unpack_from(view, at.DF)[0] != 1
-        return int(eflags) | int(arithmetic) & ARITHMETIC | (FLAG_DF if down else 0) | 2
+        return int(eflags) & ~ELSEWHERE | int(arithmetic) & ARITHMETIC | (FLAG_DF if down else 0) | 2
 
     def hflags(self) -> int:
         """QEMU's hidden flags."""
@@ -268,7 +270,7 @@ class CpuState:
         """Write all of RFLAGS."""
         self._load()
         view = self.view
-        _U64.pack_into(view, at.RFLAGS, rflags & ~(ARITHMETIC | FLAG_DF))
+        _U64.pack_into(view, at.RFLAGS, rflags & ~ELSEWHERE)
         _U64.pack_into(view, at.CC_SRC, rflags & ARITHMETIC)
         _U32.pack_into(view, at.CC_OP, CC_OP_EFLAGS)
         _U32.pack_into(view, at.DF, 0xFFFF_FFFF if rflags & FLAG_DF else 1)
