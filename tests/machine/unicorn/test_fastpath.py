@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from tests.machine.unicorn.bare import SCRATCH, Bare
+from tests.machine.unicorn.bare import SCRATCH, STACK_TOP, Bare
 from vlapic.machine import engine as e
 from vlapic.machine.unicorn.access_place import find_place_offset
 from vlapic.machine.unicorn.fastpath import FastpathCore
@@ -218,12 +218,13 @@ def test_an_interrupt_without_a_handler_shuts_the_guest_down_at_once(fastpath, p
         cpu.complete()
         if len(seen) == 9:
             cpu.inject_interrupt(VECTOR)
-        return left.host_tsc, None, None, False, False
+        return left.host_tsc, 1_000, None, False, False
 
     if fastpath:
         cpu.fastpath = handle
-    while not isinstance(left := guest.run(), e.Shutdown):
+    while not isinstance(left := guest.run(1_000), (e.Shutdown, e.ExternalInterrupt)):
         handle(left)
+    assert isinstance(left, e.Shutdown)
     assert cpu.instructions == 3 + 8 * 3 + 1
     assert len(seen) == 9
 
@@ -256,3 +257,31 @@ def test_the_interrupt_window_is_open_in_the_nmi_handler_of_a_trap_gate(fastpath
     windows = [index for index, (left, rip) in enumerate(told) if isinstance(left, e.InterruptWindow)]
     assert windows == [index for index in range(100) if index % 8 == 1]
     assert {told[index][1] for index in windows} == {handler}
+
+
+@pytest.mark.parametrize("fastpath", [False, True])
+def test_an_interrupt_pushes_the_flags_that_hold_now(fastpath):
+    """In a hook Unicorn has others beside them: those of the last instruction that had one."""
+    # lidt; mov $DEADLINE, %ecx; sti; 1: xor %eax, %eax: ZF and PF; wrmsr; mov $0, %ah; sahf: none of them;
+    # jmp to the next; wrmsr; jmp 1b
+    program = TABLES[64] + "b9 e0 06 00 00 fb 31 c0 0f 30 b4 00 9e eb 00 0f 30 eb f1"
+    guest = Bare(bytes.fromhex(program))
+    guest.handler(VECTOR, bytes.fromhex("48 cf"))
+    cpu = guest.engine
+    seen, pushed = [], set()
+
+    def handle(left):
+        seen.append(left)
+        pushed.add(guest.u64(STACK_TOP - 3 * 8))
+        cpu.complete()
+        if len(seen) % 2 == 0:
+            cpu.inject_interrupt(VECTOR)
+        return left.host_tsc, None, None, False, False
+
+    if fastpath:
+        cpu.fastpath = lambda left: handle(left) if len(seen) < 49 else handle(left) and None
+    while len(seen) < 50:
+        left = guest.run()
+        if not isinstance(left, e.Handled):
+            handle(left)
+    assert pushed == {0, 0x202}

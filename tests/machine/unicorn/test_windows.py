@@ -1,6 +1,6 @@
 """The interrupt window: when the guest takes interrupts again, and which instructions hold them off."""
 
-from tests.machine.unicorn.bare import ENTRY, STACK_TOP, code
+from tests.machine.unicorn.bare import ENTRY, code
 from vlapic.machine import engine as e
 
 
@@ -121,29 +121,3 @@ def test_a_window_asked_for_before_an_access_is_over_opens_too(boot):
     guest.engine.complete()
     guest.now += 1
     assert guest.run(window=True) == e.InterruptWindow(4)
-
-
-def test_an_interrupt_pushes_the_flags_that_hold_now(boot):
-    """Unicorn leaves others beside them: those of the last instruction that had a hook."""
-    guest = boot(
-        code(
-            """
-            0f 01 1c 25 00 80 00 00  lidt 0x8000
-            fb                       sti
-            90                       nop
-            31 c0                    xor %eax, %eax
-            0f 30                    wrmsr
-            b4 00                    mov $0, %ah
-            9e                       sahf
-            eb 00                    jmp to the next
-            90                       nop
-            f4                       hlt
-            """
-        )
-    )
-    guest.handler(0x40, b"\xf4")
-    assert isinstance(guest.run(), e.WriteMsr)
-    guest.engine.complete()
-    assert isinstance(guest.run(guest.now + 1), e.ExternalInterrupt)
-    guest.engine.inject_interrupt(0x40)
-    assert guest.u64(STACK_TOP - 3 * 8) == 0x202

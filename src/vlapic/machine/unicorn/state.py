@@ -24,7 +24,7 @@ SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldt", "tr", "gdt", "idt")
 _RAX, _RDX = 0, 2
 FLAG_DF = 1 << 10
 ARITHMETIC = 0x8D5  # OF, SF, ZF, AF, PF, CF: kept elsewhere while instructions run
-#: Flags in the state's RFLAGS that mean nothing: Unicorn leaves there what they were at the last hook.
+#: Flags that the state's RFLAGS has between runs; in a hook, it may have them as they were at another hook.
 ELSEWHERE = ARITHMETIC | FLAG_DF
 CC_OP_EFLAGS = 1  # all of them are in cc_src
 
@@ -44,7 +44,7 @@ class Segment(NamedTuple):
 
 
 class Stand(NamedTuple):
-    """Where a CPU stopped. In `eflags` arithmetic flags and DF mean nothing: see :meth:`CpuState.rflags`."""
+    """Where a CPU stopped. `eflags` is RFLAGS between runs; in a hook without ELSEWHERE."""
 
     rax: int
     rcx: int
@@ -260,17 +260,17 @@ class CpuState:
         self._store()
 
     def set_stack(self, rsp: int, eflags: int) -> None:
-        """Write RSP and RFLAGS, the latter without arithmetic flags and DF, which stay."""
+        """Write RSP and RFLAGS, the latter as it was read; in a hook ELSEWHERE stay."""
         self._load()
         _U64.pack_into(self.view, at.RSP, rsp)
         _U64.pack_into(self.view, at.RFLAGS, eflags)
         self._store()
 
     def set_rflags(self, rflags: int) -> None:
-        """Write all of RFLAGS."""
+        """Write all of RFLAGS, between runs."""
         self._load()
         view = self.view
-        _U64.pack_into(view, at.RFLAGS, rflags & ~ELSEWHERE)
+        _U64.pack_into(view, at.RFLAGS, rflags)
         _U64.pack_into(view, at.CC_SRC, rflags & ARITHMETIC)
         _U32.pack_into(view, at.CC_OP, CC_OP_EFLAGS)
         _U32.pack_into(view, at.DF, 0xFFFF_FFFF if rflags & FLAG_DF else 1)
