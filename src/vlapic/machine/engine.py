@@ -201,7 +201,7 @@ Answer = int | tuple[int, int, int, int] | None
 
 
 #: How a guest goes on after an exit on the fast path: the arguments of :meth:`CpuEngine.run`, in order. A
-#: window may be asked for only while it is shut.
+#: window may be asked for only while it is shut, or behind an injection.
 Reentry = tuple[int, int | None, int | None, bool, bool]
 
 #: Handles an exit at once; None: `run` is to return :class:`Handled`.

@@ -285,3 +285,32 @@ def test_an_interrupt_pushes_the_flags_that_hold_now(fastpath):
         if not isinstance(left, e.Handled):
             handle(left)
     assert pushed == {0, 0x202}
+
+
+@pytest.mark.parametrize("fastpath", [False, True])
+def test_another_exiting_instruction_written_over_one_is_that_one(fastpath):
+    kinds = {"0f 30": e.WriteMsr, "0f 32": e.ReadMsr, "0f a2": e.Cpuid}
+    # 1: mov $DEADLINE, %ecx; mov $SCRATCH, %edi; movw the bytes, 1(%rdi); call *%rdi, four times; jmp 1b
+    body = b"".join(
+        struct.pack("<BIBI", 0xB9, DEADLINE, 0xBF, SCRATCH)
+        + bytes.fromhex(f"66 c7 47 01 {code}{' ff d7' * 4}")
+        for code in kinds
+    )
+    guest = Bare(body + b"\xe9" + struct.pack("<i", -len(body) - 5))
+    guest.put(SCRATCH, bytes.fromhex("90 0f 30 90 c3"))
+    cpu = guest.engine
+    seen = []
+
+    def handle(left):
+        seen.append(type(left))
+        answers = {e.ReadMsr: 5, e.Cpuid: (1, 2, 3, 4)}
+        cpu.complete(answers.get(type(left)))
+        return left.host_tsc, left.host_tsc + 10_000, None, False, False
+
+    cpu.fastpath = handle if fastpath else None
+    now = 0
+    while len(seen) < 60:
+        left = cpu.run(now, now + 10_000)
+        now = left.host_tsc
+        handle(left)
+    assert seen[:60] == [kind for kind in kinds.values() for _ in range(4)] * 5

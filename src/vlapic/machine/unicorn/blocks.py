@@ -244,19 +244,19 @@ class Blocks:
         self._translated(address, size)
 
     def know_site(self, address: int) -> int | None:
-        """Get to know an instruction of FASTPATH_KINDS in the block that runs now.
+        """Get to know an instruction in the block that runs now; one of FASTPATH_KINDS stood there once.
 
         Returns:
             How many instructions of the block are left from there on; None if it may not be carried out in a
             hook: it is alone in its block, which ends for a reason (a shadow, a single step), or of 16-bit
-            code.
+            code, or another instruction stands there now.
         """
-        row = self.counter[ROW]
+        row, site = self.counter[ROW], self.sites[address]
         block = self._rows.get(row)
-        if block is None or block.count == 1 or block.bits == 16:
+        if block is None or block.count == 1 or block.bits == 16 or site.kind not in FASTPATH_KINDS:
             return None
         left = block.left_at(address)
-        self.known_sites.learn(self.sites[address], row, left)
+        self.known_sites.learn(site, row, left)
         return left
 
     def _stop_at_site(self, _cpu: int, _address: int, _size: int, _data: int) -> None:

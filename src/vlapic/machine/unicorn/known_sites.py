@@ -33,13 +33,13 @@ class KnownSites:
         """Make a row for an instruction, not known yet; where it is on the host, for good."""
         row = self._rows[site.address] = self._rows.get(site.address) or _Row()
         row[_COUNTER], row[_ROW] = self._counter_address, 0
-        row[_LENGTH], row[_KIND] = site.length, FASTPATH_KINDS[site.kind]
         return ctypes.addressof(row)
 
     def learn(self, site: Site, block_row: int, left: int) -> None:
         """It is in the block of a row of the table, with so many instructions left; in 64-bit code only."""
         if site.bits == 64:
             row = self._rows[site.address]
+            row[_LENGTH], row[_KIND] = site.length, FASTPATH_KINDS[site.kind]
             row[_LEFT], row[_ROW] = left, block_row
 
     def forget(self) -> None:
