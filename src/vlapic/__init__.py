@@ -5,7 +5,7 @@
     >>> result.vcpus[0].regime
     'settled'
 
-Names are imported when they are first used, so that `import vlapic` costs nothing.
+Names and modules are imported when they are first used, so that `import vlapic` costs nothing.
 """
 
 from __future__ import annotations
@@ -14,45 +14,100 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vlapic import apic, budgets, errors, events, machine, patches, profiles, replay, trace, tsc
     from vlapic.comparison import Comparison, compare
-    from vlapic.errors import GuestFailure, VlapicError
+    from vlapic.errors import (
+        EngineError,
+        GuestFailure,
+        ImageError,
+        OutputError,
+        StateError,
+        TraceError,
+        UsageError,
+        VlapicError,
+        WorldError,
+    )
     from vlapic.machine.host import Host, ModuleParameters, Vm
     from vlapic.machine.hostmodel import HostModel
     from vlapic.results import RunResult, VcpuResult
     from vlapic.session import run
+    from vlapic.trace import open_trace
 
+__version__ = "0.1.0"
+
+#: Where each name of the package is, by module.
 _HOMES = {
-    "Comparison": "vlapic.comparison",
-    "compare": "vlapic.comparison",
-    "GuestFailure": "vlapic.errors",
-    "Host": "vlapic.machine.host",
-    "HostModel": "vlapic.machine.hostmodel",
-    "ModuleParameters": "vlapic.machine.host",
-    "RunResult": "vlapic.results",
-    "VcpuResult": "vlapic.results",
-    "VlapicError": "vlapic.errors",
-    "Vm": "vlapic.machine.host",
-    "run": "vlapic.session",
+    name: module
+    for module, names in {
+        "vlapic.comparison": ("Comparison", "compare"),
+        "vlapic.errors": (
+            "EngineError",
+            "GuestFailure",
+            "ImageError",
+            "OutputError",
+            "StateError",
+            "TraceError",
+            "UsageError",
+            "VlapicError",
+            "WorldError",
+        ),
+        "vlapic.machine.host": ("Host", "ModuleParameters", "Vm"),
+        "vlapic.machine.hostmodel": ("HostModel",),
+        "vlapic.results": ("RunResult", "VcpuResult"),
+        "vlapic.session": ("run",),
+        "vlapic.trace": ("open_trace",),
+    }.items()
+    for name in names
 }
+#: Modules that are there as attributes after `import vlapic`.
+_MODULES = frozenset(
+    ("apic", "budgets", "errors", "events", "machine", "patches", "profiles", "replay", "trace", "tsc")
+)
 
 __all__ = [
     "Comparison",
+    "EngineError",
     "GuestFailure",
     "Host",
     "HostModel",
+    "ImageError",
     "ModuleParameters",
+    "OutputError",
     "RunResult",
+    "StateError",
+    "TraceError",
+    "UsageError",
     "VcpuResult",
     "VlapicError",
     "Vm",
+    "WorldError",
+    "__version__",
+    "apic",
+    "budgets",
     "compare",
+    "errors",
+    "events",
+    "machine",
+    "open_trace",
+    "patches",
+    "profiles",
+    "replay",
     "run",
+    "trace",
+    "tsc",
 ]
 
+if not TYPE_CHECKING:  # a type checker would take it for every name there can be
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'vlapic' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return import_module(f"vlapic.{name}")
+        if name not in _HOMES:
+            raise AttributeError(f"module 'vlapic' has no attribute {name!r}")
+        value = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -6,6 +6,7 @@ What is compared is what `vlapic run --json` prints; a run of now and one of las
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from vlapic.machine.hosts import find_model
 from vlapic.results import RunResult
 from vlapic.session import SoFar, run
 from vlapic.settings import KERNEL_SETTINGS, kernel_settings
+from vlapic.signature import check, checked
 
 SCHEMA = "vlapic.compare/1"
 #: Exit statuses of several runs: the first that one of them has is that of all.
@@ -129,8 +131,9 @@ def comparison_json(by: str, runs: Sequence[tuple[str, dict[str, Any]]]) -> dict
     return {"schema": SCHEMA, "by": by, "runs": [{"label": label, "run": of} for label, of in runs]}
 
 
+@checked
 def compare(
-    guest: str = "deadline",
+    guest: str | os.PathLike[str] = "deadline",
     *,
     variants: Variants | str,
     progress: Callable[[SoFar, str], None] | None = None,
@@ -149,6 +152,7 @@ def compare(
     """
     if isinstance(variants, str):
         variants = Variants.parse(variants)
+    check(run, guest, **options)
     for value in variants.values.values():
         _check(options | {variants.by: value})
     runs: list[tuple[str, RunResult]] = []

@@ -27,7 +27,7 @@ ADJUST_MAX_CYCLES = 10_000
 ADJUST_STEP = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Profile:
     """The rules of one kernel, or of the series.
 
@@ -79,6 +79,9 @@ class Profile:
     saved_count: r.SavedCount
     restore: r.Restore
     fixes: frozenset[int] = frozenset()
+
+    def __repr__(self) -> str:
+        return f"<Profile {self.name}>"  # `rules` has the rest
 
     @property
     def rules(self) -> dict[str, r.RuleEnum]:

@@ -28,6 +28,7 @@ from vlapic.observers import Observer, TraceFile, all_of
 from vlapic.regime import TuningLimits
 from vlapic.results import RunResult, VcpuResult
 from vlapic.settings import check_range, kernel_settings, same_file, tsc_frequencies
+from vlapic.signature import checked
 from vlapic.statistics import VcpuStatistics
 from vlapic.trace.ftrace_text import FtraceTextWriter
 from vlapic.tsc import U32, U64, GuestTsc, cycles_as_ns
@@ -62,6 +63,7 @@ class SoFar(NamedTuple):
 Progress = Callable[[SoFar], None]
 
 
+@checked
 def run(
     guest: str | os.PathLike[str] = "deadline",
     *,

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from vlapic import __version__
 from vlapic.cli import compare, completion, convert, patches, profiles, record, regs, replay, run
 from vlapic.cli.interrupts import interrupts_kept
 from vlapic.cli.output import complain, drop_stdout
@@ -46,9 +47,7 @@ class Commands(click.Group):
 
 def _print_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
-        from importlib.metadata import version
-
-        click.echo(f"vlapic {version('vlapic')}")
+        click.echo(f"vlapic {__version__}")
         ctx.exit()
 
 

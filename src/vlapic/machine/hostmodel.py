@@ -132,7 +132,7 @@ class Burst:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class HostModel:
     """The costs of one host.
 
@@ -176,6 +176,9 @@ class HostModel:
                 f"min_granularity is 0 to the slice's {self.slice_cycles} cycles,"
                 f" got {self.min_granularity_cycles}"
             )
+
+    def __repr__(self) -> str:
+        return f"<HostModel {self.name}>"  # its tables would fill a screen of help(vlapic.run)
 
     def wait_step(self, host_khz: int) -> int:
         """Host cycles of one step of the busy wait, at least 1."""

@@ -10,6 +10,7 @@ from vlapic.patches.scenario import Scenario, Shown, Side, examine
 from vlapic.patches.setting import PRE_EXPIRED, ZERO_DELTA
 from vlapic.patches.tuning import HARD_CAP, OVERRIDE, PER_VCPU
 from vlapic.patches.waiting import HV_TIMER, TIME_DOMAIN
+from vlapic.signature import checked
 
 #: A scenario a fix, by its number.
 SCENARIOS = {
@@ -18,6 +19,7 @@ SCENARIOS = {
 }
 
 
+@checked
 def find(fix: str | int) -> Scenario:
     """The scenario of a fix, by its number.
 

@@ -21,6 +21,7 @@ from vlapic.replay.vcpu import Vcpu
 from vlapic.results import Advancement
 from vlapic.rules import Ending, Scope
 from vlapic.settings import same_file
+from vlapic.signature import checked
 from vlapic.trace import open_trace
 from vlapic.trace.origin import Origin
 from vlapic.trace.reader import TraceReader
@@ -43,6 +44,7 @@ class SoFar(NamedTuple):
     events: int
 
 
+@checked
 def replay(
     trace: str | os.PathLike[str],
     *,

@@ -13,6 +13,7 @@ import os
 from functools import partial
 
 from vlapic.errors import TraceError
+from vlapic.signature import checked
 from vlapic.trace.compressed import open_file
 from vlapic.trace.mistaken import mistaken
 from vlapic.trace.origin import Origin
@@ -34,6 +35,7 @@ TRACE_CMD_BEGINNING = b"cpus="
 _SHOWN = 40
 
 
+@checked
 def open_trace(trace: str | os.PathLike[str] | Origin) -> TraceReader:
     """Open a trace by what is in it, compressed with gzip, xz or zstd or not.
 
