@@ -26,6 +26,8 @@ from vlapic.machine.unicorn.engine import UnicornEngine
 from vlapic.tsc import GuestTsc
 
 ENTRY = MIB + HEADER.size
+#: Exits in a run, exits that are stopped for, slices: how many of each are timed together.
+EXITS, STOPS, SLICES = 20_000, 5000, 2000
 
 
 def code(listing: str) -> bytes:
@@ -155,12 +157,12 @@ def exits(program: bytes) -> Callable[[], float]:
     cpu = engine(program)
     run, complete = cpu.run, cpu.complete
 
-    def round_trips(count: int = 5000) -> float:
+    def round_trips() -> float:
         start = time.process_time()
-        for now in range(count):
+        for now in range(STOPS):
             run(now, now + 10**9)
             complete()
-        return (time.process_time() - start) / count
+        return (time.process_time() - start) / STOPS
 
     return round_trips
 
@@ -175,7 +177,7 @@ def fastpath_exits(program: bytes, answer: int | None = None) -> Callable[[], fl
         nonlocal count
         complete(answer)
         count += 1
-        if count % 20_000 == 0:
+        if count % EXITS == 0:
             return None
         return left.host_tsc, left.host_tsc + 10**9, None, False, False
 
@@ -184,7 +186,7 @@ def fastpath_exits(program: bytes, answer: int | None = None) -> Callable[[], fl
             complete(answer)
 
     cpu.fastpath = handle
-    return lambda: timed(run) / 20_000
+    return lambda: timed(run) / EXITS
 
 
 def empty_hook() -> Callable[[], float]:
@@ -195,11 +197,11 @@ def empty_hook() -> Callable[[], float]:
     def called(_cpu: int, _address: int, _size: int, _data: int) -> None:
         nonlocal calls
         calls += 1
-        if calls % 20_000 == 0:
+        if calls % EXITS == 0:
             cpu.stop()
 
     cpu.hook(uc.UC_HOOK_CODE, BlockCallback(called), ENTRY + 5, ENTRY + 5)
-    return lambda: timed(lambda: cpu.start(ENTRY)) / 20_000
+    return lambda: timed(lambda: cpu.start(ENTRY)) / EXITS
 
 
 def package_hook(program: bytes, device: bool) -> Callable[[], float]:
@@ -212,14 +214,14 @@ def package_hook(program: bytes, device: bool) -> Callable[[], float]:
     def called(*_: object) -> None:
         nonlocal calls
         calls += 1
-        if calls % 20_000 == 0:
+        if calls % EXITS == 0:
             cpu.emu_stop()
 
     if device:
         cpu.mmio_map(0xFEE0_0000, 4096, lambda *_: 0, None, called, None)
     else:
         cpu.hook_add(uc.UC_HOOK_CODE, called, None, ENTRY + 5, ENTRY + 5)
-    return lambda: timed(lambda: cpu.emu_start(ENTRY, 0)) / 20_000
+    return lambda: timed(lambda: cpu.emu_start(ENTRY, 0)) / EXITS
 
 
 def empty_device() -> Callable[[], float]:
@@ -230,11 +232,11 @@ def empty_device() -> Callable[[], float]:
     def written(_cpu: int, _offset: int, _size: int, _value: int, _data: int) -> None:
         nonlocal calls
         calls += 1
-        if calls % 20_000 == 0:
+        if calls % EXITS == 0:
             cpu.stop()
 
     cpu.map_mmio(0xFEE0_0000, 4096, lambda *_: 0, written)
-    return lambda: timed(lambda: cpu.start(ENTRY)) / 20_000
+    return lambda: timed(lambda: cpu.start(ENTRY)) / EXITS
 
 
 def interrupts(deliver: bool) -> Callable[[], float]:
@@ -242,14 +244,14 @@ def interrupts(deliver: bool) -> Callable[[], float]:
     cpu = engine(INTERRUPTED if deliver else HALTED)
     cpu.run(0)
 
-    def turns(count: int = 5000) -> float:
+    def turns() -> float:
         run, inject = cpu.run, cpu.inject_interrupt
         start = time.process_time()
-        for now in range(count):
+        for now in range(STOPS):
             if deliver:
                 inject(VECTOR)
             run(now, now + 10**9)
-        return (time.process_time() - start) / count
+        return (time.process_time() - start) / STOPS
 
     return turns
 
@@ -261,12 +263,12 @@ def slices(cpus: int) -> Callable[[], float]:
     tsc = GuestTsc(2_000_000, 2_000_000)
     runs = [UnicornEngine(loaded.memory, tsc, first=loaded.first).run for _ in range(cpus)]
 
-    def turns(count: int = 2000) -> float:
+    def turns() -> float:
         start = time.process_time()
-        for turn in range(count):
+        for turn in range(SLICES):
             for run in runs:
                 run(turn * 1000, (turn + 1) * 1000)
-        return (time.process_time() - start) / count / cpus
+        return (time.process_time() - start) / SLICES / cpus
 
     return turns
 

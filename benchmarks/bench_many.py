@@ -18,6 +18,9 @@ import vlapic
 TURNS = 5
 INTERRUPTS = 16_000
 VCPUS = 8
+#: Few and many interrupts, whose memory is compared: of the machine, of the fold.
+RUN_INTERRUPTS = 10**5, 10**6
+FOLD_INTERRUPTS = 10**5, 10**8
 
 #: What a process does whose memory is measured; its argument is a number of interrupts.
 RUN = """
@@ -81,12 +84,13 @@ def main() -> None:
         print(f"{guest:40}{shown}   {ratio:.2f}, aim 0.7")
 
     print(f"\n{'greatest resident size, MiB':40} {'few':>16} {'many':>16}   grown by")
-    for what, program, few, many in (
-        ("vlapic.run, 10^5 and 10^6 interrupts", RUN, 10**5, 10**6),
-        ("the fold of statistics, 10^5 and 10^8", FOLD, 10**5, 10**8),
+    for what, program, (few, many) in (
+        ("vlapic.run", RUN, RUN_INTERRUPTS),
+        ("the fold of statistics", FOLD, FOLD_INTERRUPTS),
     ):
         small, large = peak_mib(program, few), peak_mib(program, many)
-        print(f"{what:40} {small:16.1f} {large:16.1f}   {large - small:.1f}")
+        name = f"{what}, {few:.0e} and {many:.0e}"
+        print(f"{name:40} {small:16.1f} {large:16.1f}   {large - small:.1f}")
 
 
 if __name__ == "__main__":

@@ -19,11 +19,15 @@ from vlapic.profiles import PROFILES
 from vlapic.replay.fold import Replay
 from vlapic.replay.model import Model, numba_is_installed
 from vlapic.replay.sources import Sources
+from vlapic.trace.origin import Origin
 from vlapic.trace.reader import Batch, Clock, TraceReader
 from vlapic.trace.sidecar import Sidecar
 
 KHZ = 2_500_000
 BATCH = 1 << 20
+EVENTS = 20_000_000
+#: Deltas that go through the rules as they stand.
+FEW = 200_000
 
 
 class Loaded(TraceReader):
@@ -65,7 +69,7 @@ def made(events: int, vcpus: int, profile: str) -> list[Batch]:
 
 def fold(loaded: list[Batch], compiled: bool) -> float:
     """Seconds of one replay."""
-    replay = Replay(Sources(Loaded(loaded), Sidecar()), compiled=compiled)
+    replay = Replay(Sources(Loaded(loaded), Origin(__file__), Sidecar()), compiled=compiled)
     begun = time.perf_counter()
     for batch in loaded:
         replay.add(batch)
@@ -85,15 +89,15 @@ def walk(loaded: list[Batch], profile: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--events", type=int, default=20_000_000)
+    parser.add_argument("--events", type=int, default=EVENTS)
     events = parser.parse_args().events
     if not numba_is_installed():
         print("numba is not installed (pip install 'vlapic[fast]'); rules as they stand:")
     for profile in ("series", "v5.3", "v6.1"):
         for vcpus in (1, 2):
             loaded = made(events, vcpus, profile)
-            few = made(200_000, vcpus, profile)
-            plain = 200_000 / fold(few, compiled=False)
+            few = made(FEW, vcpus, profile)
+            plain = FEW / fold(few, compiled=False)
             line = f"{profile:8} {vcpus} vCPU: "
             if numba_is_installed():
                 fold(few, compiled=True)  # compiles
