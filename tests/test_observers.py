@@ -1,4 +1,4 @@
-"""A run's observers: who fails is dropped, and a trace has every event once."""
+"""A run's observers: one that fails is dropped, and a trace has every event once."""
 
 import pytest
 
@@ -24,8 +24,31 @@ def test_one_observer_stands_for_all():
     tell = all_of([first.append, second.append])
     tell(EVENTS[0])
     assert first == second == EVENTS[:1]
-    assert all_of([first.append]) == first.append
     assert all_of([]) is None
+
+
+def test_one_that_fails_is_dropped_with_one_warning_and_the_others_are_told_on():
+    told, before, behind = [], [], []
+
+    def fails(event):
+        told.append(event)
+        raise ZeroDivisionError("by 0")
+
+    tell = all_of([before.append, fails, behind.append])
+    with pytest.warns(RuntimeWarning, match="an observer failed with ZeroDivisionError: by 0") as warned:
+        tell(EVENTS[0])
+    assert len(warned) == 1
+    tell(EVENTS[1])
+    tell(EVENTS[2])
+    assert (told, before, behind) == (EVENTS[:1], EVENTS[:3], EVENTS[:3])
+
+
+def test_ctrl_c_in_an_observer_ends_the_run():
+    def interrupted(event):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        all_of([interrupted])(EVENTS[0])
 
 
 @pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 1000])

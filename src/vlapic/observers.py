@@ -1,7 +1,8 @@
-"""Who is told of a run's events while it runs. One that fails is dropped, and the run goes on without it."""
+"""Observers: what is told of a run's events while it runs. One that fails is dropped, and the run goes on."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
@@ -16,13 +17,27 @@ _EVENTS_AT_ONCE = 256
 
 
 def all_of(observers: Sequence[Observer]) -> Observer | None:
-    """One observer that tells all of these; None for none, so that no event need be made."""
-    if len(observers) < 2:
-        return observers[0] if observers else None
+    """One observer that tells all of these; None for none, so that no event need be made.
+
+    An observer that raises an exception is dropped with a RuntimeWarning, and is told nothing more.
+    """
+    if not observers:
+        return None
+    left = tuple(observers)
 
     def tell(event: Event) -> None:
-        for observer in observers:
-            observer(event)
+        nonlocal left
+        for observer in left:
+            try:
+                observer(event)
+            except Exception as error:
+                left = tuple(other for other in left if other is not observer)
+                warnings.warn(
+                    f"an observer failed with {type(error).__name__}: {error}; the run goes on without"
+                    f" {observer!r}",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
 
     return tell
 

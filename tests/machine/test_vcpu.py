@@ -22,6 +22,7 @@ from tests.machine.machines import (
 )
 from vlapic import events as ev
 from vlapic.machine.hostmodel import DEFAULT, constant_model
+from vlapic.machine.scripted import ScriptedFault
 
 # The constant model's costs, in cycles.
 PREEMPTION_EXIT, EXTERNAL_EXIT, HRTIMER, WAKE_UP, INJECTION, ENTRY = 1100, 900, 1500, 2700, 300, 1200
@@ -333,7 +334,7 @@ def ask(*accesses):
         for access in accesses:
             try:
                 answers.append((yield access(cpu)))
-            except Exception as fault:
+            except ScriptedFault as fault:
                 answers.append(f"#{fault.vector}")
         yield cpu.out(0xF4, 7)
 

@@ -1,5 +1,5 @@
-"""Every event of vlapic, declared once: a NamedTuple for one of them, and the same declarationumpy
-columns for many (:class:`Table`).
+"""Every event of vlapic, declared once: a NamedTuple for one of them; for many of them numpy columns made
+from the same declaration (:class:`Table`).
 
 Events are the one language between machine, traces, analysis and reports.
 """
@@ -82,7 +82,6 @@ __all__ = [
     "VcpuStart",
     "VcpuWakeup",
     "WaitLapicExpire",
-    "n",
 ]
 
 Event = OwnEvent | KernelEvent

@@ -35,7 +35,8 @@ class Measure:
         self.in_flight: InFlight | None = None
         self._armings = 0
         self._armed_at_instruction = 0
-        self._missed = 0
+        self._missed = 0  # the timer's count of collapsed periods at the last handler
+        self._merged = 0  # expiries accepted since then that share its interrupt
         self._blocked_from: int | None = None
         self._blocked_until = 0
 
@@ -48,7 +49,7 @@ class Measure:
     def accepted(self, vector: int) -> None:
         """The APIC took the timer's vector; one that is still in flight stands for the earlier of the two."""
         if self.in_flight is not None:
-            self._timer.missed += 1
+            self._merged += 1
             deadline_tsc = min(self.in_flight.deadline_tsc, self._timer.fired_deadline_tsc)
             self.in_flight = self.in_flight._replace(deadline_tsc=deadline_tsc)
             return
@@ -61,12 +62,12 @@ class Measure:
             self.in_flight = self.in_flight._replace(deadline_tsc=deadline_tsc)
 
     def blocked(self, host_tsc: int) -> None:
-        """At this entry IF, a shadow, the TPR or LVTT's mask is against the guest's interrupt."""
+        """At this entry the guest cannot take its timer interrupt: IF, shadow, TPR or LVTT mask."""
         if self._blocked_from is None and (self.in_flight is not None or self._timer.pending):
             self._blocked_from = host_tsc
 
     def injected(self, host_tsc: int) -> None:
-        """The guest takes an interrupt; what had been against it no longer is."""
+        """The guest takes an interrupt: from now on nothing blocks it."""
         self._blocked_until = host_tsc
 
     def handled(
@@ -91,9 +92,10 @@ class Measure:
         if self._blocked_from is not None:
             begin = max(self._tsc.at(self._blocked_from), flight.deadline_tsc)
             blocked_cycles = max(self._tsc.at(self._blocked_until) - begin, 0)
-        missed = self._timer.missed - self._missed
+        missed = self._timer.missed - self._missed + self._merged
         self.in_flight = None
         self._missed = self._timer.missed
+        self._merged = 0
         self._blocked_from = None
         # A periodic timer is not armed again: the next count of instructions begins here.
         self._armed_at_instruction = instructions
