@@ -5,7 +5,7 @@
 One sieve is here, a multiboot image of a megabyte in 32-bit code without paging; a run of one lap is taken
 off, so that starting does not count. The other is kvm-unit-tests', of a hundred megabytes in 4 KiB pages.
 QEMU runs the same files. The images of kvm-unit-tests are in the folder that VLAPIC_KVM_UNIT_TESTS names
-(docs/guests.md says how to build them). What is not there is said and left out.
+(docs/guests.md). What is not there is said and left out.
 
 Targets: at least 0.5 of QEMU; the apic image on one vCPU in 10 seconds or less. Seconds are of CPU time.
 """

@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=EVENTS)
     events = parser.parse_args().events
     if not numba_is_installed():
-        print("numba is not installed (pip install 'vlapic[fast]'); rules as they stand:")
+        print("numba is not installed (pip install numba); rules as they stand:")
     for profile in ("series", "v5.3", "v6.1"):
         for vcpus in (1, 2):
             loaded = made(events, vcpus, profile)

@@ -42,7 +42,7 @@ def njit(function: Callable[..., Any]) -> Callable[..., Any]:
     try:
         import numba
     except ImportError:
-        raise EngineError("compiled rules need numba, which is not installed; install vlapic[fast]") from None
+        raise EngineError("compiled rules need the package numba; pip install numba") from None
     # No divisor is 0: a guest's frequency is at least 1 kHz, a scaling ratio and a step at least 1.
     compiled: Callable[..., Any] = numba.njit(error_model="numpy")(function)
     return compiled

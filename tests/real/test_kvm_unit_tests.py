@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.skipif(
         not FOLDER,
         reason="VLAPIC_KVM_UNIT_TESTS does not name a folder with kvm-unit-tests' images;"
-        " docs/guests.md says how to build them",
+        " docs/guests.md says which files it takes",
     ),
 ]
 
@@ -90,7 +90,7 @@ ALL_SKIPPED = 38
 def run(image, **options):
     path = Path(FOLDER) / f"{image}.flat"
     if not path.exists():
-        pytest.skip(f"{path} is not there; build kvm-unit-tests' x86 images")
+        pytest.skip(f"{path} is not there; the folder wants all of kvm-unit-tests' x86 images")
     return vlapic.run(path, events=10**12, **options)
 
 

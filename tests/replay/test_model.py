@@ -26,7 +26,7 @@ def walk(model, deltas, numbers=None):
 @given(deltas=st.lists(DELTAS, max_size=60), cut=st.integers(0, 60))
 def test_a_walk_is_the_rules_one_by_one_however_it_is_cut(profile, compiled, deltas, cut):
     if compiled:
-        pytest.importorskip("numba", reason="compiled rules need numba: pip install 'vlapic[fast]'")
+        pytest.importorskip("numba", reason="compiled rules need numba: pip install numba")
     model = Model(profile, compiled=compiled)
     model.create(None, KHZ)
     value, done, expected = 1000, False, []

@@ -56,7 +56,7 @@ def test_deltas_follow_from_deadline_time_and_offset(name):
 
 
 def test_rules_run_compiled_and_as_they_stand_give_the_same_bytes(tmp_path, name):
-    pytest.importorskip("numba", reason="compiled rules need numba: pip install 'vlapic[fast]'")
+    pytest.importorskip("numba", reason="compiled rules need numba: pip install numba")
     assert rows(tmp_path, path_of(name), compiled=True)[1] == rows(tmp_path, path_of(name), compiled=False)[1]
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-pytest.importorskip("polars", reason="Parquet needs polars: pip install 'vlapic[trace]'")
+pytest.importorskip("polars", reason="Parquet needs polars: pip install polars")
 
 INTERRUPTED = """
 import os, signal, sys

@@ -158,7 +158,7 @@ def _zstd(file: BinaryIO, path: str) -> Iterator[bytes]:
     except ImportError:
         raise TraceError(
             f"the trace {path!r} is compressed with zstd, which needs the package zstandard;"
-            " pip install 'vlapic[trace]'"
+            " pip install zstandard"
         ) from None
     return _zstd_pieces(file, zstandard.ZstdDecompressor, zstandard.ZstdError)
 

@@ -42,8 +42,8 @@ class ParquetColumns:
             from polars.io.plugins import register_io_source
         except ImportError:
             raise OutputError(
-                f"cannot write {os.fspath(path)!r}: Parquet needs polars, which is not installed; install"
-                " vlapic[trace], or write .csv"
+                f"cannot write {os.fspath(path)!r}: Parquet needs the package polars; pip install polars,"
+                " or write .csv"
             ) from None
         if first:
             _keep_interrupts()

@@ -289,7 +289,7 @@ def test_the_recording_is_whole_and_its_deltas_are_there() -> None:
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "zstandard", None)
-    with pytest.raises(TraceError, match=r"zstandard.*pip install 'vlapic\[trace\]'"):
+    with pytest.raises(TraceError, match=r"zstandard; pip install zstandard"):
         open_dat(DATA / "svm-tscdeadline-latency.dat")
 
 

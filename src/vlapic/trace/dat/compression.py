@@ -67,8 +67,7 @@ def _zstandard(path: str) -> ModuleType:
         import zstandard
     except ImportError:
         raise TraceError(
-            f"{path} is compressed with zstd, for which the package zstandard is needed; "
-            "try `pip install 'vlapic[trace]'`"
+            f"{path} is compressed with zstd, which needs the package zstandard; pip install zstandard"
         ) from None
     return zstandard
 
