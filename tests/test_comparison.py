@@ -169,7 +169,11 @@ def test_a_vcpu_that_one_run_has_not_is_no_difference_of_its_own():
         ('{"schema": "vlapic.run/1", "vcpus": [{"vm": "x", "id": 0}]}', "are no numbers"),
         ('{"schema": "vlapic.run/1", "vcpus": [{"vm": 0, "id": 0}]}', "'interrupts' is missing"),
         ('{"schema": "vlapic.compare/1", "runs": [{"run": 3}]}', "it has another form"),
-        ("[" * 100_000, "is not JSON"),
+        ("[" * 100_000, "is nested too deeply to be a result"),
+        ('{"schema": NaN}', "is not JSON (NaN is no number of JSON)"),
+        ('{"schema": -Infinity}', "is not JSON (-Infinity is no number of JSON)"),
+        ('{"schema": 1e999}', "is not JSON ('1e999' is out of range)"),
+        ('{"schema": ' + "1" * 5000 + "}", "is not JSON (Exceeds the limit (4300 digits)"),
     ],
 )
 def test_a_file_that_is_no_result_is_the_world_s_fault_and_says_what_is_wrong(tmp_path, text, message):
@@ -185,6 +189,10 @@ def test_a_file_that_is_no_result_is_the_world_s_fault_and_says_what_is_wrong(tm
     [
         (lambda vcpus: vcpus[0].update(interrupts="many"), "interrupts is no figure"),
         (lambda vcpus: vcpus[0].update(regime=7), "regime is no figure"),
+        (lambda vcpus: vcpus[0].update(regime="calm"), "'calm' is no regime"),
+        (lambda vcpus: vcpus[0].update(interrupts=-3), "interrupts is -3, less than 0"),
+        (lambda vcpus: vcpus[0]["lateness_ns"].update(early=-1), "lateness_ns.early is -1, less than 0"),
+        (lambda vcpus: vcpus[0]["wait_ns"].update(max=True), "wait_ns.max is no figure"),
         (lambda vcpus: vcpus.append(vcpus[0]), "it has a vCPU twice"),
     ],
 )
@@ -195,6 +203,13 @@ def test_a_result_with_a_value_of_another_kind_is_refused(tmp_path, change, mess
     path.write_text(json.dumps(kept))
     with pytest.raises(WorldError, match=message):
         read_kept([str(path)])
+
+
+def test_a_lateness_may_be_negative(tmp_path):
+    kept = run_result().as_json()
+    kept["vcpus"][0]["lateness_ns"].update(mean=-1.5, p50=-2)
+    (tmp_path / "kept.json").write_text(json.dumps(kept))
+    assert read_kept([str(tmp_path / "kept.json")]) == [("kept", kept)]
 
 
 def test_a_result_cut_anywhere_is_refused(tmp_path):

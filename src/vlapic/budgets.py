@@ -13,6 +13,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vlapic.errors import UsageError, unknown_name
+from vlapic.numerals import MOST_DIGITS, shown
 
 if TYPE_CHECKING:
     from vlapic.results import RunResult, VcpuResult
@@ -32,7 +33,9 @@ UNITS: dict[str, tuple[int, str]] = {
 #: What a metric is for one vCPU of a run, None if that is not known.
 Read = Callable[["VcpuResult", "RunResult"], "int | float | Fraction | None"]
 
-_LIMIT = re.compile(r"(?P<number>-?\d+(?:\.\d+)?) ?(?P<unit>[a-zµ]*|%)")
+_LIMIT = re.compile(
+    rf"(?P<number>-?[0-9]{{1,{MOST_DIGITS}}}(?:\.[0-9]{{1,{MOST_DIGITS}}})?) ?(?P<unit>[a-zµ]*|%)"
+)
 
 
 class Metric(NamedTuple):
@@ -156,7 +159,7 @@ class Budget:
         if not found or unit not in metric.read:
             takes = " or ".join(_EXAMPLES[known] for known in metric.read)
             several = "; several budgets are an option each" if "," in limit else ""
-            raise UsageError(f"budget {text!r}: {name} takes {takes}, not {limit!r}{several}")
+            raise UsageError(f"budget {shown(text)}: {name} takes {takes}, not {shown(limit)}{several}")
         budget = cls(f"{name}={limit}", metric, Fraction(found["number"]) * factor, unit)
         if wrong := budget._pointless():
             raise UsageError(f"budget {text!r}: {wrong}")

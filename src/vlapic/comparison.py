@@ -6,6 +6,7 @@ What is compared is what `vlapic run --json` prints; a run of now and one of las
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -27,6 +28,8 @@ from vlapic.errors import (
 )
 from vlapic.machine.host import check_preemption_timer
 from vlapic.machine.hosts import find_model
+from vlapic.numerals import shown
+from vlapic.regime import Regime
 from vlapic.results import RunResult
 from vlapic.session import SoFar, run
 from vlapic.settings import KERNEL_SETTINGS, kernel_settings
@@ -205,11 +208,15 @@ def read_kept(paths: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
 
 def _read(path: str) -> dict[str, Any]:
     try:
-        kept = json.loads(sys.stdin.read() if path == "-" else Path(path).read_text("utf-8"))
+        text = sys.stdin.read() if path == "-" else Path(path).read_text("utf-8")
+        kept = json.loads(text, parse_constant=_no_number, parse_float=_finite)
     except OSError as error:
         raise WorldError(f"cannot read {path!r}: {error.strerror}; keep a result by run --json") from None
-    except (ValueError, RecursionError) as error:
-        raise WorldError(f"{path!r} is not JSON ({error}); keep a result by run --json") from None
+    except RecursionError:
+        raise WorldError(f"{path!r} is nested too deeply to be a result; keep one by run --json") from None
+    except ValueError as error:
+        said = str(error).partition("; use sys.")[0]
+        raise WorldError(f"{path!r} is not JSON ({said}); keep a result by run --json") from None
     try:
         many = kept["schema"] == SCHEMA
         for run_object in [each["run"] for each in kept["runs"]] if many else [kept]:
@@ -221,6 +228,17 @@ def _read(path: str) -> dict[str, Any]:
         raise WorldError(f"{path!r} is {wanted}: {_what_is_wrong(error)}") from None
     assert isinstance(kept, dict)
     return kept
+
+
+def _no_number(constant: str) -> float:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    """A number of JSON, which a float can be too small for."""
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{shown(text)} is out of range")
+    return number
 
 
 def _check_run(of: Any) -> None:
@@ -235,8 +253,12 @@ def _check_run(of: Any) -> None:
         for figure in FIGURES:
             found = figure_of(vcpu, figure)
             expected = str if figure.path == "regime" else int | float | None
-            if not isinstance(found, expected):
+            if not isinstance(found, expected) or isinstance(found, bool):
                 raise ValueError(f"{figure.path} is no figure")
+            if isinstance(found, int | float) and found < 0 and not figure.signed:
+                raise ValueError(f"{figure.path} is {found}, less than 0")
+        if vcpu["regime"] not in set(Regime):
+            raise ValueError(f"{vcpu['regime']!r} is no regime")
     if len({(vcpu["vm"], vcpu["id"]) for vcpu in of["vcpus"]}) < len(of["vcpus"]):
         raise ValueError("it has a vCPU twice")
 
@@ -254,6 +276,11 @@ class Figure:
     group: str
     name: str
     path: str
+
+    @property
+    def signed(self) -> bool:
+        """Whether it may be negative: a lateness, because an interrupt can come early."""
+        return self.path.startswith("lateness_ns.") and self.name != "early"
 
 
 FIGURES = (

@@ -67,7 +67,16 @@ def test_options_of_the_file_contradict_nothing_that_is_varied_on_the_command_li
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[run\n", "vlapic.toml is not TOML: Expected ']'"),
+        ("[run\n", "vlapic.toml is not TOML at line 1: Expected ']'"),
+        (
+            "[run]\nseed = " + "1" * 5000,
+            "vlapic.toml is not TOML at line 2: a number has more than 40 digits",
+        ),
+        ("[run]\n\nseed = 0x" + "f" * 5000, "vlapic.toml is not TOML at line 3: a number has more than 40"),
+        ("a = " + "[" * 3000, "vlapic.toml is not TOML at line 1: brackets are nested too deeply"),
+        ('[run]\nevents = "1_0"\n', "vlapic.toml: --events takes a whole number, not '1_0'"),
+        ('[budget]\np99 = "\u0665us"\n', "vlapic.toml: budget 'p99=\u0665us': p99 takes a time"),
+        ('[budget]\np99 = "' + "1" * 5000 + 'us"\n', "vlapic.toml: budget "),
         ("budget = 3\n", "vlapic.toml: budget is not a table; write [budget] on a line of its own"),
         ("[budgets]\n", "vlapic.toml: unknown table 'budgets'; did you mean 'budget'?"),
         ("[run]\nevnts = 3\n", "vlapic.toml: unknown option 'evnts'; did you mean 'events'?"),

@@ -65,8 +65,9 @@ def test_ctrl_c_keeps_what_was_shown(capsys, monkeypatch):
     assert told.err == "vlapic: interrupted; the fixes shown are those so far\n"
 
 
-def test_an_unknown_fix_is_one_line_and_status_2(capsys):
-    assert main(["patches", "8"]) == 2
+@pytest.mark.parametrize("fix", ["8", "\u0663", "+3", "1_0", "9" * 30])
+def test_an_unknown_fix_is_one_line_and_status_2(capsys, fix):
+    assert main(["patches", fix]) == 2
     told = capsys.readouterr()
     assert told.out == ""
-    assert told.err.startswith("vlapic: no fix '8' in the series; expected a number: 1 (Hard cap")
+    assert told.err.startswith(f"vlapic: no fix {fix!r} in the series; expected a number: 1 (Hard cap")

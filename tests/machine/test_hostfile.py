@@ -83,7 +83,6 @@ def test_an_empty_file_is_the_default_under_the_file_s_name():
         ('"0.48us"', 1200),
         ('"1.5 us"', 3750),
         ('"1 ms"', 2_500_000),
-        ('"1_000 ns"', 2500),
         # 2.5 cycles, rounded down.
         ('"1 ns"', 2),
         ('{ quantiles = [480], unit = "ns" }', 1200),

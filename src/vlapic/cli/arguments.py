@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from vlapic.errors import UsageError
+from vlapic.numerals import real_number, shown, whole_number
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -20,9 +21,9 @@ def number(option: str) -> Callable[[str], int]:
 
     def read(text: str) -> int:
         try:
-            return int(text)
+            return whole_number(text)
         except ValueError:
-            raise UsageError(f"{option} takes a whole number, not {text!r}") from None
+            raise UsageError(f"{option} takes a whole number, not {shown(text)}") from None
 
     return read
 
@@ -34,9 +35,9 @@ def number_or_auto(option: str) -> Callable[[str], int | str]:
         if text == "auto":
             return text
         try:
-            return int(text)
+            return whole_number(text)
         except ValueError:
-            raise UsageError(f"{option} takes 'auto' or a whole number, not {text!r}") from None
+            raise UsageError(f"{option} takes 'auto' or a whole number, not {shown(text)}") from None
 
     return read
 
@@ -56,9 +57,9 @@ def seconds(option: str) -> Callable[[str], float]:
 
     def read(text: str) -> float:
         try:
-            return float(text)
+            return real_number(text)
         except ValueError:
-            raise UsageError(f"{option} takes a number of seconds, not {text!r}") from None
+            raise UsageError(f"{option} takes a number of seconds, not {shown(text)}") from None
 
     return read
 

@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any, NamedTuple
 import click
 from click.core import ParameterSource
 
+from vlapic import toml
 from vlapic.errors import UsageError, VlapicError, WorldError, unknown_name
 
 FILE = Path("vlapic.toml")
@@ -80,11 +80,13 @@ def read(ctx: click.Context, given: str | None) -> Config:
     if given is None and not path.exists():
         return Config(None, (), {})
     try:
-        tables = tomllib.loads(path.read_text("utf-8"))
+        tables = toml.parse(path.read_text("utf-8"))
     except OSError as error:
         raise WorldError(f"cannot read {str(path)!r}: {error.strerror}; try another --config") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not TOML: {error}") from None
+    except toml.NotToml as error:
+        raise UsageError(f"{path} is not TOML at line {error.line}: {error}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not TOML: it is no text in UTF-8") from None
     for name, table in tables.items():
         if name not in TABLES:
             raise _in_file(path, unknown_name("table", name, TABLES))

@@ -11,21 +11,22 @@ import json
 import os
 import re
 import textwrap
-import tomllib
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NoReturn
 
+from vlapic import toml
 from vlapic.errors import UsageError, WorldError, nearest
 from vlapic.machine.hostfields import FIELDS, TABLES, Field, Kind
 from vlapic.machine.hostmodel import COST_LIMIT, DEFAULT, Burst, Cost, HostModel, sampled, with_tail
 from vlapic.machine.toml_lines import line_of
+from vlapic.numerals import MOST_DIGITS
 
 #: A larger file is not read.
 MAX_FILE = 16 << 20
 _NS_OF = {"ns": 1, "us": 1000, "µs": 1000, "ms": 1_000_000, "s": 1_000_000_000}
-_TIME = re.compile(r"^\s*([0-9][0-9_]*(?:\.[0-9]+)?)\s*([a-zµ]+)\s*$")
+_TIME = re.compile(rf"\s*([0-9]{{1,{MOST_DIGITS}}}(?:\.[0-9]{{1,{MOST_DIGITS}}})?)\s*([a-zµ]+)\s*")
 _TIME_FORMS = 'whole cycles, or a text like "1500 ns" or "2.5 us"'
 _COST_FORMS = "{ mean, spread, tail }, { quantiles } or { samples }, each with or without a unit"
 _FIELDS = {(field.table, field.name): field for field in FIELDS}
@@ -71,13 +72,10 @@ def parse(text: str, path: str, tsc_khz: int | None = None) -> HostModel:
         UsageError: as `read`.
     """
     try:
-        document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        place = re.search(r"\(at line (\d+), column \d+\)", str(error))
-        line = place[1] if place else len(text.splitlines())
-        reason = re.sub(r" \(at .*", "", str(error))
+        document = toml.parse(text)
+    except toml.NotToml as error:
         raise UsageError(
-            f"{path}:{line}: {reason}; expected TOML; `--print-host` prints an example"
+            f"{path}:{error.line}: {error}; expected TOML; `--print-host` prints an example"
         ) from None
     return _Reader(text, document, path).model(tsc_khz)
 
@@ -189,8 +187,8 @@ def _cycles(value: Any, khz: int, unit: str = "cycles") -> int:
     """A time in cycles, rounded down; a bare number is in `unit`."""
     if type(value) is int:
         number = Fraction(value)
-    elif isinstance(value, str) and (parts := _TIME.match(value)):
-        number, unit = Fraction(parts[1].replace("_", "")), parts[2]
+    elif isinstance(value, str) and (parts := _TIME.fullmatch(value)):
+        number, unit = Fraction(parts[1]), parts[2]
     else:
         raise _Wrong(f"{_shown(value)} is no time; expected {_TIME_FORMS}")
     if unit == "cycles":

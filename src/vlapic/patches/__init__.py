@@ -6,6 +6,7 @@ print(show(1).shown)
 
 from vlapic.errors import UsageError
 from vlapic.fixes import FIXES
+from vlapic.numerals import whole_number
 from vlapic.patches.scenario import Scenario, Shown, Side, examine
 from vlapic.patches.setting import PRE_EXPIRED, ZERO_DELTA
 from vlapic.patches.tuning import HARD_CAP, OVERRIDE, PER_VCPU
@@ -26,7 +27,10 @@ def find(fix: str | int) -> Scenario:
     Raises:
         UsageError: there is no such fix.
     """
-    scenario = SCENARIOS.get(int(fix)) if str(fix).isdecimal() else None
+    try:
+        scenario = SCENARIOS.get(whole_number(str(fix)))
+    except ValueError:
+        scenario = None
     if scenario is None:
         known = ", ".join(f"{number} ({FIXES[number].title})" for number in SCENARIOS)
         raise UsageError(f"no fix {str(fix)!r} in the series; expected a number: {known}")

@@ -14,11 +14,11 @@ other names for these.
 from __future__ import annotations
 
 import difflib
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vlapic import toml
 from vlapic.errors import TraceError
 from vlapic.trace.origin import STDIN
 from vlapic.tsc import U32, U64
@@ -75,13 +75,16 @@ def sidecar_of(trace: str) -> Sidecar:
 
 def _read(path: Path) -> Sidecar:
     try:
-        said = tomllib.loads(path.read_text(encoding="utf-8"))
+        said = toml.parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise TraceError(f"cannot read the sidecar {str(path)!r}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except toml.NotToml as error:
         raise TraceError(
-            f"the sidecar {str(path)!r} is no TOML: {error}; expected lines like tsc_khz = 2599997"
+            f"the sidecar {str(path)!r} is no TOML at line {error.line}: {error}; expected lines like"
+            " tsc_khz = 2599997"
         ) from None
+    except UnicodeDecodeError:
+        raise TraceError(f"the sidecar {str(path)!r} is no text in UTF-8; expected TOML") from None
     for key in said:
         # Other things are remarks for people; what looks like a slip of the pen is one.
         if key not in (*_KEYS, *_SHORT) and (near := difflib.get_close_matches(key, _KEYS, 1, 0.8)):
