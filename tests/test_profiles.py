@@ -18,6 +18,7 @@ NAMES = ["series", "v5.0", "v5.1", "v5.2", "v5.3", "v5.4", "v5.14", "v6.1", "v6.
 def test_there_are_the_series_and_nine_kernels():
     assert list(PROFILES) == NAMES
     assert all(find_profile(name).name == name for name in NAMES)
+    assert find_profile("6.1") is PROFILES["v6.1"]  # as uname says it
 
 
 def test_each_kernel_changes_the_one_before_it():
@@ -102,7 +103,7 @@ def test_for_a_release_without_a_profile_the_one_it_behaves_like_is_named(releas
     assert f"unknown profile {release!r}; {hint} known: series, v5.0" in str(refused.value)
 
 
-@pytest.mark.parametrize(("name", "near"), [("serie", "series"), ("6.12", "v6.12"), ("v51", "v5.1")])
+@pytest.mark.parametrize(("name", "near"), [("serie", "series"), ("v6.12.0", "v6.12"), ("v51", "v5.1")])
 def test_an_unknown_profile_names_the_nearest_and_all(name, near):
     with pytest.raises(
         UsageError, match=rf"unknown profile '{name}'; did you mean '{near}'\? known: series, v5\.0"

@@ -302,13 +302,14 @@ _SERIES_WITHOUT = re.compile(rf"{SERIES.name}((?:-[0-9]+)+)")
 
 
 def find_profile(name: str) -> Profile:
-    """The profile of that name; `series-3-5` is the series without its fixes 3 and 5.
+    """The profile of that name; `6.1` is `v6.1`, `series-3-5` the series without its fixes 3 and 5.
 
     Raises:
         UsageError: there is none; the message offers the nearest and says which there are.
     """
-    if name in PROFILES:
-        return PROFILES[name]
+    for known in (name, f"v{name}"):
+        if known in PROFILES:
+            return PROFILES[known]
     if found := _SERIES_WITHOUT.fullmatch(name):
         return SERIES.without(*map(int, found[1][1:].split("-")))
     raise UsageError(f"unknown profile {name!r}; {_hint(name)}known: {', '.join(PROFILES)}")

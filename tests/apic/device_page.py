@@ -8,8 +8,7 @@ writes it anew; read the diff.
 import re
 from pathlib import Path
 
-from vlapic.apic.registers import REGISTERS
-from vlapic.cli.regs import HEADINGS, columns
+from vlapic.cli.regs import HEADINGS, ROWS, columns
 
 PAGE = Path(__file__).parents[2] / "docs" / "device.md"
 BETWEEN = re.compile(r"(<!-- registers: .*? -->\n)(.*?)(<!-- end of registers -->)", re.DOTALL)
@@ -17,7 +16,7 @@ BETWEEN = re.compile(r"(<!-- registers: .*? -->\n)(.*?)(<!-- end of registers --
 
 def table():
     """The rows as a table of Markdown."""
-    rows = [HEADINGS, ("---",) * len(HEADINGS), *map(columns, REGISTERS)]
+    rows = [HEADINGS, ("---",) * len(HEADINGS), *map(columns, ROWS)]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 

@@ -1,7 +1,7 @@
 """docs/device.md says what the device is."""
 
 from tests.apic.device_page import BETWEEN, PAGE, with_table
-from vlapic.apic.registers import REGISTERS
+from vlapic.cli.regs import ROWS
 
 TEXT = PAGE.read_text()
 
@@ -10,7 +10,7 @@ def test_the_pages_register_table_is_the_rows():
     # Out of date? python -m tests.apic.device_page
     assert with_table(TEXT) == TEXT
     lines = BETWEEN.search(TEXT)[2].strip().splitlines()
-    assert [line.split(" | ")[0].lstrip("| ") for line in lines[2:]] == [row.name for row in REGISTERS]
+    assert [line.split(" | ")[0].lstrip("| ") for line in lines[2:]] == [row.name for row in ROWS]
 
 
 def test_a_page_that_is_out_of_date_is_found():

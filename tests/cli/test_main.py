@@ -37,6 +37,14 @@ def test_the_version_is_the_packages(capsys):
     assert capsys.readouterr() == (f"vlapic {version('vlapic')}\n", "")
 
 
+@pytest.mark.parametrize("command", [[], ["run"], ["replay"], ["regs"], ["completion"]])
+def test_h_is_help_everywhere(capsys, command):
+    assert main([*command, "-h"]) == 0
+    short = capsys.readouterr()
+    assert main([*command, "--help"]) == 0
+    assert capsys.readouterr() == short
+
+
 def test_without_a_command_the_help_is_printed(capsys):
     assert main([]) == 0
     without = capsys.readouterr()
@@ -73,6 +81,25 @@ def test_without_a_command_the_help_is_printed(capsys):
             " stall, storm, tickless, uneven",
         ),
         (["run", "--evnts", "5"], "unknown option '--evnts'; did you mean '--events'?"),
+        (
+            ["run", "-e", "5"],
+            "unknown option '-e'; did you mean --events or --events-off? options have no short form;"
+            " see: vlapic run --help",
+        ),
+        (
+            ["-v"],
+            "unknown option '-v'; did you mean --version? options have no short form; see: vlapic --help",
+        ),
+        (["replay", "-z"], "unknown option '-z'; options have no short form; see: vlapic replay --help"),
+        (["run", "--events", "1_0"], "--events takes a whole number, not '1_0'"),
+        (["run", "--events", "+5"], "--events takes a whole number, not '+5'"),
+        (["run", "--events", "\u0665"], "--events takes a whole number, not '\u0665'"),
+        (
+            ["run", "--events", "1" * 200],
+            "--events takes a whole number, not '111111111111111111111111...111111111111'",
+        ),
+        (["run", "--seconds", "nan"], "--seconds takes a number of seconds, not 'nan'"),
+        (["run", "--advance", "1_0"], "--advance takes 'auto' or a whole number, not '1_0'"),
         (["run", "--timer", "hrtimr"], "unknown timer 'hrtimr'; did you mean 'hrtimer'?"),
         (["run", "--timer", "x"], "unknown timer 'x'; known: auto, hrtimer, preemption"),
         (["run", "deadlin"], "unknown guest 'deadlin'; did you mean 'deadline'?"),

@@ -195,3 +195,39 @@ STORED = {
 def expand() -> dict[int, tuple[Register, int]]:
     """Every register's offset, those of banks one by one: its row and its index in the bank."""
     return {row.offset + 0x10 * index: (row, index) for row in REGISTERS for index in range(row.count)}
+
+
+@dataclass(frozen=True)
+class Msr:
+    """A model-specific register of the local APIC that has no place in the page, there in every mode.
+
+    Attributes:
+        number: of RDMSR and WRMSR.
+        reset: value of the bootstrap processor after power-up.
+        writable: bits that a write may set; the others raise #GP.
+    """
+
+    name: str
+    number: int
+    what: str
+    reset: int
+    writable: int
+
+
+#: SDM vol. 3A "Local APIC Status and Location", "TSC-Deadline Mode".
+MSRS = (
+    Msr(
+        "APIC_BASE",
+        MSR_IA32_APIC_BASE,
+        "the page's place, modes",
+        reset=APIC_BASE_DEFAULT | BASE_ENABLE | BASE_BSP,
+        writable=BASE_PAGE | BASE_ENABLE | BASE_X2APIC | BASE_BSP,
+    ),
+    Msr(
+        "TSC_DEADLINE",
+        MSR_IA32_TSC_DEADLINE,
+        "timer: deadline, 0 is none",
+        reset=0,
+        writable=(1 << 64) - 1,
+    ),
+)

@@ -51,7 +51,9 @@ def _print_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> 
         ctx.exit()
 
 
-@click.group(cls=Commands, invoke_without_command=True)
+@click.group(
+    cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.option(
     "--version",
     is_flag=True,
@@ -84,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
         with interrupts_kept():
             return vlapic.main(arguments, prog_name="vlapic", standalone_mode=False) or STATUS_OK
     except click.NoSuchOption as error:
-        return complain(str(unknown_name("option", error.option_name, _options(error.ctx))), STATUS_USAGE)
+        return complain(_unknown_option(error.option_name, error.ctx), STATUS_USAGE)
     except click.UsageError as error:
         said = error.format_message().rstrip(".")
         given = sys.argv[1:] if arguments is None else arguments
@@ -107,7 +109,14 @@ def main(arguments: list[str] | None = None) -> int:
         return complain(said, STATUS_WORLD)
 
 
-def _options(ctx: click.Context | None) -> list[str]:
-    """The names of a command's options."""
+def _unknown_option(name: str, ctx: click.Context | None) -> str:
+    """What is said of an option that a command does not have, with those that may be meant."""
     params = ctx.command.get_params(ctx) if ctx else []
-    return [name for param in params for name in param.opts if name.startswith("-")]
+    known = [name for param in params for name in param.opts if name.startswith("--")]
+    if name.startswith("--"):
+        return str(unknown_name("option", name, known))
+    # One letter is like any other: only those that begin with it can be meant.
+    meant = sorted(option for option in known if option.startswith(f"-{name}"))
+    path = ctx.command_path if ctx else "vlapic"
+    hint = f"did you mean {' or '.join(meant)}? " if meant else ""
+    return f"unknown option {name!r}; {hint}options have no short form; see: {path} --help"

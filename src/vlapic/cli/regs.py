@@ -7,31 +7,36 @@ import re
 
 import click
 
-from vlapic.apic.registers import REGISTERS, Register
+from vlapic.apic.registers import MSRS, REGISTERS, Access, Msr, Register
 from vlapic.cli.arguments import json_option
 from vlapic.cli.output import emit
 from vlapic.errors import STATUS_OK, UsageError, nearest
 
 SCHEMA = "vlapic.regs/1"
 
+#: What the table shows.
+Row = Register | Msr
+ROWS: tuple[Row, ...] = (*REGISTERS, *MSRS)
+
 
 @click.command("regs")
 @click.argument("name", required=False)
 @json_option("Print the rows as JSON.")
 def command(name: str | None, as_json: bool) -> int:
-    """Show the local APIC's registers, or the one of this NAME, offset (0x380) or MSR (0x838).
+    """Show the local APIC's registers, or the one of this NAME, offset (0x380) or MSR (0x838, 0x6e0).
 
     Access is ro, wo or rw in xAPIC mode (the memory-mapped page) and in x2APIC mode (MSRs); - is none at all.
     """
-    rows = REGISTERS if name is None else (_find(name),)
+    rows = ROWS if name is None else (_find(name),)
     emit(lambda: _print(rows, as_json))
     return STATUS_OK
 
 
-def _find(name: str) -> Register:
-    by_name = {row.name: row for row in REGISTERS}
-    if name.upper() in by_name:
-        return by_name[name.upper()]
+def _find(name: str) -> Row:
+    by_name = {row.name: row for row in ROWS}
+    asked = name.upper().removeprefix("IA32_")
+    if asked in by_name:
+        return by_name[asked]
     if re.fullmatch(r"0[xX][0-9a-fA-F]{1,8}", name):
         place = int(name, 16)
         for row in REGISTERS:
@@ -40,12 +45,30 @@ def _find(name: str) -> Register:
                 return row
             if row.x2apic.value != "-" and place in range(row.msr, row.msr + row.count):
                 return row
+        for msr in MSRS:
+            if place == msr.number:
+                return msr
         raise UsageError(f"no register of the local APIC is at {name}; see: vlapic regs")
-    raise UsageError(f"unknown register {name!r}; {nearest(name.upper(), by_name)}")
+    if re.fullmatch(r"[0-9a-fA-F]{2,4}", name):
+        raise UsageError(f"unknown register {name!r}; did you mean the offset or MSR 0x{name.lower()}?")
+    raise UsageError(f"unknown register {name!r}; {nearest(asked, by_name)}")
 
 
-def as_json_object(row: Register) -> dict[str, object]:
-    """A row as JSON has it: numbers are numbers, an MSR that is not there is null."""
+def as_json_object(row: Row) -> dict[str, object]:
+    """A row as JSON has it: numbers are numbers, an offset or MSR that is not there is null."""
+    if isinstance(row, Msr):
+        return {
+            "name": row.name,
+            "offset": None,
+            "count": 1,
+            "msr": row.number,
+            "xapic": Access.READ_WRITE.value,
+            "x2apic": Access.READ_WRITE.value,
+            "reset": row.reset,
+            "writable": row.writable,
+            "x2apic_writable": row.writable,
+            "what": row.what,
+        }
     return {
         "name": row.name,
         "offset": row.offset,
@@ -60,8 +83,12 @@ def as_json_object(row: Register) -> dict[str, object]:
     }
 
 
-def columns(row: Register) -> tuple[str, ...]:
+def columns(row: Row) -> tuple[str, ...]:
     """A row as people read it; of a bank, the first register and how many there are."""
+    if isinstance(row, Msr):
+        access = Access.READ_WRITE.value
+        writable = "all" if row.writable == (1 << 64) - 1 else f"{row.writable:#x}"
+        return row.name, "-", f"{row.number:#x}", access, access, f"{row.reset:#x}", writable, row.what
     several = f" x{row.count}" if row.count > 1 else ""
     return (
         row.name,
@@ -79,7 +106,7 @@ def columns(row: Register) -> tuple[str, ...]:
 HEADINGS = ("name", "offset", "MSR", "xAPIC", "x2APIC", "reset", "writable", "what")
 
 
-def _print(rows: tuple[Register, ...], as_json: bool) -> None:
+def _print(rows: tuple[Row, ...], as_json: bool) -> None:
     if as_json:
         found = {"schema": SCHEMA, "registers": [as_json_object(row) for row in rows]}
         print(json.dumps(found, indent=2))
