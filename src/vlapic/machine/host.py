@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from vlapic.apic.advancement import ModuleState
 from vlapic.apic.backends import USES_HV_TIMER
@@ -168,7 +169,7 @@ class Vm:
         self.host = host
         self.index = index
         self.mwait_in_guest = mwait_in_guest
-        self.board = Board(now_ns=self._now_ns, send=self._send_external, extint=self._set_extint)
+        self.board = Board(now_ns=self._now_ns, send=self._send_external, extint=self._drive_lint0)
         self.ports = self.board.ports
         self.vcpus: list[Vcpu] = []
         self.apic_map = ApicMap(self.vcpus)
@@ -231,19 +232,29 @@ class Vm:
             sender: that sends it just now; it takes its own before the access that sends it is over
                 (`__apic_accept_irq`).
         """
-        active = self.active
         for vcpu in vcpus:
             if vcpu is sender:
                 vcpu.lapic.accept(message.mode, message.vector, message.level, message.asserted)
-            elif active is None or vcpu.cpu is active.cpu:
-                vcpu.inbox.append(message)
             else:
-                active.cpu.alone_until = 0
-                vcpu.receive(message, active.clock.now)
+                self._reach(vcpu, partial(vcpu.inbox.append, message))
+
+    def _reach(self, vcpu: Vcpu, call: Callable[[], None]) -> None:
+        """Do something to a vCPU: at once on the active one's CPU, on another when that is interrupted."""
+        active = self.active
+        if active is None or vcpu.cpu is active.cpu:
+            call()
+        else:
+            active.cpu.alone_until = 0
+            vcpu.cpu.interrupt(active.clock.now, call)
 
     def _send_external(self, message: Message) -> None:
         """An I/O APIC's."""
         self.deliver(message, self.apic_map[message, None])
+
+    def _drive_lint0(self, level: bool) -> None:
+        """The 8259As' INT changes, which may be another CPU's doing than the one it is wired to."""
+        # It may have fallen again by the time it gets there.
+        self._reach(self.vcpus[0], lambda: self._set_extint(level and self.board.pics.level))
 
     def _set_extint(self, level: bool) -> None:
         """The 8259As' INT is wired to LINT0 of the bootstrap processor."""

@@ -14,6 +14,7 @@ and load balancing.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from vlapic.clock import Alarm, SimClock
@@ -34,6 +35,8 @@ class PhysicalCpu:
         clock: its time.
         vcpus: those placed on it, in order of creation, without those that were switched off.
         shared: whether there are several. One alone is never asked whether its turn is over.
+        others_at: host TSC at which another CPU has something to do, None if none ever has. This one does not
+            sleep past it.
         alone_until: host TSC before which nobody but this CPU has something to do; 0 if somebody has.
     """
 
@@ -43,6 +46,7 @@ class PhysicalCpu:
         self.clock = SimClock(start_tsc)
         self.vcpus: list[Vcpu] = []
         self.shared = False
+        self.others_at: int | None = None
         self.alone_until = 0
         self._slice_cycles = model.slice_cycles
         self._min_granularity_cycles = model.min_granularity_cycles
@@ -107,6 +111,21 @@ class PhysicalCpu:
         self.make_active(vcpu)
         vcpu.step(until)
 
+    def interrupt(self, host_tsc: int, call: Callable[[], None]) -> None:
+        """Another CPU interrupts this one, whose clock may be behind or ahead of it.
+
+        Ahead it is by the host's work at most, in which interrupts are taken, unless a guest runs: that is
+        left for it first.
+
+        Args:
+            host_tsc: when.
+            call: what the interrupt does.
+        """
+        if host_tsc > self.clock.now or any(vcpu.in_guest for vcpu in self.vcpus):
+            self.clock.at(host_tsc, call)
+        else:
+            call()
+
     @staticmethod
     def make_active(vcpu: Vcpu) -> None:
         """This vCPU goes on now: devices read its time, limits are looked at for its VM."""
@@ -136,6 +155,11 @@ class PhysicalCpu:
             self._end_turn()
         if self._running is not None:
             if not self.turn_is_over():
+                return self._running
+            if self._running.in_guest:
+                # Somebody has come while it was stopped for other CPUs: the guest is left first.
+                if self._turn_ends is None:
+                    self._turn_ends = self.clock.at(self.clock.now, self._notice_end)
                 return self._running
             self._waiting.append(self._running)
             self._end_turn()

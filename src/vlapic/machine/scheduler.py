@@ -134,7 +134,9 @@ def _step(group: list[PhysicalCpu], until: int | None, horizon: Horizon | None) 
             next_at = ready
     if chosen is None or (until is not None and at >= until):
         return False
+    chosen.others_at = until
     if next_at is not None:
+        chosen.others_at = next_at if until is None else min(until, next_at)
         until = next_at + SLICE_CYCLES if until is None else min(until, next_at + SLICE_CYCLES)
     alone_until = at + ALONE_CYCLES if until is None else min(until, at + ALONE_CYCLES)
     if horizon is not None and (limit := horizon(chosen)) is not None:

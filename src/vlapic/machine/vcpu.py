@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vlapic import events
@@ -76,6 +75,11 @@ class Vcpu(Parts):
 
     # -- the loop --
 
+    @property
+    def in_guest(self) -> bool:
+        """Whether the guest is only stopped for others, and goes on without an entry."""
+        return self._entered is not None
+
     def ready_at(self) -> int | None:
         """The host TSC at which this vCPU, alone on its CPU, has something to do.
 
@@ -112,9 +116,7 @@ class Vcpu(Parts):
             if self.failure is not None:
                 return
             if lapic.wait_for_sipi:
-                self.sleeping = True
-                if not self.cpu.shared:
-                    self.clock.sleep()
+                self._sleep()
             elif self.halted and (self.sleeping or not self._runnable()):
                 self._block()
             else:
@@ -129,10 +131,6 @@ class Vcpu(Parts):
         while inbox:
             message = inbox.popleft()
             lapic.accept(message.mode, message.vector, message.level, message.asserted)
-
-    def receive(self, message: Message, host_tsc: int) -> None:
-        """A message reaches this vCPU's CPU at a host TSC: it leaves the guest, or wakes up, and takes it."""
-        self.clock.at(host_tsc, partial(self.inbox.append, message))
 
     def _start_up(self) -> None:
         """INIT puts the CPU into its reset state; a start-up message it waits for starts it in real mode."""
@@ -178,8 +176,7 @@ class Vcpu(Parts):
     def _block(self) -> None:
         """Sleep in HLT until something wakes the vCPU (`vcpu_block`), the timer on the hrtimer.
 
-        One step goes to the next event of its physical CPU, which may or may not wake it. On a shared one
-        others come first: it steps again once it has been woken.
+        One step goes to the next event of its physical CPU, which may or may not wake it.
         """
         if not self.sleeping:
             alone = len(self.vm.vcpus) == 1
@@ -190,18 +187,24 @@ class Vcpu(Parts):
             if self._woken():
                 self.timer.after_block(self._hv_timer_was_in_use)
                 return
-            self.sleeping, woken = True, False
-        else:
-            woken = self._woken()
-        if not woken:
-            if self.cpu.shared:
-                return
-            self.clock.sleep()
+        if not (self.sleeping and self._woken()):
+            self._sleep()
             if not self._woken():
                 return
         self.sleeping = False
         self.clock.work(next(self._wake_up_cycles))
         self.timer.after_block(self._hv_timer_was_in_use)
+
+    def _sleep(self) -> None:
+        """Let time pass up to the next event of its physical CPU, if no other CPU has something to do before.
+
+        One that has may send something that comes earlier, and goes on first. On a shared CPU the other
+        vCPUs may run meanwhile, and `pcpu.py` says when time passes.
+        """
+        self.sleeping = True
+        cpu, due = self.cpu, self.clock.next_due
+        if due is not None and not cpu.shared and (cpu.others_at is None or due <= cpu.others_at):
+            self.clock.sleep()
 
     def _enter_guest(self, horizon: int | None) -> None:
         """One `vcpu_enter_guest`: inject, wait, run, handle the exit."""
