@@ -36,6 +36,12 @@ def test_a_cpu_is_started_anew_whatever_it_was_doing():
     assert (run.value, run.console) == (0, "startup: 6 steps\n")
 
 
+@pytest.mark.parametrize("options", [{}, {"preemption": False}, {"apicv": True}], ids=str)
+def test_a_cpu_whose_timer_is_far_away_is_reached_at_once(options):
+    run = GuestRun("checks/reach", vcpus=2, **options)
+    assert (run.value, run.console) == (0, "reach: 5 steps\n")
+
+
 def test_code_of_32_and_16_bits_runs_under_a_kernel_of_64():
     run = GuestRun("checks/compat")
     assert (run.value, run.console) == (0, "..\ncompat: 3 steps\n")
