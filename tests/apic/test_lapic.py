@@ -240,6 +240,70 @@ def test_icr_reads_back_without_delivery_status():
     assert apic.get(r.ICR) == 0x12 << 32 | 0x4041
 
 
+@pytest.mark.parametrize("high", [0, 0xA5A5A5A5, 0x5A5A5A5A, r.WHOLE])
+@pytest.mark.parametrize("low", [0x000C_4041, 0xFFF3_2000, 0xA5A5_A5A5, 0x5A5A_5A5A, r.WHOLE])
+def test_icr_keeps_what_is_written_in_xapic_mode_but_for_delivery_status(high, low):
+    # The kernel's selftest xapic_state_test asserts it, with these values among others.
+    apic = Apic()
+    apic.set(r.ICR2, high)
+    apic.set(r.ICR, low)
+    assert (apic.get(r.ICR2), apic.get(r.ICR)) == (high & 0xFF00_0000, low & ~(1 << 12))
+
+
+@pytest.mark.parametrize("bit", [13, 16, 17, *range(20, 32)])
+def test_a_reserved_bit_of_icr_faults_in_x2apic_mode_and_sends_nothing(bit):
+    # `__kvm_x2apic_icr_write`: X2APIC_ICR_RESERVED_BITS.
+    apic = Apic(mode="x2apic")
+    with pytest.raises(r.GeneralProtection):
+        apic.set(r.ICR, 1 << bit | 0x4041)
+    assert (apic.sent, apic.get(r.ICR)) == ([], 0)
+
+
+def test_reserved_bits_of_icr_change_nothing_in_what_is_sent():
+    plain, spoilt = Apic(), Apic()
+    plain.set(r.ICR, 0x0004_4041)
+    spoilt.set(r.ICR, 0xFFF7_6041)
+    assert spoilt.sent == plain.sent
+
+
+# -- what one mode leaves to another --
+
+
+@pytest.mark.parametrize(("apic_id", "ldr"), [(0, 1), (3, 8), (0x23, 0x2_0008)])
+def test_the_logical_id_of_x2apic_mode_stays_in_xapic_mode_until_it_is_written(apic_id, ldr):
+    # `__kvm_apic_set_base` writes LDR on the way into x2APIC mode, and nothing on the way out.
+    apic = Apic(apic_id)
+    apic.set(r.LDR, 0x8000_0000)
+    for mode in (X2, D, X):
+        apic.lapic.write_base(r.APIC_BASE_DEFAULT | mode)
+    assert apic.get(r.LDR) == apic.lapic.address.logical_id == ldr
+    apic.set(r.LDR, r.WHOLE)
+    assert apic.get(r.LDR) == 0xFF00_0000
+
+
+def test_init_leaves_the_logical_id_of_x2apic_mode_and_reset_does_not():
+    apic = Apic(3, "x2apic")
+    apic.lapic.reset(init=True)
+    assert apic.get(r.LDR) == 8
+    apic.lapic.reset()
+    assert apic.get(r.LDR) == 0
+
+
+def test_the_two_modes_destinations_in_icr_do_not_touch_each_other():
+    # x2APIC mode's is at 0x304 of KVM's page (`kvm_lapic_set_reg64`), xAPIC mode's is ICR2.
+    apic = Apic()
+    apic.set(r.ICR2, 0x12 << 24)
+    apic.lapic.write_base(r.APIC_BASE_DEFAULT | X2)
+    assert apic.get(r.ICR) == 0
+    apic.set(r.ICR, 0x8765_4321 << 32 | 0x4041)
+    for mode in (D, X):
+        apic.lapic.write_base(r.APIC_BASE_DEFAULT | mode)
+    assert (apic.get(r.ICR2), apic.get(r.ICR)) == (0x12 << 24, 0x4041)
+    apic.set(r.ICR, 0x4052)
+    apic.lapic.write_base(r.APIC_BASE_DEFAULT | X2)
+    assert apic.get(r.ICR) == 0x8765_4321 << 32 | 0x4052
+
+
 @pytest.mark.parametrize("delivery", [DeliveryMode.FIXED, DeliveryMode.LOWEST_PRIORITY])
 @pytest.mark.parametrize("vector", [0, 15])
 @MODES

@@ -40,7 +40,7 @@ SDM = {
 }
 #: Bits that a write may set, from the figures of the SDM; read-only rows have none.
 WRITABLE = {
-    "ID": 0xFF000000, "TPR": 0xFF, "LDR": 0xFF000000, "DFR": 0xF0000000, "SVR": 0x13FF, "ICR": 0xCCFFF,
+    "ID": 0xFF000000, "TPR": 0xFF, "LDR": 0xFF000000, "DFR": 0xF0000000, "SVR": 0x13FF, "ICR": 0xFFFFEFFF,
     "ICR2": 0xFF000000, "CMCI": 0x107FF, "LVTT": 0x700FF, "THERMAL": 0x107FF, "PERFORMANCE": 0x107FF,
     "LINT0": 0x1A7FF, "LINT1": 0x1A7FF, "ERROR": 0x100FF, "TMICT": 0xFFFFFFFF, "TDCR": 0xB,
 }  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 from vlapic.apic import registers as r
 from vlapic.apic.backends import NOT_SET
 from vlapic.apic.controller import NMI_LIMIT
+from vlapic.apic.ipi import x2apic_logical_id
 from vlapic.apic.lapic import LocalApic
 from vlapic.apic.priority import PRIORITY_CLASS
 from vlapic.apic.timer import (
@@ -72,8 +73,14 @@ def _check_stored(lapic: LocalApic) -> None:
     stored = lapic.stored
     assert stored.keys() == r.STORED.keys(), "a register is stored that has another place"
     for row in _STORED_ROWS:
-        allowed = row.writable | row.reset | (U64 if row.offset == r.ICR else 0)
+        allowed = row.writable | row.reset
+        if row.offset == r.ICR:
+            allowed |= row.writable_in(x2apic=True)
+        elif row.offset == r.LDR:
+            allowed |= x2apic_logical_id(lapic.apic_id)  # left by x2APIC mode
         assert not stored[row.offset] & ~allowed, f"{row.name} holds a reserved bit: {stored[row.offset]:#x}"
+    if lapic.x2apic:
+        assert stored[r.LDR] == x2apic_logical_id(lapic.apic_id), f"LDR is {stored[r.LDR]:#x} in x2APIC mode"
     assert stored[r.VERSION] == r.VERSION_VALUE, "VERSION was written"
     assert stored[r.DFR] & r.DFR_RESERVED == r.DFR_RESERVED, "DFR's low bits are ones"
     assert not stored[r.ESR] & ~r.ESR_DETECTED, f"ESR has a bit that nothing sets: {stored[r.ESR]:#x}"

@@ -128,6 +128,9 @@ class LocalApic(InterruptController):
         if new != old:
             if new == r.BASE_ENABLE:
                 self.xapic_id = self.apic_id & 0xFF
+            elif new == modes:
+                # It stays when the APIC goes back to xAPIC mode (`__kvm_apic_set_base`).
+                self.stored[r.LDR] = x2apic_logical_id(self.apic_id)
             self.wire()
             self.client.address_changed()
 
@@ -206,7 +209,7 @@ class LocalApic(InterruptController):
         return self.interrupts.ppr
 
     def read_ldr(self) -> int:
-        return x2apic_logical_id(self.apic_id) if self.x2apic else self.stored[r.LDR]
+        return self.stored[r.LDR]
 
     def read_isr(self, index: int) -> int:
         return self.interrupts.isr >> 32 * index & r.WHOLE
@@ -268,8 +271,13 @@ class LocalApic(InterruptController):
         self.timer.set_mode(MODES[value >> r.LVT_MODE_SHIFT & 3])
 
     def write_icr(self, value: int) -> None:
-        destination = value >> 32 if self.base & r.BASE_X2APIC else self.stored[r.ICR2] >> 24
-        self.stored[r.ICR] = value
+        if self.base & r.BASE_X2APIC:
+            destination = value >> 32
+            self.stored[r.ICR] = value
+        else:
+            destination = self.stored[r.ICR2] >> 24
+            # The destination of x2APIC mode is not xAPIC mode's to change; it is there again after it.
+            self.stored[r.ICR] = self.stored[r.ICR] & ~r.WHOLE | value
         self._send(message_of_icr(value & r.WHOLE, destination))
 
     def write_self_ipi(self, value: int) -> None:
@@ -296,4 +304,6 @@ class LocalApic(InterruptController):
         if not init:
             self.xapic_id = self.apic_id & 0xFF
             self.wire()
+        elif self.x2apic:
+            self.stored[r.LDR] = x2apic_logical_id(self.apic_id)
         self.client.address_changed()

@@ -141,6 +141,8 @@ _NO, _RO, _WO, _RW = Access.NONE, Access.READ_ONLY, Access.WRITE_ONLY, Access.RE
 _LVT_PLAIN = LVT_MASKED | LVT_VECTOR
 _LVT_MODE = _LVT_PLAIN | LVT_DELIVERY_MODE
 _LVT_PIN = _LVT_MODE | LVT_POLARITY | LVT_LEVEL
+#: ICR bits 31:0 that are not reserved. In xAPIC mode a reserved bit is kept as it was written
+#: (`kvm_lapic_reg_write`; the kernel's xapic_state_test asserts it), in x2APIC mode it faults.
 _ICR_LOW = 0x000C_CFFF
 _ICR_DELIVERY_STATUS = 1 << 12
 _SVR = SVR_VECTOR | SVR_ENABLED | SVR_FOCUS_DISABLED | SVR_SUPPRESS_EOI_BROADCAST
@@ -168,7 +170,7 @@ REGISTERS = (
     Register("IRR", IRR, _RO, _RO, "requested", read="read_irr", count=8),
     Register("ESR", ESR, _RW, _RW, "error status", writable=WHOLE, x2apic_writable=0, write="write_esr"),
     _lvt("CMCI", LVT_CMCI, "LVT: corrected machine check", _LVT_MODE),
-    Register("ICR", ICR, _RW, _RW, "interrupt command", writable=_ICR_LOW,
+    Register("ICR", ICR, _RW, _RW, "interrupt command", writable=WHOLE ^ _ICR_DELIVERY_STATUS,
              x2apic_writable=WHOLE << 32 | _ICR_LOW, status=_ICR_DELIVERY_STATUS, write="write_icr"),
     Register("ICR2", ICR2, _RW, _NO, "interrupt command, high half", writable=0xFF00_0000),
     _lvt("LVTT", LVTT, "LVT: timer", _LVT_PLAIN | LVT_MODE, write="write_lvtt"),

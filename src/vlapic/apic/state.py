@@ -14,12 +14,16 @@ from dataclasses import dataclass
 
 from vlapic.apic import registers as r
 from vlapic.apic.backends import NOT_SET
+from vlapic.apic.ipi import x2apic_logical_id
 from vlapic.apic.lapic import LocalApic
 from vlapic.apic.timer import Timer, TimerMode
 from vlapic.errors import StateError
 
 KVM_PAGE_BYTES = 4096
+#: Where KVM's page has the upper half of x2APIC mode's ICR, in either mode (`apic_set_reg64`).
+ICR_HIGH = r.ICR + 4
 _WORD = struct.Struct("<I")
+_ICR, _ = r.expand()[r.ICR]
 
 
 @dataclass(frozen=True)
@@ -173,8 +177,9 @@ def _registers_of(lapic: LocalApic) -> dict[int, int]:
     values[r.LDR] = lapic.read_ldr()
     left = timer.saved_count()
     values[r.TMICT], values[r.TMCCT], values[r.TDCR] = timer.initial_count, left, timer.tdcr
+    values[ICR_HIGH] = values[r.ICR] >> 32
     if lapic.x2apic:
-        values[r.ICR2] = values[r.ICR] >> 32
+        values[r.ICR2] = values[ICR_HIGH]
     return values
 
 
@@ -189,7 +194,7 @@ def from_kvm_page(lapic: LocalApic, page: bytes) -> None:
     """
     if len(page) != KVM_PAGE_BYTES:
         raise StateError(f"a page of KVM_GET_LAPIC has {KVM_PAGE_BYTES} bytes, got {len(page)}")
-    word = {offset: _WORD.unpack_from(page, offset)[0] for offset in r.expand()}
+    word = {offset: _WORD.unpack_from(page, offset)[0] for offset in (*r.expand(), ICR_HIGH)}
     mode = TimerMode(word[r.LVTT] >> r.LVT_MODE_SHIFT & 3)
     _refuse_to_lose_a_timer(lapic.timer, mode, word[r.TMICT])
 
@@ -206,16 +211,21 @@ def _restore_registers(lapic: LocalApic, word: dict[int, int]) -> None:
     APIC.
     """
     stored = {row.offset: word[row.offset] & row.writable for row in r.REGISTERS if row.offset in r.STORED}
+    x2apic_ldr = x2apic_logical_id(lapic.apic_id)
     stored[r.VERSION] = r.VERSION_VALUE
     stored[r.DFR] |= r.DFR_RESERVED
     stored[r.ESR] &= r.ESR_DETECTED
     if not stored[r.SVR] & r.SVR_ENABLED:
         stored.update((lvt, stored[lvt] | r.LVT_MASKED) for lvt in r.LVTS)
     if lapic.x2apic:
-        stored[r.ICR] |= word[r.ICR2] << 32
-        # These are xAPIC mode's; the page has LDR as x2APIC mode shows it.
-        stored[r.LDR], stored[r.ICR2] = lapic.stored[r.LDR], lapic.stored[r.ICR2]
+        stored[r.ICR] = (stored[r.ICR] | word[r.ICR2] << 32) & _ICR.writable_in(x2apic=True)
+        # This one is xAPIC mode's.
+        stored[r.ICR2] = lapic.stored[r.ICR2]
+        stored[r.LDR] = x2apic_ldr
     else:
+        stored[r.ICR] |= word[ICR_HIGH] << 32
+        if word[r.LDR] == x2apic_ldr:
+            stored[r.LDR] = x2apic_ldr
         lapic.xapic_id = word[r.ID] >> 24
     lapic.stored.update(stored)
     lapic.client.address_changed()
