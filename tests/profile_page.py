@@ -18,7 +18,12 @@ BETWEEN = re.compile(r"(<!-- (\w+): .*? -->\n)(.*?)(<!-- end of \2 -->)", re.DOT
 
 def _table(headings, rows):
     lines = [headings, ("---",) * len(headings), *rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    return "".join(f"| {' | '.join(map(_cell, cells))} |\n" for cells in lines)
+
+
+def _cell(text):
+    """A cell's text; a bar in it, as those of |delta|, would end it."""
+    return text.replace("|", "\\|")
 
 
 def profiles():

@@ -46,6 +46,22 @@ def test_the_page_on_run_explains_every_option():
     assert explained == {name for param in params for name in param.opts if name.startswith("--")}
 
 
+@pytest.mark.parametrize(
+    "page", ["README.md", *sorted(f"docs/{it.name}" for it in (ROOT / "docs").glob("*.md"))]
+)
+def test_every_row_of_a_table_has_as_many_cells_as_its_heading(page):
+    tables, in_code = [[]], False
+    for line in (ROOT / page).read_text().splitlines():
+        in_code ^= line.startswith("```")
+        if line.startswith("|") and not in_code:
+            tables[-1].append(line)
+        elif tables[-1]:
+            tables.append([])
+    for heading, *rows in filter(None, tables):
+        bars = len(re.findall(r"(?<!\\)\|", heading))
+        assert [row for row in rows if len(re.findall(r"(?<!\\)\|", row)) != bars] == []
+
+
 def test_every_page_is_in_the_index():
     index = (ROOT / "docs" / "index.md").read_text()
     listed = re.search(r"```\{toctree\}\n(?::.*\n)*\n(.*?)```", index, re.DOTALL)[1].split()
