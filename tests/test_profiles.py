@@ -116,5 +116,8 @@ def test_an_unknown_profile_names_the_nearest_and_all(name, near):
 
 def test_from_v5_3_to_v5_4_tuning_changed_and_what_ends_it():
     assert list(V5_3.changes(V5_4)) == ["ending", "tuning"]
-    assert V6_12.changes(V6_19) == {}
+
+
+def test_v6_19_lacks_what_debians_builds_have_of_v7_2():
+    assert list(V6_12.changes(V6_19)) == ["direct_injection"]
     assert (V6_12.hz, V6_19.hz) == (250, 1000)

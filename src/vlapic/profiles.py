@@ -168,7 +168,7 @@ V5_1 = replace(
     base="v5.0",
     trace_kernel="v5.1",
     scope=r.Scope.VCPU,
-    parameter=r.Parameter.SIGNED,
+    parameter=r.Parameter.UNSIGNED,
     overflow=r.Overflow.KILL,
     wait=r.Wait.NDELAY_IF_SCALED,
     too_short=r.TooShort.EXPIRE,
@@ -181,6 +181,7 @@ V5_2 = replace(
     since="v5.2",
     base="v5.1",
     trace_kernel="v5.2",
+    parameter=r.Parameter.SIGNED,
     records=r.Records.HV_TIMER,
     pre_expired=r.PreExpired.CANCEL,
     zero_delta=r.ZeroDelta.SKIP,
@@ -245,7 +246,8 @@ V6_1 = replace(
     count_write=r.CountWrite.BOTH_AND_PENDING,
     periodic_advance=r.PeriodicAdvance.NOT_BEFORE_NOW,
     after_block=r.AfterBlock.RESTART_IF_MOVED,
-    direct_injection=r.DirectInjection.APICV_IDLE_IN_GUEST,
+    direct_injection=r.DirectInjection.APICV_IN_KVM_RUN,
+    saved_count=r.SavedCount.CURRENT_OR_NOW,
     restore=r.Restore.ALL,
 )
 
@@ -259,11 +261,18 @@ V6_12 = replace(
     parameter=r.Parameter.SWITCH,
     ending=r.Ending.NEVER,
     order=r.Order.TUNE_THEN_WAIT,
-    saved_count=r.SavedCount.CURRENT_OR_NOW,
 )
 
 V6_19 = replace(
-    V6_12, name="v6.19", kernel="6.19", since="v6.19", base="v6.12", trace_kernel="v6.19", hz=1000
+    V6_12,
+    name="v6.19",
+    kernel="6.19",
+    since="v6.19",
+    base="v6.12",
+    trace_kernel="v6.19",
+    hz=1000,
+    # What Debian's builds have of v7.2 came after it.
+    direct_injection=r.DirectInjection.APICV_IDLE_IN_GUEST,
 )
 
 #: The seven patches on the advancement of v5.0; the timer's state machine is that of v6.19.

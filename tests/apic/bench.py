@@ -33,6 +33,7 @@ class Bench:
         frac_bits=48,
         clock=None,
         profile=SERIES,
+        apicv=False,
     ):
         self.clock = clock or SimClock(now)
         self.tsc = GuestTsc(khz, host_khz, frac_bits)
@@ -44,6 +45,7 @@ class Bench:
         self.timer = Timer(
             self.clock, self.tsc, self.hrtimer, self.preemption, self.advancement, profile, client=self
         )
+        self.timer.apicv = apicv
 
     def trace_hv_timer_state(self, in_use):
         self.traced.append(in_use)

@@ -4,7 +4,7 @@ import pytest
 
 from vlapic.apic.advancement import Advancement, ModuleState
 from vlapic.errors import UsageError
-from vlapic.profiles import SERIES, V5_0, V5_1, V5_3, V5_4, V5_14, V6_1, V6_12, V6_19
+from vlapic.profiles import SERIES, V5_0, V5_1, V5_2, V5_3, V5_4, V5_14, V6_1, V6_12, V6_19
 from vlapic.tsc import U32, GuestTsc
 
 KHZ = 2_000_000
@@ -110,7 +110,17 @@ def test_a_running_vcpu_keeps_its_snapshot_of_the_parameter(profile):
     assert state(old, vcpu(kvm)) == [(2000, True), (3000, True)]
 
 
-@pytest.mark.parametrize("profile", [V5_1, V6_1], ids=lambda it: it.name)
+def test_in_v5_1_minus_one_is_refused_and_the_greatest_number_says_auto():
+    # 5.1.0 declares the signed variable a uint; 0e6edceb8f18 ("... parameter overflow") mends it in v5.2.
+    assert module(V5_1).read_parameter() == str(U32)
+    kvm = module(V5_1, U32)
+    assert (kvm.setting(), state(vcpu(kvm))) == ("auto", [(1000, False)])
+    assert state(vcpu(module(V5_1, U32 - 1))) == [(U32 - 1, True)]
+    with pytest.raises(UsageError, match=r"-1 ns .* v5\.1; it takes auto, or 0 to 4294967295 ns"):
+        module(V5_1, -1)
+
+
+@pytest.mark.parametrize("profile", [V5_2, V6_1], ids=lambda it: it.name)
 def test_the_signed_parameter_says_auto_by_minus_one_and_minus_two_wraps_to_32_bits(profile):
     assert module(profile).read_parameter() == "-1"
     assert state(vcpu(module(profile, -1))) == [(1000, False)]
@@ -168,7 +178,15 @@ def test_a_number_for_a_switch_is_refused_in_a_line_that_says_who_takes_it():
 
 @pytest.mark.parametrize(
     ("profile", "number"),
-    [(V5_0, -1), (V5_0, U32 + 1), (SERIES, -1), (V5_1, 1 << 31), (V5_1, -1 - (1 << 31))],
+    [
+        (V5_0, -1),
+        (V5_0, U32 + 1),
+        (SERIES, -1),
+        (V5_1, -1),
+        (V5_1, U32 + 1),
+        (V5_2, 1 << 31),
+        (V5_2, -1 - (1 << 31)),
+    ],
 )
 def test_a_number_out_of_range_is_refused_with_the_range(profile, number):
     with pytest.raises(

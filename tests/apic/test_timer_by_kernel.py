@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from tests.apic.bench import Apic, Bench, armed, counting
-from tests.apic.pages import next_vector, started, with_words, word
+from tests.apic.pages import moved, next_vector, started, with_words, word
 from tests.machine.machines import end_of_interrupt, spinning
 from vlapic.apic import registers as reg
 from vlapic.apic.advancement import Advancement, ModuleState
@@ -59,9 +59,25 @@ def state(advancement):
     return advancement.advance_ns, advancement.done
 
 
-@seen(v5_0="1000", v5_1="-1", v6_12="Y")
+@seen(v5_0="1000", v5_1="4294967295", v5_2="-1", v6_12="Y")
 def the_parameter_reads(profile):
     return ModuleState(profile, None, KHZ).read_parameter()
+
+
+@seen(v5_0=4294967295, v5_1=1000, v5_2="refused")
+def the_advancement_of_a_parameter_of_4294967295(profile):
+    try:
+        return Advancement(ModuleState(profile, U64 >> 32, KHZ)).advance_ns
+    except UsageError:
+        return "refused"
+
+
+@seen(v5_0="refused", v5_2=1000, v6_12="refused")
+def the_advancement_of_a_parameter_of_minus_1(profile):
+    try:
+        return Advancement(ModuleState(profile, -1, KHZ)).advance_ns
+    except UsageError:
+        return "refused"
 
 
 @seen(v5_0=(1750, False), v5_1=(2000, True), v6_12="refused")
@@ -270,7 +286,7 @@ def the_saved_count_and_when_it_comes_to_its_end(profile):
     return word(page, reg.TMCCT), next_vector(new)
 
 
-@seen(v5_0=PERIOD, v6_12=0)
+@seen(v5_0=PERIOD, v6_1=0)
 def when_a_one_shot_restored_at_0_comes(profile):
     page = with_words(to_kvm_page(started(ONE_SHOT, PERIOD, 100, profile=profile).lapic), TMCCT=0)
     new = Apic(enabled=False, profile=profile)
@@ -290,6 +306,38 @@ def a_count_on_the_preemption_timer_survives_a_page_that_stops_it(profile):
     apic = started(ONE_SHOT, 50_000, preemption=True, profile=profile)
     from_kvm_page(apic.lapic, with_words(to_kvm_page(apic.lapic), TMICT=0, TMCCT=0))
     return apic.timer.hv_timer_in_use
+
+
+@seen(v5_0=True, v5_14=False, v6_1=True, v6_19=False)
+def an_expired_deadline_behind_the_mask_survives_a_page_with_apicv(profile):
+    """Debian's kernels have e800decd9c0a ("Only reset TSC Deadline Timer ... on KVM_RUN")."""
+    apic = started(DEADLINE, 5_000, 5_000, masked=True, profile=profile)
+    assert apic.timer.pending
+    new = moved(apic, profile=profile, apicv=True)
+    assert next_vector(new) is None
+    new.set(reg.LVTT, DEADLINE << 17 | 0x41)
+    return next_vector(new) == 0
+
+
+@seen(v5_0=True, v5_14=False)
+def an_expiry_behind_the_mask_on_the_preemption_timer_comes_when_it_goes_with_apicv(profile):
+    """`apic_timer_expired` calls `kvm_apic_inject_pending_timer_irqs`, which finds the mask."""
+    apic = started(DEADLINE, 5_000, 0, masked=True, preemption=True, apicv=True, profile=profile)
+    apic.pass_time(5_000)
+    apic.set(reg.LVTT, DEADLINE << 17 | 0x41)
+    return next_vector(apic) == 0
+
+
+@seen(v5_0=PERIOD, v6_1=0, v6_19=None)
+def when_a_one_shot_that_is_over_behind_the_mask_comes_after_a_page_and_unmasking_with_apicv(profile):
+    apic = started(ONE_SHOT, PERIOD, PERIOD, masked=True, preemption=True, profile=profile)
+    new = moved(apic, profile=profile, apicv=True)
+    passed = 0
+    if next_vector(new, within=PERIOD // 2) is None:
+        passed = PERIOD // 2
+    new.set(reg.LVTT, 0x41)
+    comes = next_vector(new)
+    return comes if comes is None else comes + passed * bool(comes)
 
 
 # -- on a host --

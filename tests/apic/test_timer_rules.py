@@ -39,6 +39,7 @@ TABLES = [
     (timer_rules.READS_WHILE_DISABLED, r.DeadlineRead),
     (timer_rules.TDCR_BITS, r.Divide),
     (timer_rules.INJECTS_DIRECTLY, r.DirectInjection),
+    (timer_rules.INJECTS_IN_KVM_RUN_ONLY, r.DirectInjection),
     (timer_rules.WAITS_BEFORE_POSTING, r.PostedWait),
     (backends.USES_HV_TIMER, r.HvOff),
     (timer_rules.COLLAPSES_PERIODS, r.PeriodicAdvance),

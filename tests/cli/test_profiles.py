@@ -1,6 +1,7 @@
 """`vlapic profiles`: the list, one profile, what changed; as people read it and as JSON."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -52,12 +53,19 @@ def test_a_diff_says_what_changed_since_when_and_to_what_effect(printed):
     assert "Whose" not in text
 
 
-def test_kernels_with_the_same_rules_say_so_and_what_else_they_differ_in(printed):
+def test_kernels_with_the_same_rules_say_so_and_what_else_they_differ_in(printed, monkeypatch):
     assert printed("v5.0", "--diff", "v5.0") == "v5.0 and v5.0 have the same rules\n"
-    assert printed("v6.12", "--diff", "v6.19") == (
-        "v6.12 and v6.19 have the same rules\n"
-        "HZ is 250 in v6.12 and 1000 in v6.19, which changes how long ndelay() takes\n"
+    monkeypatch.setitem(PROFILES, "v5.1", replace(PROFILES["v5.0"], name="v5.1", hz=250))
+    assert printed("v5.0", "--diff", "v5.1") == (
+        "v5.0 and v5.1 have the same rules\n"
+        "HZ is 1000 in v5.0 and 250 in v5.1, which changes how long ndelay() takes\n"
     )
+
+
+def test_v6_12_and_v6_19_differ_in_what_debian_took_from_v7_2_and_in_hz(printed):
+    text = printed("v6.12", "--diff", "v6.19")
+    assert text.startswith("v6.12 to v6.19: 1 of ")
+    assert text.endswith("HZ is 250 in v6.12 and 1000 in v6.19, which changes how long ndelay() takes\n")
 
 
 def test_as_json_every_profile_has_every_rule(printed):

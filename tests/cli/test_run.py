@@ -495,8 +495,8 @@ def test_a_run_says_whose_rules_it_had(arguments, name, capsys):
             "profile v6.12 takes auto or 0 as the advancement, not 3000",
         ),
         (
-            ["--profile", "v5.1", "--advance", "2147483648"],
-            "advance 2147483648 ns is out of range in profile v5.1",
+            ["--profile", "v5.2", "--advance", "2147483648"],
+            "advance 2147483648 ns is out of range in profile v5.2",
         ),
     ],
 )
@@ -508,6 +508,6 @@ def test_a_profile_or_fix_that_cannot_be_is_one_line_and_status_2(arguments, com
 
 
 def test_the_signed_parameter_takes_a_negative_number_that_wraps(capsys):
-    assert main(["run", "--profile", "v5.1", "--advance", "-2", "--events", "5", "--json"]) == 0
+    assert main(["run", "--profile", "v5.2", "--advance", "-2", "--events", "5", "--json"]) == 0
     (vcpu,) = json.loads(capsys.readouterr().out)["vcpus"]
     assert vcpu["advance_ns"]["initial"] == 4_294_967_294

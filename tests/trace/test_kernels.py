@@ -43,7 +43,11 @@ _EXIT_V5_10 = (
 CHANGES = [
     (ENTRY, {"v5.0": "kvm_entry: vcpu 0", "v5.9": "kvm_entry: vcpu 0"}),
     (ENTRY, {"v5.10": "kvm_entry: vcpu 0, rip 0x10000", "v5.14": "kvm_entry: vcpu 0, rip 0x10000"}),
-    (ENTRY, {"v6.1": _IMMEDIATE, "v6.12": _IMMEDIATE}),
+    # v6.9, and point releases that took it: 6.1.149 on (Debian's 6.1.192 is v6.1), 6.6.103 on.
+    (ENTRY, {"v6.0": "kvm_entry: vcpu 0, rip 0x10000", "v6.1": _IMMEDIATE}),
+    (ENTRY, {"v6.2": "kvm_entry: vcpu 0, rip 0x10000", "v6.5": "kvm_entry: vcpu 0, rip 0x10000"}),
+    (ENTRY, {"v6.6": _IMMEDIATE, "v6.8": "kvm_entry: vcpu 0, rip 0x10000", "v6.9": _IMMEDIATE}),
+    (ENTRY, {"v6.12": _IMMEDIATE}),
     (
         ENTRY,
         {

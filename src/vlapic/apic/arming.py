@@ -50,6 +50,8 @@ class HostTimers:
         rules: the profile's.
         apicv: the APIC is virtualised by the CPU (`apicv_active`). Its vCPU sets it when it is made.
         posts: its hrtimer may post into a running guest (`kvm_can_post_timer_interrupt`). Likewise.
+        wants_to_run: KVM_RUN is under way (`vcpu->wants_to_run`). `state.py` clears it while it puts in what
+            KVM_SET_LAPIC and KVM_SET_MSRS do.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class HostTimers:
         self.missed = 0
         self.apicv = False
         self.posts = False
+        self.wants_to_run = True
 
     @property
     def running(self) -> bool:
@@ -227,7 +230,7 @@ class HostTimers:
         if from_callback:
             if not self.posts or not self._client.post_timer():
                 return False
-        elif self.rules.injects_directly:
+        elif self.rules.injects_directly and (self.wants_to_run or not self.rules.injects_in_kvm_run_only):
             self._client.inject_timer()
         else:
             return False

@@ -18,6 +18,8 @@ from vlapic.tsc import U32
 S32_MAX = (1 << 31) - 1
 #: What the signed parameter says for auto.
 ADAPTIVE = -1
+#: The same in v5.1, whose `module_param` says uint of the signed variable.
+ADAPTIVE_AS_UINT = U32
 
 
 class ParameterRule(NamedTuple):
@@ -81,6 +83,13 @@ def _signed(value: int | None) -> tuple[int, bool]:
     return value & U32, True
 
 
+def _unsigned(value: int | None) -> tuple[int, bool]:
+    """The greatest number is the variable's -1."""
+    if value is None or value == ADAPTIVE_AS_UINT:
+        return ADVANCE_START_NS, False
+    return value, True
+
+
 def _switch(value: int | None) -> tuple[int, bool]:
     """Off is an advancement of 0, which nobody waits or tunes with."""
     return (ADVANCE_START_NS if value else 0), False
@@ -97,6 +106,7 @@ def _letter(value: int | None) -> str:
 PARAMETERS: dict[Parameter, ParameterRule] = {
     Parameter.START: ParameterRule(0, U32, ADVANCE_START_NS, _start_value, _number, overrides=False),
     Parameter.OVERRIDE: ParameterRule(0, U32, None, _override, _number),
+    Parameter.UNSIGNED: ParameterRule(0, U32, ADAPTIVE_AS_UINT, _unsigned, _number),
     Parameter.SIGNED: ParameterRule(-1 - S32_MAX, S32_MAX, ADAPTIVE, _signed, _number),
     Parameter.SWITCH: ParameterRule(0, 0, 1, _switch, _letter, writable=False),
 }

@@ -10,6 +10,8 @@ The guest's TSC is the vCPU's, and its own to keep.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from vlapic.apic import registers as r
@@ -203,7 +205,18 @@ def from_kvm_page(lapic: LocalApic, page: bytes) -> None:
     timer.set_mode(mode)
     timer.tdcr = word[r.TDCR] & timer.rules.tdcr_bits
     timer.initial_count = word[r.TMICT] if mode is not TimerMode.TSC_DEADLINE else 0
-    timer.restore_count(word[r.TMCCT])
+    with _outside_kvm_run(timer):
+        timer.restore_count(word[r.TMCCT])
+
+
+@contextmanager
+def _outside_kvm_run(timer: Timer) -> Iterator[None]:
+    """An ioctl of user space that is not KVM_RUN."""
+    timer.wants_to_run = False
+    try:
+        yield
+    finally:
+        timer.wants_to_run = True
 
 
 def _restore_registers(lapic: LocalApic, word: dict[int, int]) -> None:
@@ -266,4 +279,5 @@ def restore_tsc_deadline(lapic: LocalApic, deadline_tsc: int) -> None:
             f"IA32_TSC_DEADLINE {deadline_tsc:#x} would be ignored: the timer is in {lapic.timer.mode.name}"
             " mode; restore the page first"
         )
-    lapic.write_msr(r.MSR_IA32_TSC_DEADLINE, deadline_tsc)
+    with _outside_kvm_run(lapic.timer):
+        lapic.write_msr(r.MSR_IA32_TSC_DEADLINE, deadline_tsc)

@@ -84,6 +84,15 @@ INJECTS_DIRECTLY = {
     r.DirectInjection.POSTED: False,
     r.DirectInjection.APICV: True,
     r.DirectInjection.APICV_IDLE_IN_GUEST: True,
+    r.DirectInjection.APICV_IN_KVM_RUN: True,
+}
+#: Whether it is so only while the vCPU is to run (`vcpu->wants_to_run`).
+INJECTS_IN_KVM_RUN_ONLY = {
+    r.DirectInjection.NONE: False,
+    r.DirectInjection.POSTED: False,
+    r.DirectInjection.APICV: False,
+    r.DirectInjection.APICV_IDLE_IN_GUEST: False,
+    r.DirectInjection.APICV_IN_KVM_RUN: True,
 }
 WAITS_BEFORE_POSTING = {r.PostedWait.BODY: True, r.PostedWait.NEVER: False}
 
@@ -105,6 +114,7 @@ class TimerRules(NamedTuple):
         saves_current_count: KVM_GET_LAPIC has what is left of the count, KVM_SET_LAPIC goes on from it.
         restored_0_fires: a restored one-shot with nothing left fires; else it runs its whole period.
         injects_directly: with APICv, an expiry that comes from no hrtimer's callback is never pending.
+        injects_in_kvm_run_only: but it is while user space puts a state in.
         waits_before_posting: an expiry that is posted waits for its deadline first.
     """
 
@@ -123,6 +133,7 @@ class TimerRules(NamedTuple):
     saves_current_count: bool
     restored_0_fires: bool
     injects_directly: bool
+    injects_in_kvm_run_only: bool
     waits_before_posting: bool
 
     @classmethod
@@ -144,5 +155,6 @@ class TimerRules(NamedTuple):
             saves_current_count=SAVES_CURRENT_COUNT[profile.saved_count],
             restored_0_fires=RESTORED_0_FIRES[profile.saved_count],
             injects_directly=INJECTS_DIRECTLY[profile.direct_injection],
+            injects_in_kvm_run_only=INJECTS_IN_KVM_RUN_ONLY[profile.direct_injection],
             waits_before_posting=WAITS_BEFORE_POSTING[profile.posted_wait],
         )

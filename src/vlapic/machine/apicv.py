@@ -6,7 +6,8 @@ Follows SDM vol. 3C "APIC Virtualization and Virtual Interrupts" and `kvm/lapic.
 - An interrupt waits in the IRR until the guest takes it, by itself: nothing is injected (no kvm_inj_virq),
   no interrupt window is asked for. So the busy wait looks for the timer's vector in the IRR.
 - EOI, TPR and CR8 are written, and most registers read, without an exit, and without kvm_apic and kvm_eoi.
-- An expiry that comes from no hrtimer's callback is delivered at once, by the profile's rule.
+- An expiry that comes from no hrtimer's callback is delivered at once, by the profile's rule; one that LVTT
+  masks is lost (`apic_timer_expired`, `kvm_apic_local_deliver`).
 - With `pi_inject_timer` the hrtimer runs on another physical CPU. Its callback posts into the running guest,
   which is not left; otherwise it is pending as ever.
 
@@ -41,6 +42,7 @@ MAY_POST: dict[DirectInjection, Callable[[bool], bool]] = {
     DirectInjection.POSTED: lambda mwait_in_guest: True,
     DirectInjection.APICV: lambda mwait_in_guest: True,
     DirectInjection.APICV_IDLE_IN_GUEST: lambda mwait_in_guest: mwait_in_guest,
+    DirectInjection.APICV_IN_KVM_RUN: lambda mwait_in_guest: mwait_in_guest,
 }
 
 #: Registers of the page whose reads exit all the same (SDM vol. 3C "Virtualizing Reads from the APIC-Access

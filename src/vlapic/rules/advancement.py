@@ -37,11 +37,18 @@ class Parameter(RuleEnum):
         "",
         "a value set by hand stays",
     )
-    SIGNED = Rule(
-        "signed: -1 tunes from 1000 ns; any other is cast to u32 and used as it is, so -2 is 4294967294 ns",
+    UNSIGNED = Rule(
+        "a signed variable declared as a uint: it reads 4294967295, which tunes from 1000 ns; any other"
+        " number is used as it is; -1 is refused",
         "v5.1",
         "c3941d9e0ccd",
-        "a value set by hand stays",
+        "a value set by hand stays; auto, once left, is set by 4294967295",
+    )
+    SIGNED = Rule(
+        "signed: -1 tunes from 1000 ns; any other is cast to u32 and used as it is, so -2 is 4294967294 ns",
+        "v5.2",
+        "0e6edceb8f18",
+        "auto reads -1, and can be set again",
     )
     SWITCH = Rule(
         "bool, read-only after load: on tunes from 1000 ns, off is 0",

@@ -199,6 +199,12 @@ class DirectInjection(RuleEnum):
         "1714a4eb6fb0",
         "guests that exit on HLT keep the preemption timer",
     )
+    APICV_IN_KVM_RUN = Rule(
+        "as before; what expires while user space puts a state in is pending",
+        "v7.2",
+        "e800decd9c0a",
+        "KVM_SET_LAPIC and KVM_SET_MSRS lose no expiry that the mask holds back",
+    )
 
 
 class PostedWait(RuleEnum):

@@ -146,8 +146,12 @@ TRACEPOINTS = (
         (
             (_BASE, Form("vcpu {vcpu}")),
             ((5, 10), Form("vcpu {vcpu}, rip 0x{rip:x}")),
-            # v6.9; brought to 6.1.y and 6.12.y.
+            # v6.9; brought to 6.1.149 and 6.6.103, and so in the 6.1.192 that v6.1 stands for.
             ((6, 1), Form(f"vcpu {{vcpu}}, rip 0x{{rip:x}}{_IMMEDIATE}")),
+            ((6, 2), Form("vcpu {vcpu}, rip 0x{rip:x}")),
+            ((6, 6), Form(f"vcpu {{vcpu}}, rip 0x{{rip:x}}{_IMMEDIATE}")),
+            ((6, 7), Form("vcpu {vcpu}, rip 0x{rip:x}")),
+            ((6, 9), Form(f"vcpu {{vcpu}}, rip 0x{{rip:x}}{_IMMEDIATE}")),
             ((6, 13), Form(f"vcpu {{vcpu}}, rip 0x{{rip:x}} {_EVENT}{_IMMEDIATE}")),
         ),
         (Form("vcpu {vcpu} rip 0x{rip:x}"),),
