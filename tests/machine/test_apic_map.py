@@ -5,6 +5,7 @@ import pytest
 from vlapic.apic import registers as r
 from vlapic.apic import state
 from vlapic.apic.ipi import FIXED, LOWEST_PRIORITY, Message
+from vlapic.events import AcceptIrq
 from vlapic.machine import apic_map
 from vlapic.machine.host import Host
 from vlapic.machine.scripted import ScriptedEngine
@@ -34,7 +35,7 @@ def logical(destination):
     return Message(FIXED, VECTOR, logical=True, destination=destination)
 
 
-lowest_priority = Message(LOWEST_PRIORITY, VECTOR, destination=0xFF)
+lowest_priority = Message(LOWEST_PRIORITY, VECTOR, logical=True, destination=0xFF)
 
 
 def takers(vm, message):
@@ -58,9 +59,22 @@ def test_a_message_finds_no_apic_whose_destination_format_was_spoilt(vm):
 
 
 def test_a_lowest_priority_message_passes_over_an_apic_that_was_disabled_by_software(vm):
+    assert takers(vm, lowest_priority) == [1]
     for index in (0, 1):
         vm.vcpus[index].lapic.write(r.SVR, 0xFF)
     assert takers(vm, lowest_priority) == [2]
+
+
+def test_a_lowest_priority_message_for_everybody_is_told_as_the_fixed_one_that_it_becomes():
+    told = []
+    vm = Host(on_event=told.append).create_vm()
+    for _ in range(2):
+        vcpu = vm.create_vcpu(lambda tsc: ScriptedEngine(tsc, lambda cpu: iter(())))
+        vcpu.lapic.write(r.SVR, 0x1FF)
+    vm.vcpus[0].lapic.write(r.ICR2, 0xFF << 24)
+    vm.vcpus[0].lapic.write(r.ICR, LOWEST_PRIORITY << 8 | VECTOR)
+    assert [(it.vcpu, it.delivery_mode) for it in told if isinstance(it, AcceptIrq)] == [(0, FIXED)]
+    assert takers(vm, Message(LOWEST_PRIORITY, VECTOR, destination=0xFF)) == [0, 1]
 
 
 def test_a_message_passes_over_an_apic_that_was_disabled(vm):

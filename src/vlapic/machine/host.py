@@ -8,7 +8,7 @@ from functools import partial
 
 from vlapic.apic.advancement import ModuleState
 from vlapic.apic.backends import USES_HV_TIMER
-from vlapic.apic.ipi import ICR_MODE_SHIFT, DeliveryMode, Message
+from vlapic.apic.ipi import ICR_MODE_SHIFT, DeliveryMode, Message, as_delivered
 from vlapic.apic.registers import LVT_LINT0
 from vlapic.errors import UsageError
 from vlapic.events import Event, TimerInterrupt
@@ -232,6 +232,7 @@ class Vm:
             sender: that sends it just now; it takes its own before the access that sends it is over
                 (`__apic_accept_irq`).
         """
+        message = as_delivered(message)
         for vcpu in vcpus:
             if vcpu is sender:
                 vcpu.lapic.accept(message.mode, message.vector, message.level, message.asserted)
