@@ -187,7 +187,7 @@ def test_vcpus_that_all_sleep_for_ever_fail_and_say_so():
     machine = Machine(sleeper, sleeper)
     assert not scheduler.run(machine.vcpus, machine.ended, 1000)
     assert {str(vcpu.failure) for vcpu in machine.vcpus} == {
-        "the guest halted for ever: no timer is armed, no interrupt can come at rip 0x0"
+        "the guest halted for ever: no APIC timer is armed, no interrupt can come at rip 0x0"
     }
 
 

@@ -313,7 +313,7 @@ def test_a_guest_that_halts_with_nothing_to_come_is_found_at_once():
         yield from set_up(cpu)
         yield cpu.hlt()
 
-    assert str(Run(guest).vcpu.failure).startswith("the guest halted for ever: no timer is armed")
+    assert str(Run(guest).vcpu.failure).startswith("the guest halted for ever: no APIC timer is armed")
 
 
 def test_a_guest_that_shuts_down_is_told_by_its_reason():

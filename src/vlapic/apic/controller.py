@@ -69,7 +69,9 @@ class InterruptController:
         stored: registers that are plain storage, by offset (`registers.STORED`).
         errors: ESR bits detected since ESR was last written.
         nmi_pending: NMIs latched, 0 to 2; `take_nmi` takes one.
-        extint_pending: an external controller's interrupt waits on LINT0; the vCPU asks it for the vector.
+        extint_pending: an external controller's interrupt waits, on LINT0 or by a message; the vCPU asks it
+            for the vector, and says so to `take_extint`.
+        extint_message: it waits because of a message.
         init_pending, startup_page: INIT and start-up messages that `accept_events` has not seen yet.
         wait_for_sipi: INIT has come, the start-up message has not.
     """
@@ -83,7 +85,10 @@ class InterruptController:
         self.stored = dict(r.STORED)
         self.errors = 0
         self.nmi_pending = 0
+        # The level of the pin, the 8259As' INT on a PC: no state of the APIC's.
+        self._lint0 = False
         self.extint_pending = False
+        self.extint_message = False
         self.init_pending = False
         self.startup_page: int | None = None
         self.wait_for_sipi = False
@@ -143,7 +148,7 @@ class InterruptController:
         elif mode is STARTUP:
             self.startup_page = vector
         elif mode is EXTINT:
-            self.extint_pending = True
+            self.extint_pending = self.extint_message = True
         elif mode is SMI:
             self.client.trace_smi_ignored()
         return True
@@ -166,6 +171,41 @@ class InterruptController:
         if taken and lvt == r.LVT_PERFORMANCE:
             self.stored[lvt] |= r.LVT_MASKED
         return taken
+
+    def set_lint0(self, level: bool) -> None:
+        """Change the level of LINT0. ExtINT follows the level; to any other mode its rise is an interrupt."""
+        rose = level and not self._lint0
+        self._lint0 = level
+        if rose and self.enabled and not self._lint0_is(EXTINT):
+            self.local_interrupt(r.LVT_LINT0)
+        self.see_lint0()
+
+    def see_lint0(self) -> None:
+        """LINT0's level, its LVT register or IA32_APIC_BASE has changed: see whether ExtINT waits."""
+        self.extint_pending = self.extint_message or (
+            self._lint0 and (not self.enabled or self._lint0_is(EXTINT))
+        )
+
+    def accepts_lint0(self) -> bool:
+        """Whether a rise of LINT0 would be taken (`kvm_apic_accept_pic_intr`).
+
+        An APIC disabled in IA32_APIC_BASE leaves the pin to the processor, as INTR (SDM vol. 3A "Enabling or
+        Disabling the Local APIC"), whatever the LVT says.
+        """
+        return not self.enabled or not self.stored[r.LVT_LINT0] & r.LVT_MASKED
+
+    def lint0_sends_nmi(self) -> bool:
+        """Whether a rise of LINT0 would be an NMI."""
+        return self.enabled and self._lint0_is(NMI)
+
+    def _lint0_is(self, mode: DeliveryMode) -> bool:
+        entry = self.stored[r.LVT_LINT0]
+        return not entry & r.LVT_MASKED and DELIVERY_MODES[entry >> 8 & 7] is mode
+
+    def take_extint(self) -> None:
+        """The processor has asked the external controller for a vector; its wire says whether more waits."""
+        self.extint_message = False
+        self.see_lint0()
 
     def detect(self, error: int) -> None:
         """Note an error; the first since ESR was written raises the error interrupt."""
@@ -286,5 +326,6 @@ class InterruptController:
         self.interrupts = InterruptRegisters()
         self.errors = 0
         self.nmi_pending = 0
-        self.extint_pending = False
+        self.extint_message = False
+        self.see_lint0()
         self.timer.reset()

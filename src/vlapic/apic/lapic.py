@@ -132,6 +132,7 @@ class LocalApic(InterruptController):
                 # It stays when the APIC goes back to xAPIC mode (`__kvm_apic_set_base`).
                 self.stored[r.LDR] = x2apic_logical_id(self.apic_id)
             self.wire()
+            self.see_lint0()
             self.client.address_changed()
 
     # -- accesses --
@@ -257,6 +258,7 @@ class LocalApic(InterruptController):
             # running timer runs on.
             for offset in r.LVTS:
                 self.stored[offset] |= r.LVT_MASKED
+            self.see_lint0()
             self.timer.pending = False
 
     def write_esr(self, value: int) -> None:
@@ -265,6 +267,8 @@ class LocalApic(InterruptController):
 
     def write_lvt(self, offset: int, value: int) -> None:
         self.stored[offset] = value if self.software_enabled else value | r.LVT_MASKED
+        if offset == r.LVT_LINT0:
+            self.see_lint0()
 
     def write_lvtt(self, value: int) -> None:
         self.write_lvt(r.LVTT, value)

@@ -60,8 +60,8 @@ _TIMER_FIELDS = (
     "pending", "hv_timer_in_use", "fired_deadline_tsc", "missed", "armings",
 )  # fmt: skip
 _APIC_FIELDS = (
-    "base", "xapic_id", "errors", "nmi_pending", "extint_pending", "init_pending", "startup_page",
-    "wait_for_sipi",
+    "base", "xapic_id", "errors", "nmi_pending", "extint_pending", "extint_message", "init_pending",
+    "startup_page", "wait_for_sipi",
 )  # fmt: skip
 
 
@@ -79,6 +79,7 @@ class ApicState:
     errors: int
     nmi_pending: int
     extint_pending: bool
+    extint_message: bool
     init_pending: bool
     startup_page: int | None
     wait_for_sipi: bool
@@ -241,6 +242,7 @@ def _restore_registers(lapic: LocalApic, word: dict[int, int]) -> None:
             stored[r.LDR] = x2apic_ldr
         lapic.xapic_id = word[r.ID] >> 24
     lapic.stored.update(stored)
+    lapic.see_lint0()
     lapic.client.address_changed()
     interrupts = lapic.interrupts
     interrupts.isr, interrupts.tmr, interrupts.irr = (

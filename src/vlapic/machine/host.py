@@ -14,6 +14,7 @@ from vlapic.errors import UsageError
 from vlapic.events import Event, TimerInterrupt
 from vlapic.machine.apic_map import ApicMap
 from vlapic.machine.apicv import ApicvVcpu
+from vlapic.machine.board_clock import VmClock
 from vlapic.machine.devices import Board
 from vlapic.machine.engine import CpuEngine
 from vlapic.machine.hostmodel import DEFAULT, HostModel
@@ -22,7 +23,7 @@ from vlapic.machine.parts import Parts
 from vlapic.machine.pcpu import PhysicalCpu
 from vlapic.machine.vcpu import Vcpu
 from vlapic.profiles import SERIES, Profile
-from vlapic.tsc import VMX_FRAC_BITS, GuestTsc, cycles_as_ns
+from vlapic.tsc import VMX_FRAC_BITS, GuestTsc
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ class Vm:
         self.host = host
         self.index = index
         self.mwait_in_guest = mwait_in_guest
-        self.board = Board(now_ns=self._now_ns, send=self._send_external, extint=self._drive_lint0)
+        self.board = Board(clock=VmClock(self), send=self._send_external, extint=self._drive_lint0)
         self.ports = self.board.ports
         self.vcpus: list[Vcpu] = []
         self.apic_map = ApicMap(self.vcpus)
@@ -215,6 +216,7 @@ class Vm:
         for vcpu in self.vcpus:
             vcpu.cpu.remove(vcpu)
             vcpu.timer.hrtimer.cancel()
+        self.board.switch_off()
 
     def leave_as_firmware_does(self) -> None:
         """What a PC's firmware has done before a boot loader runs: virtual wire mode.
@@ -223,7 +225,9 @@ class Vm:
         LVT so from reset on (KVM_X86_QUIRK_LINT0_REENABLED).
         """
         self.board.leave_as_firmware_does()
-        self.vcpus[0].lapic.stored[LVT_LINT0] = DeliveryMode.EXTINT << ICR_MODE_SHIFT
+        lapic = self.vcpus[0].lapic
+        lapic.stored[LVT_LINT0] = DeliveryMode.EXTINT << ICR_MODE_SHIFT
+        lapic.see_lint0()
 
     def deliver(self, message: Message, vcpus: Iterable[Vcpu], sender: Parts | None = None) -> None:
         """Bring a message to vCPUs; on another CPU than the active one's it comes as an interrupt.
@@ -253,21 +257,22 @@ class Vm:
         self.deliver(message, self.apic_map[message, None])
 
     def _drive_lint0(self, level: bool) -> None:
-        """The 8259As' INT changes, which may be another CPU's doing than the one it is wired to."""
-        # It may have fallen again by the time it gets there.
-        self._reach(self.vcpus[0], lambda: self._set_extint(level and self.board.pics.level))
+        """The 8259As' INT is wired to LINT0 of every processor (`pic_unlock` wakes one that accepts it).
 
-    def _set_extint(self, level: bool) -> None:
-        """The 8259As' INT is wired to LINT0 of the bootstrap processor."""
-        lapic = self.vcpus[0].lapic
-        if level:
-            lapic.local_interrupt(LVT_LINT0)
-        else:
-            lapic.extint_pending = False
+        A processor on another physical CPU that would take it is interrupted, as by a message.
+        """
+        active = self.active
+        for vcpu in self.vcpus:
+            here = active is None or vcpu.cpu is active.cpu
+            if here or not (level and vcpu.lapic.accepts_lint0()):
+                vcpu.lapic.set_lint0(level)
+            else:
+                self._reach(vcpu, partial(self._see_extint, vcpu))
+
+    def _see_extint(self, vcpu: Vcpu) -> None:
+        # It may have fallen again by the time it gets there.
+        vcpu.lapic.set_lint0(self.board.pics.level)
 
     def active_at(self) -> int:
         """The host TSC that the active vCPU has reached."""
         return (self.active or self.vcpus[0]).clock.now
-
-    def _now_ns(self) -> int:
-        return cycles_as_ns(self.active_at() - self.host.start_tsc, self.host.tsc_khz)

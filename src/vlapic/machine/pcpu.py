@@ -88,11 +88,15 @@ class PhysicalCpu:
             return self.vcpus[0].ready_at() if self.vcpus else None
         if any(vcpu.wants_cpu() for vcpu in self.vcpus):
             return self.clock.now
-        # Other work wakes no vCPU.
-        if all(vcpu.failure for vcpu in self.vcpus) or not self.clock.awaits_other_than(self._burst):
+        if all(vcpu.failure for vcpu in self.vcpus) or not self.awaits_anything:
             return None
         due = self.clock.next_due
         return None if due is None else max(due, self.clock.now)
+
+    @property
+    def awaits_anything(self) -> bool:
+        """Whether its clock has an alarm that may wake a vCPU; other work wakes none."""
+        return self.clock.awaits_other_than(self._burst)
 
     def step(self, until: int | None) -> None:
         """Let the vCPU whose turn it is go on by one round, or go to the next event if all of them sleep.

@@ -30,7 +30,7 @@ LEAD_CYCLES = 1_000_000
 #: Host cycles after which a CPU that handles its exits by itself comes back for a look around.
 ALONE_CYCLES = 10_000_000
 
-FOREVER = GuestFailure("halted for ever: no timer is armed, no interrupt can come")
+FOREVER = "halted for ever: no APIC timer is armed, no interrupt can come"
 
 
 #: Says how far the guest on a CPU may run at its next step, in host TSC; None is as far as it likes.
@@ -78,9 +78,14 @@ def run(
         if not _step(group, until, horizon):
             for vcpu in vcpus:
                 if vcpu.failure is None and vcpu in vcpu.cpu.vcpus:
-                    vcpu.failure = GuestFailure(FOREVER.reason, vcpu.engine.rip)
+                    vcpu.failure = GuestFailure(_why_for_ever(vcpu), vcpu.engine.rip)
             return False
     return True
+
+
+def _why_for_ever(vcpu: Vcpu) -> str:
+    unheard = vcpu.vm.board.unheard()
+    return f"{FOREVER}; {unheard}" if unheard else FOREVER
 
 
 def _groups(vcpus: Sequence[Vcpu]) -> list[list[PhysicalCpu]]:

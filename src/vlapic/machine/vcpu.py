@@ -156,6 +156,11 @@ class Vcpu(Parts):
             return True
         return (lapic.extint_pending or lapic.deliverable() is not None) and self.engine.interruptible
 
+    def _may_get_nmi(self) -> bool:
+        """Whether an NMI is there, or may come from a device or a pin of the APIC."""
+        lapic = self.lapic
+        return lapic.nmi_pending > 0 or lapic.lint0_sends_nmi() or self.vm.board.may_send_nmi()
+
     def _nmis_wait(self) -> bool:
         """Whether latched NMIs wait; behind one that is injected or handled, one can (`process_nmi`)."""
         if not self._injects_nmi and not self.engine.nmi_blocked:
@@ -173,6 +178,11 @@ class Vcpu(Parts):
             return True
         return not self.lapic.wait_for_sipi and (self._timer_requested() or self._runnable())
 
+    @property
+    def is_asleep(self) -> bool:
+        """Whether it sleeps, and nothing that has come so far wakes it."""
+        return self.sleeping and not self._woken()
+
     def _block(self) -> None:
         """Sleep in HLT until something wakes the vCPU (`vcpu_block`), the timer on the hrtimer.
 
@@ -180,7 +190,7 @@ class Vcpu(Parts):
         """
         if not self.sleeping:
             alone = len(self.vm.vcpus) == 1
-            if alone and not self.engine.interrupts_enabled and not self.lapic.nmi_pending:
+            if alone and not self.engine.interrupts_enabled and not self._may_get_nmi():
                 self.failure = GuestFailure("halted with interrupts off (IF=0)", self.engine.rip)
                 return
             self._hv_timer_was_in_use = self.timer.before_block()
@@ -338,7 +348,11 @@ class Vcpu(Parts):
             self.measure.blocked(self.clock.now)
             return False
         self.measure.injected(self.clock.now)
-        self._injected = self.vm.board.acknowledge() if vector is None else lapic.acknowledge(vector)
+        if vector is None:
+            self._injected = self.vm.board.acknowledge()
+            lapic.take_extint()
+        else:
+            self._injected = lapic.acknowledge(vector)
         if self.trace:
             self.trace(events.InjectVirq(*self.stamp(), self._injected))
         return True

@@ -1,21 +1,57 @@
 """Boards for tests: every wire that leaves the board is recorded, and time is what the test says."""
 
+from vlapic.clock import SimClock
 from vlapic.machine.devices import Board
 
 SECOND = 10**9
+
+
+class Clock:
+    """The time of a board; its alarms ring when a test lets time go on by `go_to`."""
+
+    def __init__(self):
+        self.time_ns = 0
+        self.alarms = SimClock()
+        self.idle = False
+
+    def now_ns(self):
+        return self.time_ns
+
+    def at_ns(self, time_ns, call):
+        return self.alarms.at(time_ns, call)
+
+    def cancel(self, alarm):
+        self.alarms.cancel(alarm)
+
+    def is_idle(self):
+        return self.idle
+
+    def go_to(self, time_ns):
+        """Let every alarm up to a time ring at its own."""
+        while self.alarms.next_due is not None and self.alarms.next_due <= time_ns:
+            self.alarms.now = self.time_ns = max(self.alarms.next_due, self.time_ns)
+            self.alarms.take_interrupts()
+        self.time_ns = time_ns
 
 
 class Recorder:
     """A board, the messages its I/O APIC sent, the levels its 8259As' INT took."""
 
     def __init__(self):
-        self.now_ns = 0
+        self.clock = Clock()
         self.messages = []
         self.int_levels = []
-        self.board = Board(
-            now_ns=lambda: self.now_ns, send=self.messages.append, extint=self.int_levels.append
-        )
+        self.board = Board(clock=self.clock, send=self.messages.append, extint=self.int_levels.append)
         self.ports, self.memory = self.board.ports, self.board.memory
+
+    @property
+    def now_ns(self):
+        """The time; to set it lets no alarm ring."""
+        return self.clock.time_ns
+
+    @now_ns.setter
+    def now_ns(self, time_ns):
+        self.clock.time_ns = time_ns
 
     def inb(self, port):
         return self.ports.read(port, 1)
@@ -36,7 +72,7 @@ class Cpu:
         self.requested = {}
         self.in_service = []
         self.taken = []
-        self.board = Board(now_ns=lambda: 0, send=self.receive, extint=lambda level: None)
+        self.board = Board(clock=Clock(), send=self.receive, extint=lambda level: None)
 
     def receive(self, message):
         self.requested[message.vector] = message.level

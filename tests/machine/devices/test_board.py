@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from vlapic.machine.devices import Board
 
-from .boards import Recorder
+from .boards import Clock, Recorder
 
 IOREGSEL, IOWIN = 0xFEC0_0000, 0xFEC0_0010
 
@@ -65,6 +65,7 @@ def test_line_0_comes_to_the_io_apic_at_pin_2():
     recorder = Recorder()
     route(recorder, 0, 0x30)
     route(recorder, 2, 0x32)
+    recorder.board.set_line(0, False)
     recorder.board.set_line(0, True)
     assert [message.vector for message in recorder.messages] == [0x32]
 
@@ -181,7 +182,7 @@ def test_only_the_serial_port_prints_and_only_the_exit_port_ends(accesses):
 
 def test_firmware_leaves_line_11_open_at_vector_0x73_and_every_other_closed():
     levels = []
-    board = Board(now_ns=lambda: 0, send=lambda message: None, extint=levels.append)
+    board = Board(clock=Clock(), send=lambda message: None, extint=levels.append)
     board.leave_as_firmware_does()
     for line in (0, 1, 3, 4, 8, 12, 15):
         board.set_line(line, True)

@@ -81,6 +81,7 @@ def test_icw1_says_how_many_words_follow(icw1, words):
 @pytest.mark.parametrize(("line", "vector"), [(0, 0x20), (7, 0x27), (8, 0x28), (15, 0x2F)])
 def test_a_line_becomes_its_vector(line, vector):
     recorder = initialized()
+    recorder.board.set_line(line, False)  # that of the PIT is up
     recorder.board.set_line(line, True)
     assert recorder.int_levels == [True]
     assert recorder.board.acknowledge() == vector
@@ -207,6 +208,7 @@ def test_priority_can_be_set():
 def test_rotation_in_automatic_eoi_is_switched_by_a_command():
     recorder = initialized(icw4=3)
     recorder.outb(0x80, MASTER)
+    recorder.board.set_line(0, False)  # that of the PIT is up
     for line in (0, 1):
         recorder.board.set_line(line, True)
     assert recorder.board.acknowledge() == 0x20

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlapic.machine.devices.pit import Pit
+from vlapic.machine.devices.pit import Counter, Pit
 
 from .boards import SECOND, Recorder
 
@@ -245,3 +245,173 @@ def test_any_accesses_keep_counts_16_bits_wide(steps):
         for counter in pit.counters:
             assert 0 <= counter.count <= 0xFFFF
             assert counter.output in (False, True)
+
+
+class Wire(Timer):
+    """A timer whose line 0 is open at the 8259A (vector 0x20 on), and at pin 2 of the I/O APIC (0x52)."""
+
+    def __init__(self, pic=True, pin=True):
+        super().__init__()
+        for value, port in [(0x11, 0x20), (0x20, 0x21), (4, 0x21), (1, 0x21), (0xFE if pic else 0xFF, 0x21)]:
+            self.outb(value, port)
+        self.memory.write(0xFEC0_0000, 4, 0x14)
+        self.memory.write(0xFEC0_0010, 4, 0x52 if pin else 0x10052)
+
+    def go_to_tick(self, tick):
+        """Let time go on to the first ns of a tick, every alarm ringing at its own."""
+        self.clock.go_to(-(-tick * SECOND // HZ))
+
+    def rises(self, ticks):
+        """The ticks at which an interrupt came to the I/O APIC, of so many from now on."""
+        found = []
+        for tick in range(ticks):
+            before = len(self.messages)
+            self.go_to_tick(tick)
+            found += [tick] * (len(self.messages) - before)
+        return found
+
+
+@pytest.mark.parametrize(
+    ("mode", "ticks"),
+    [(0, [10]), (1, []), (2, [10, 20, 30]), (3, [10, 20, 30]), (4, [11]), (5, []), (6, [10, 20, 30])],
+)
+def test_counter_0_interrupts_when_its_output_rises(mode, ticks):
+    """Its gate is open for good, so that modes 1 and 5, which wait for it to rise, never begin."""
+    wire = Wire()
+    wire.start(0, mode, 10)
+    assert wire.rises(35) == ticks
+
+
+def test_both_controllers_get_line_0():
+    wire = Wire()
+    wire.start(0, 2, 10)
+    wire.go_to_tick(10)
+    assert [message.vector for message in wire.messages] == [0x52]
+    assert wire.int_levels == [True]
+    assert wire.board.acknowledge() == 0x20
+
+
+def test_mode_0_asks_once_until_a_count_is_written_anew():
+    wire = Wire(pin=False)
+    wire.start(0, 0, 10)
+    wire.go_to_tick(100_000)
+    assert wire.board.acknowledge() == 0x20
+    assert wire.clock.alarms.next_due is None
+    wire.outb(0x20, 0x20)
+    wire.outb(5, 0x40)
+    wire.outb(0, 0x40)
+    wire.go_to_tick(100_005)
+    assert wire.int_levels == [True, False, True]
+
+
+def test_a_control_word_of_mode_0_puts_the_output_down_and_of_another_mode_up():
+    """The data sheet, "Mode Definitions": what the output is from the control word on; a rise interrupts."""
+    wire = Wire()
+    wire.outb(0x30, CONTROL)
+    assert wire.messages == []
+    wire.outb(0x34, CONTROL)
+    assert len(wire.messages) == 1
+    wire.go_to_tick(1_000_000)
+    assert len(wire.messages) == 1, "without a count it does not count"
+
+
+@pytest.mark.parametrize(("mode", "changes_at"), [(2, 1000), (3, 500)])
+def test_a_count_written_while_a_periodic_counter_runs_waits_for_the_end_of_the_period(mode, changes_at):
+    """In mode 3 of half of it. The status says until then that the count is not in the counter yet."""
+    wire = Wire()
+    wire.start(0, mode, 1000)
+    wire.go_to_tick(100)
+    wire.outb(400 & 0xFF, 0x40)
+    wire.outb(400 >> 8, 0x40)
+    wire.go_to_tick(changes_at - 1)
+    assert wire.status(0) & 0x40
+    assert wire.count(0) == (1 if mode == 2 else 2)
+    wire.go_to_tick(changes_at)
+    assert not wire.status(0) & 0x40
+    assert wire.count(0) == 400
+    first = 1000 if mode == 2 else 700
+    assert wire.rises(2000) == [tick for tick in range(first, 2000, 400) if tick > changes_at or mode == 3]
+
+
+def test_a_count_for_a_triggered_counter_waits_for_the_next_trigger():
+    timer = Timer()
+    timer.start(2, 1, 1000)
+    timer.outb(1, SYSTEM)
+    timer.at_tick(100)
+    timer.outb(50, 0x42)
+    timer.outb(0, 0x42)
+    assert timer.count(2) == 900
+    timer.outb(0, SYSTEM)
+    timer.outb(1, SYSTEM)
+    assert timer.count(2) == 50
+
+
+def test_a_pit_that_is_masked_asks_for_no_alarm_and_its_edge_waits_at_the_8259a_only():
+    wire = Wire(pic=False, pin=False)
+    wire.start(0, 2, 10)
+    wire.outb(0, 0x40)
+    wire.outb(1, 0x40)
+    assert wire.clock.alarms.next_due is None
+    wire.now_ns = SECOND
+    assert wire.inb(0x20) & 1, "IRR, with IMR in front of it"
+    wire.outb(0xFE, 0x21)
+    assert wire.int_levels == [True]
+    wire.memory.write(0xFEC0_0010, 4, 0x52)
+    assert wire.messages == [], "an I/O APIC drops what comes to a masked pin"
+    assert wire.clock.alarms.next_due is not None
+
+
+def test_a_request_that_waits_at_the_8259a_needs_no_more_alarms():
+    wire = Wire(pin=False)
+    wire.start(0, 2, 10)
+    wire.go_to_tick(10)
+    assert wire.clock.alarms.next_due is None
+    wire.board.acknowledge()
+    assert wire.clock.alarms.next_due is not None
+
+
+def test_a_pit_that_nothing_takes_stops_asking_and_goes_on_once_the_guest_does():
+    wire = Wire(pic=False)
+    wire.start(0, 2, 1193)
+    wire.clock.idle = True
+    wire.clock.go_to(SECOND)
+    assert 0 < len(wire.messages) < 10
+    assert wire.clock.alarms.next_due is None
+    wire.clock.idle = False
+    wire.inb(0x21)
+    wire.clock.go_to(2 * SECOND)
+    assert len(wire.messages) > 900
+
+
+def test_nothing_is_asked_for_once_the_board_is_switched_off():
+    wire = Wire()
+    wire.start(0, 2, 10)
+    wire.board.switch_off()
+    assert wire.clock.alarms.next_due is None
+
+
+@given(
+    mode=st.integers(0, 5),
+    start=st.integers(0, 100),
+    count=st.integers(2, 12),
+    written=st.one_of(st.none(), st.tuples(st.integers(0, 40), st.integers(2, 12))),
+)
+def test_edges_are_where_the_output_changes(mode, start, count, written):
+    """What `next_rise` and `next_fall` say, held against the output tick by tick. Modes 2 and 3 take no 1."""
+    now = start
+    counter = Counter(lambda: now, gate=True)
+    counter.control(1, mode, bcd=False)
+    counter.write_byte(count)
+    if written is not None:
+        now += written[0]
+        counter.write_byte(written[1])
+    after, before = now, counter.output
+    told = counter.next_rise(after), counter.next_fall(after)
+    found = [None, None]
+    for now in range(after + 1, after + 60):
+        output = counter.output
+        edge = 0 if output else 1
+        if output != before and found[edge] is None:
+            found[edge] = now
+        before = output
+    assert told == tuple(found)

@@ -83,6 +83,21 @@ class IoApic:
                 self.entries[pin] = entry & ~REMOTE_IRR
                 self._signal_level(pin)
 
+    def passes_on(self, pin: int) -> bool:
+        """Whether a rise at a pin would send a message."""
+        entry = self.entries[pin]
+        return not (
+            entry & MASKED
+            or (entry & REMOTE_IRR and self._is_level(entry))
+            or DeliveryMode(entry >> MODE_SHIFT & 7) in RESERVED_MODES
+        )
+
+    def may_send_nmi(self) -> bool:
+        """Whether a pin is open whose messages are NMIs."""
+        return any(
+            not entry & MASKED and entry >> MODE_SHIFT & 7 == DeliveryMode.NMI for entry in self.entries
+        )
+
     @staticmethod
     def _is_level(entry: int) -> bool:
         return bool(entry & LEVEL) and DeliveryMode(entry >> MODE_SHIFT & 7) in LEVEL_MODES
@@ -93,16 +108,15 @@ class IoApic:
             self._signal(pin)
 
     def _signal(self, pin: int) -> None:
-        entry = self.entries[pin]
-        mode = DeliveryMode(entry >> MODE_SHIFT & 7)
-        level = self._is_level(entry)
-        if entry & MASKED or (level and entry & REMOTE_IRR) or mode in RESERVED_MODES:
+        if not self.passes_on(pin):
             return
+        entry = self.entries[pin]
+        level = self._is_level(entry)
         if level:
             self.entries[pin] |= REMOTE_IRR
         self.send(
             Message(
-                mode,
+                DeliveryMode(entry >> MODE_SHIFT & 7),
                 entry & VECTOR,
                 level=level,
                 logical=bool(entry & LOGICAL),

@@ -94,6 +94,10 @@ class Pic:
             self.irr |= bit
         self._drive()
 
+    def passes_on(self, line: int) -> bool:
+        """Whether a rise of a line would be a new request that is not masked."""
+        return not (self.imr | self.irr) >> line & 1
+
     def acknowledge(self) -> int:
         """What INTA does: the line of the highest priority goes into service.
 
@@ -268,6 +272,12 @@ class PicPair:
             self.slave.set_line(line - LINES, level)
         elif line != CASCADE:
             self.master.set_line(line, level)
+
+    def passes_on(self, line: int) -> bool:
+        """Whether a rise of an ISA line would be a new request that is not masked."""
+        if line < LINES:
+            return self.master.passes_on(line)
+        return self.slave.passes_on(line - LINES) and not self.master.imr >> CASCADE & 1
 
     def acknowledge(self) -> int:
         """What the processor's INTA cycles do.
