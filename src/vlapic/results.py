@@ -211,6 +211,7 @@ class RunResult:
         budgets: how each vCPU kept the budgets that were given.
         worst: the latest interrupts, the very latest first; None if they were not asked for.
         wall_seconds: how long it took; None where time is virtual.
+        notes: what the guest's image asks for and did not get, each in a line.
         apicv: "on" if the CPU virtualised the APIC, "posted" if timer interrupts were posted too; else empty.
     """
 
@@ -232,6 +233,7 @@ class RunResult:
     wall_seconds: float | None = None
     apicv: str = ""
     last_events: tuple[LastEvent, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def console(self) -> str:
@@ -269,8 +271,9 @@ class RunResult:
     def as_json(self) -> dict[str, Any]:
         """The object `vlapic run --json` prints, in the order of the schema.
 
-        `budgets` and `worst` are there if they were asked for, `last_events` if the guest failed. The reason
-        for every null is under `unavailable`, by its path: `wall_seconds`, `vcpus[0].lateness_ns.p50`.
+        `budgets` and `worst` are there if they were asked for, `last_events` if the guest failed, `notes` if
+        there are any. The reason for every null is under `unavailable`, by its path: `wall_seconds`,
+        `vcpus[0].lateness_ns.p50`.
         """
         known: dict[str, Any] = {
             "schema": SCHEMA,
@@ -292,6 +295,8 @@ class RunResult:
             known["budgets"] = [budget.as_json() for budget in self.budgets]
         if self.worst is not None:
             known["worst"] = [span.as_json() for span in self.worst]
+        if self.notes:
+            known["notes"] = list(self.notes)
         if self.last_events:
             known["last_events"] = [event.as_json() for event in self.last_events]
         return known | {"unavailable": {path: self._why_null(path) for path in nulls(known)}}

@@ -18,6 +18,7 @@ from vlapic.machine.engine import CpuMode
 from vlapic.machine.host import Host, check_preemption_timer
 from vlapic.machine.hostmodel import DEFAULT, HostModel
 from vlapic.machine.hosts import find_model
+from vlapic.machine.images.modules import ModuleFile
 from vlapic.machine.last_events import last_events
 from vlapic.machine.limits import Limits, run_to_end
 from vlapic.machine.loader import DEFAULT_MEMORY, MAX_MEMORY, MIN_MEMORY, LoadedGuest, load
@@ -84,6 +85,7 @@ def run(
     host_tsc_khz: int | None = None,
     memory_mib: int = DEFAULT_MEMORY_MIB,
     append: str = "",
+    modules: Sequence[str | os.PathLike[str]] = (),
     seed: int = 0,
     trace: str | os.PathLike[str] | None = None,
     worst: int = 0,
@@ -117,6 +119,8 @@ def run(
         host_tsc_khz: frequency of the host's TSC; None for the host model's.
         memory_mib: guest memory, 2 to 3072 MiB.
         append: the guest's command line.
+        modules: boot modules of the guest: each a path or, as text, a path and behind a space what the guest
+            is told with it.
         seed: of the host model's draws, 0 to 2^64-1. The same seed gives the same result, byte for byte.
         trace: file to write the run's events to, as ftrace text.
         worst: how many of the latest interrupts to give step by step, 0 to 10000. Events are made for them,
@@ -132,7 +136,7 @@ def run(
 
     Raises:
         UsageError: an argument is wrong by itself.
-        ImageError: the guest's image cannot be run.
+        ImageError: the guest's image cannot be run, or a module not be read.
         WorldError: the file of the host model cannot be read.
         OutputError: `trace` cannot be begun.
     """
@@ -171,6 +175,8 @@ def run(
     check_range("distance of deadlines", delta_cycles, 0, U64, "cycles")
     if trace is not None and isinstance(program, Path) and same_file(program, trace):
         raise UsageError(f"the trace {os.fspath(trace)!r} is the guest's image; choose another file")
+    if trace is not None and any(same_file(ModuleFile.of(module).path, trace) for module in modules):
+        raise UsageError(f"the trace {os.fspath(trace)!r} is a boot module; choose another file")
 
     guests = [
         load(
@@ -179,6 +185,8 @@ def run(
             interrupts=events,
             delta_cycles=delta_cycles,
             append=append,
+            modules=modules,
+            cpus=vcpus,
         )
         for _ in range(vms)
     ]
@@ -255,6 +263,7 @@ def run(
                     )
                     for vcpu, statistics in zip(every_vcpu, collector.statistics, strict=True)
                 ),
+                notes=guests[0].notes,
                 failure=_failure(every_vcpu),
                 last_events=last_events(every_vcpu),
             )

@@ -176,7 +176,7 @@ def test_the_boot_information_tells_memory_map_and_command_line(tmp_path):
     memory, info = guest.memory, guest.first.rbx
     flags, lower_kib, upper_kib = struct.unpack_from("<3I", memory, info)
     assert flags == 1 << 0 | 1 << 2 | 1 << 6 | 1 << 9
-    assert (lower_kib, upper_kib) == (576, 63 * 1024)
+    assert (lower_kib, upper_kib) == (639, 63 * 1024)
     (line, modules) = struct.unpack_from("<2I", memory, info + 16)
     assert zero_ended(memory, line) == guest.command_line == b"my.flat one  two"
     assert modules == 0
@@ -187,24 +187,30 @@ def test_the_boot_information_tells_memory_map_and_command_line(tmp_path):
         ranges.append((base, base + length, kind))
         at, map_bytes = at + size + 4, map_bytes - size - 4
     assert ranges == [
-        (0, 0x9_0000, 1),
-        (0x9_0000, MIB, 2),
+        (0, 0x9_FC00, 1),
+        (0x9_FC00, 0xA_0000, 2),
+        (0xF_0000, MIB, 2),
         (MIB, 64 * MIB, 1),
-        (0xC000_0000, 1 << 32, 2),
+        (0xFEC0_0000, 0xFEC0_1000, 2),
+        (0xFEE0_0000, 0xFEE0_1000, 2),
     ]
     assert zero_ended(memory, struct.unpack_from("<I", memory, info + 64)[0]) == b"vlapic"
 
 
 def test_the_boot_information_lies_where_the_map_has_no_ram():
     guest = load(image(), append="x" * 60_000)
-    assert guest.first.rbx == 0x9_0000
-    end = guest.memory.find(b"x\0", 0x9_0000)
-    assert 0x9_0000 + 60_000 < end < 0xA_0000
+    at = guest.first.rbx
+    assert at == 0x9_1410  # the EBDA has grown
+    assert guest.memory[0x9_1400] == (0xA_0000 - 0x9_1400) >> 10
+    (kib,) = struct.unpack_from("<H", guest.memory, 0x413)
+    assert kib << 10 == 0x9_1400 == struct.unpack_from("<I", guest.memory, at + 4)[0] << 10
+    end = guest.memory.find(b"x\0", at)
+    assert at + 60_000 < end < 0xA_0000
 
 
 def test_every_form_is_told_the_same_boot_information():
     firsts = [load(data).first for data in (image(), elf64(b"\x90" * 64), elf32(b"\x90" * 64))]
-    assert [(first.rax, first.rbx) for first in firsts] == [(0x2BADB002, 0x9_0000)] * 3
+    assert [(first.rax, first.rbx) for first in firsts] == [(0x2BADB002, 0x9_FC10)] * 3
 
 
 def test_an_elf64_starts_like_a_flat_image():
@@ -234,7 +240,8 @@ def test_the_bios_data_area_says_where_low_memory_ends(data):
     (serial_port,) = struct.unpack_from("<H", memory, 0x400)
     (segment_behind,) = struct.unpack_from("<H", memory, 0x40E)
     (kib,) = struct.unpack_from("<H", memory, 0x413)
-    assert (serial_port, segment_behind << 4, kib << 10) == (0x3F8, 0x9_0000, 0x9_0000)
+    assert (serial_port, segment_behind << 4, kib << 10) == (0x3F8, 0x9_FC00, 0x9_FC00)
+    assert memory[0x9_FC00] == 1  # KiB
 
 
 def test_an_image_that_wants_the_bios_data_area_has_it():
@@ -248,7 +255,9 @@ def test_an_image_that_wants_the_bios_data_area_has_it():
         (0x1000, "where the page tables are"),
         (0x7010, "where the page tables are"),
         (0x7_FFC0, "where the stack is"),
-        (0x9_FFFF, "where the boot information is and a PC has no RAM for programs"),
+        (0x9_FFFF - 63, "where the boot information is"),
+        (0x9_FFFF, "where a PC has no RAM for programs"),
+        (0xF_FFFF, "where a PC has no RAM for programs"),
     ],
 )
 def test_a_64_bit_segment_over_the_loader_s_tables_is_refused(address, why):
@@ -259,7 +268,14 @@ def test_a_64_bit_segment_over_the_loader_s_tables_is_refused(address, why):
 
 
 def test_a_segment_over_the_boot_information_is_refused():
-    assert "a PC has no RAM for programs" in refused(elf32(b"\x90" * 64, address=0x9_0000))
+    below = 0x9_FC00 - 64
+    assert load(elf32(b"\x90" * 64, address=below)).first.rip == below
+    assert refused(elf32(b"\x90" * 64, address=below + 1)) == (
+        "the image: wants to be loaded at 0x9fbc1 to 0x9fc00, where the boot information is;"
+        " link it at 0x100000 or above"
+    )
+    # A longer command line, and it begins lower.
+    assert "where the boot information is" in refused(elf32(b"\x90" * 64, address=below), append="x" * 1000)
 
 
 def test_the_command_line_begins_with_the_image_s_name(tmp_path):

@@ -1,4 +1,4 @@
-"""What a shell offers behind <TAB>: names of guests, profiles, metrics, options to compare.
+"""What a shell offers behind <TAB>: names of guests, files, profiles, metrics, options to compare.
 
 Nothing heavy is imported: a shell calls this at every key.
 """
@@ -15,6 +15,11 @@ def guests(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionIt
 
     found = [CompletionItem(name, help=of.summary) for name, of in PROGRAMS.items()]
     return _beginning(incomplete, found) or [CompletionItem(incomplete, type="file")]
+
+
+def files(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
+    """Paths."""
+    return [CompletionItem(incomplete, type="file")]
 
 
 def profiles(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:

@@ -110,6 +110,14 @@ if TYPE_CHECKING:
     "--memory", "memory_mib", default="128", show_default=True, metavar="MIB", help="Guest memory in MiB."
 )
 @click.option("--append", default="", metavar="TEXT", help="The guest's command line.")
+@click.option(
+    "--module",
+    "modules",
+    multiple=True,
+    shell_complete=complete.files,
+    metavar="'FILE [TEXT]'",
+    help="A boot module of the guest, and what it is told with it; several are several options.",
+)
 @number_option("--seed", default="0", show_default=True, help="Of the host model's random numbers.")
 @click.option("--trace", type=click.Path(), metavar="FILE", help="Write what happens as ftrace text.")
 @number_option("--worst", default="0", help="Show the N latest interrupts step by step.")
@@ -197,6 +205,8 @@ def command(
         complain(config.in_words(), STATUS_OK)
     if not quiet:
         emit(lambda: _print(runs, value, as_json))
+        for note in dict.fromkeys(note for _, result in runs for note in result.notes):
+            complain(f"note: {note}", STATUS_OK)
     return conclude(runs, asked_for, status, junit, in_full=quiet or as_json)
 
 

@@ -1,37 +1,38 @@
 """How a guest gets into its memory, and what it finds when it starts.
 
-An image is flat (`images/flat.py`), has a multiboot header (`images/multiboot.py`), or is a plain ELF
-executable (`images/elf.py`). It is checked whole before anything is made.
+An image is flat (`images/flat.py`), has a multiboot header (`images/multiboot.py`, `images/multiboot2.py`),
+or is a plain ELF executable (`images/elf.py`). It is checked whole before anything is made.
 
-A flat image and a plain ELF64 start in 64-bit mode at CPL 0: CR3 = an identity map of the first 4 GiB,
-CS = 0x08 (64-bit code), DS, ES, SS, FS, GS = 0x10 in a flat GDT, RDI = timer interrupts asked for,
-RSI = distance of the deadlines in cycles of its TSC. One with a multiboot header and a plain ELF32 start in
-32-bit protected mode, in flat segments without a table, paging off. Both have interrupts off, EAX and EBX as
-multiboot has them (its magic number, the address of the boot information), a stack, and no IDT: until a guest
-loads one any exception is a triple fault.
+A flat image and a plain ELF of 64-bit code start in 64-bit mode at CPL 0: CR3 = an identity map of the first
+4 GiB, CS = 0x08 (64-bit code), DS, ES, SS, FS, GS = 0x10 in a flat GDT, RDI = timer interrupts asked for,
+RSI = distance of the deadlines in cycles of its TSC. One with a multiboot header and a plain ELF of 32-bit
+code start in 32-bit protected mode, in flat segments without a table, paging off. Both have interrupts off,
+EAX and EBX as multiboot has them (its magic number, the address of the boot information), a stack, and no
+IDT: until a guest loads one any exception is a triple fault.
 
-    0x00400  what a PC's firmware leaves there (the BIOS data area), as far as guests look for memory by it:
-             the serial port, the size of memory below 0x90000, the segment of what follows it
     0x01000  page tables and GDT, in 64-bit mode only
     0x80000  top of the stack
-    0x90000  boot information; no RAM for programs from here to 1 MiB
+    1 MiB    RAM; boot modules behind the image (`images/modules.py`)
+
+and what firmware leaves below 1 MiB, the boot information with it (`images/firmware.py`).
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vlapic.errors import ImageError, UsageError
-from vlapic.machine.devices.ports import SERIAL_BASE
 from vlapic.machine.engine import CpuMode, FirstState
-from vlapic.machine.images import elf, flat, long_mode, multiboot
+from vlapic.machine.images import elf, firmware, flat, long_mode, multiboot, multiboot2
 from vlapic.machine.images.flat import HEADER, MAGIC, RESULTS
-from vlapic.machine.images.image import MIB, Image, Reserved, check
+from vlapic.machine.images.image import MIB, Image, Reserved, check, keep_clear
+from vlapic.machine.images.information import Information, PlacedSections
 from vlapic.machine.images.long_mode import CODE_SELECTOR, DATA_SELECTOR
+from vlapic.machine.images.modules import Beside, ModuleFile, place
 
 DEFAULT_MEMORY = 128 * MIB
 MIN_MEMORY = 2 * MIB
@@ -40,16 +41,15 @@ MAX_MEMORY = 0xC000_0000
 #: A larger file is not read.
 MAX_IMAGE = 256 * MIB
 
-#: Offsets in the BIOS data area of 16-bit words.
-_BIOS_DATA, _BIOS_DATA_BYTES = 0x400, 0x100
-_COM1, _EBDA_SEGMENT, _BASE_MEMORY_KIB = 0x00, 0x0E, 0x13
-
 _STACK_TOP, _STACK_BYTES = 0x8_0000, 0x1_0000
-_BOOT_INFORMATION, _BOOT_INFORMATION_BYTES = 0x9_0000, 0x1_0000
 #: Of a command line, with its first word and its zero.
-_MAX_COMMAND_LINE = _BOOT_INFORMATION_BYTES - 0x1000
+_MAX_COMMAND_LINE = 0xF000
 
-_NO_PROGRAMS = Reserved(_BOOT_INFORMATION, MIB, "the boot information is and a PC has no RAM for programs")
+#: By the version of multiboot.
+_BOOT_MAGIC = {1: multiboot.BOOT_MAGIC, 2: multiboot2.BOOT_MAGIC}
+_BOOT_INFORMATION = {1: multiboot.boot_information, 2: multiboot2.boot_information}
+
+_NO_PROGRAMS = Reserved(firmware.EBDA_END, MIB, "a PC has no RAM for programs")
 _RESERVED = {
     CpuMode.PROTECTED: (_NO_PROGRAMS,),
     CpuMode.LONG: (
@@ -93,6 +93,7 @@ class LoadedGuest:
         first: the registers it starts with.
         command_line: what it is told, first the image's name.
         results_address: where it keeps its results; None if its image does not say.
+        notes: what it asks for and does not get, each in a line.
     """
 
     form: str
@@ -100,6 +101,7 @@ class LoadedGuest:
     first: FirstState
     command_line: bytes
     results_address: int | None
+    notes: tuple[str, ...]
 
     def results(self) -> Results | None:
         """The results area as it is now; None if there is none."""
@@ -114,6 +116,8 @@ def load(
     interrupts: int = 0,
     delta_cycles: int = 0,
     append: str = "",
+    modules: Sequence[str | os.PathLike[str]] = (),
+    cpus: int = 1,
 ) -> LoadedGuest:
     """Load an image into new memory.
 
@@ -123,9 +127,11 @@ def load(
         interrupts: timer interrupts the guest is asked to take, 0 to 2^64-1; 64-bit guests are told.
         delta_cycles: distance of its deadlines, cycles of the guest's TSC, 0 to 2^64-1; they too.
         append: its command line, behind the image's name.
+        modules: boot modules, each a path or, as text, a path and behind a space what is said with it.
+        cpus: how many processors firmware tells of, with APIC IDs from 0 on.
 
     Raises:
-        ImageError: the image cannot be run; nothing has been made.
+        ImageError: the image cannot be run, or a module not be read; nothing has been made.
         UsageError: not so much memory, or not such a command line.
     """
     if memory_bytes % mmap.PAGESIZE or not MIN_MEMORY <= memory_bytes <= MAX_MEMORY:
@@ -134,20 +140,28 @@ def load(
         )
     command_line = _command_line(image, append)
     name, data = _read(image)
+    files = [_read_module(ModuleFile.of(given)) for given in modules]
+    tables = firmware.tables(cpus)
     try:
-        asked = _parse(memoryview(data))
+        asked = _parse(memoryview(data)).moved(memory_bytes)
         check(asked, memory_bytes, MAX_MEMORY, _RESERVED[asked.mode])
+        beside = place(asked, files, memory_bytes)
+        ebda, information = _boot_information(asked, memory_bytes, command_line, beside, tables)
+        keep_clear(asked, (Reserved(ebda, firmware.EBDA_END, "the boot information is"),))
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
     memory = mmap.mmap(-1, memory_bytes)
-    first = _prepare(memory, asked, interrupts, delta_cycles, command_line)
-    for segment in asked.segments:
+    firmware.write(memory, ebda, tables)
+    at = firmware.information_in(ebda)
+    memory[at : at + len(information)] = information
+    first = _first_state(memory, asked, at, interrupts, delta_cycles)
+    for segment in (*asked.segments, *beside.pieces):
         filled = segment.address + len(segment.data)
         memory[segment.address : filled] = segment.data
-        if filled < _BIOS_DATA + _BIOS_DATA_BYTES:
-            end = min(segment.end, _BIOS_DATA + _BIOS_DATA_BYTES)
+        if filled < firmware.BIOS_DATA + firmware.BIOS_DATA_BYTES:
+            end = min(segment.end, firmware.BIOS_DATA + firmware.BIOS_DATA_BYTES)
             memory[filled:end] = bytes(end - filled)
-    return LoadedGuest(asked.form, memory, first, command_line, asked.results_address)
+    return LoadedGuest(asked.form, memory, first, command_line, asked.results_address, asked.notes)
 
 
 def _command_line(image: Path | bytes, append: str) -> bytes:
@@ -167,20 +181,37 @@ def _command_line(image: Path | bytes, append: str) -> bytes:
 def _read(image: Path | bytes) -> tuple[str, bytes]:
     if isinstance(image, bytes):
         return "the image", image
+    data = _read_file(
+        image, "a guest image or a built-in guest's name; see: vlapic run --list", "a readable guest image"
+    )
+    return str(image), data
+
+
+def _read_module(file: ModuleFile) -> tuple[ModuleFile, bytes]:
+    if "\0" in file.arguments:
+        raise UsageError(f"the text of the module {str(file.path)!r} has a zero; expected none; leave it out")
+    data = _read_file(file.path, "a boot module; its name ends at the first space", "a readable boot module")
+    if len(data) > MAX_IMAGE:
+        raise ImageError(
+            f"{file.path}: has more than {MAX_IMAGE // MIB} MiB; expected less of a boot module;"
+            " try to split it"
+        )
+    return file, data
+
+
+def _read_file(path: Path, missing: str, unreadable: str) -> bytes:
+    """A file, or what of an endless one is more than MAX_IMAGE; the words say what was expected."""
     data = bytearray()
     try:
-        with image.open("rb") as file:
+        with path.open("rb") as file:
             while len(data) <= MAX_IMAGE and (more := file.read(MIB)):
                 data += more
     except FileNotFoundError:
-        raise ImageError(
-            f"{image}: no such file; expected a guest image or a built-in guest's name;"
-            " see: vlapic run --list"
-        ) from None
+        raise ImageError(f"{path}: no such file; expected {missing}") from None
     except (OSError, ValueError) as error:  # the latter for a zero in the name
         reason = getattr(error, "strerror", None) or error
-        raise ImageError(f"{image}: {reason}; expected a readable guest image") from None
-    return str(image), bytes(data)
+        raise ImageError(f"{path}: {reason}; expected {unreadable}") from None
+    return bytes(data)
 
 
 def _parse(data: memoryview) -> Image:
@@ -194,10 +225,9 @@ def _parse(data: memoryview) -> Image:
     header = multiboot.find_header(data)
     if header is not None:
         return multiboot.read(data, header)
-    if multiboot.has_version_2(data):
-        raise ImageError(
-            "has a multiboot header of version 2 only; expected one of version 1; try an image that has both"
-        )
+    header_2 = multiboot2.find_header(data)
+    if header_2 is not None:
+        return multiboot2.read(data, header_2)
     if data[: len(elf.MAGIC)] == elf.MAGIC:
         return elf.read(data)
     raise ImageError(
@@ -220,34 +250,48 @@ def _looks_like(head: bytes) -> str:
     return f"unknown data ({head[:8].hex(' ')} ...)"
 
 
-def _prepare(
-    memory: mmap.mmap, asked: Image, interrupts: int, delta_cycles: int, command_line: bytes
+def _boot_information(
+    asked: Image, memory_bytes: int, command_line: bytes, beside: Beside, tables: firmware.Tables
+) -> tuple[int, bytes]:
+    """Where the EBDA begins that the boot information fits into, and the boot information.
+
+    Symbols are left out where it would not fit with them.
+
+    Raises:
+        UsageError: command line and modules are too much to tell.
+    """
+    encode = _BOOT_INFORMATION[asked.multiboot]
+    for sections in (beside.sections, None):
+
+        def information(ebda: int, sections: PlacedSections | None = sections) -> bytes:
+            told = Information(
+                command_line,
+                beside.modules,
+                firmware.memory_map(memory_bytes, ebda),
+                sections,
+                tables.rsdp,
+                asked.load_base,
+            )
+            return encode(told, firmware.information_in(ebda))
+
+        size = len(information(firmware.EBDA_END))
+        ebda = firmware.ebda_for(size)
+        if ebda >= _STACK_TOP:
+            return ebda, information(ebda)
+    room = firmware.EBDA_END - firmware.information_in(_STACK_TOP)
+    raise UsageError(
+        f"{size} bytes of boot information, with the command line and the texts of {len(beside.modules)} boot"
+        f" modules; expected at most {room}; try fewer or shorter ones"
+    )
+
+
+def _first_state(
+    memory: mmap.mmap, asked: Image, information: int, interrupts: int, delta_cycles: int
 ) -> FirstState:
-    """Write what a guest starts with; its first registers."""
-    ranges = (
-        multiboot.MemoryRange(0, _BOOT_INFORMATION, True),
-        multiboot.MemoryRange(_BOOT_INFORMATION, MIB, False),
-        multiboot.MemoryRange(MIB, len(memory), True),
-        multiboot.MemoryRange(MAX_MEMORY, 1 << 32, False),
-    )
-    information = multiboot.boot_information(
-        _BOOT_INFORMATION, _BOOT_INFORMATION, len(memory) - MIB, ranges, command_line
-    )
-    memory[_BOOT_INFORMATION : _BOOT_INFORMATION + len(information)] = information
-    for offset, word in (
-        (_COM1, SERIAL_BASE),
-        (_EBDA_SEGMENT, _BOOT_INFORMATION >> 4),
-        (_BASE_MEMORY_KIB, _BOOT_INFORMATION >> 10),
-    ):
-        struct.pack_into("<H", memory, _BIOS_DATA + offset, word)
+    """The registers a guest starts with, and in 64-bit mode the tables that it needs."""
+    magic = _BOOT_MAGIC[asked.multiboot]
     if asked.mode is CpuMode.PROTECTED:
-        return FirstState(
-            asked.entry,
-            _STACK_TOP,
-            rax=multiboot.BOOT_MAGIC,
-            rbx=_BOOT_INFORMATION,
-            mode=asked.mode,
-        )
+        return FirstState(asked.entry, _STACK_TOP, rax=magic, rbx=information, mode=asked.mode)
     long_mode.build(memory)
     return FirstState(
         asked.entry,
@@ -257,8 +301,8 @@ def _prepare(
         cr3=long_mode.PML4,
         gdt_base=long_mode.GDT,
         gdt_limit=long_mode.GDT_BYTES - 1,
-        rax=multiboot.BOOT_MAGIC,
-        rbx=_BOOT_INFORMATION,
+        rax=magic,
+        rbx=information,
     )
 
 

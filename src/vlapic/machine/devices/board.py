@@ -156,13 +156,14 @@ class Board:
         command_line: bytes = b"",
         initrd: bytes = b"",
     ) -> None:
-        """Tell the guest what machine it is on, through fw_cfg and the clock's memory.
+        """Tell the guest what machine it is on, through fw_cfg, the clock's memory and the I/O APIC's ID.
 
         Args:
             memory_bytes: size of RAM, all of it below the devices.
         """
         self.fw_cfg.items |= fw_cfg.machine_items(cpus, memory_bytes, command_line, initrd)
         self.rtc.describe(cpus, memory_bytes)
+        self.ioapic.describe(cpus)
 
     def leave_as_firmware_does(self) -> None:
         """Set the 8259As up as a PC's firmware hands them to a boot loader.

@@ -51,6 +51,11 @@ LEVEL_MODES = (DeliveryMode.FIXED, DeliveryMode.LOWEST_PRIORITY)
 RESERVED_MODES = (DeliveryMode.RESERVED_3, DeliveryMode.STARTUP)
 
 
+def firmware_id(cpus: int) -> int:
+    """The ID that firmware gives it: the first that no processor has; 0 if they have all of its 4 bits."""
+    return cpus if cpus < 0xF else 0
+
+
 class IoApic:
     """An I/O APIC.
 
@@ -65,6 +70,10 @@ class IoApic:
         self._lines = 0
         self._select = 0
         self._id = 0
+
+    def describe(self, cpus: int) -> None:
+        """Take the ID that firmware gives it."""
+        self._id = firmware_id(cpus) << 24
 
     # -- pins --
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 from vlapic.errors import ImageError
 from vlapic.machine.engine import CpuMode
@@ -34,6 +36,41 @@ class Segment:
         return f"{self.address:#x} to {self.end - 1:#x}"
 
 
+class Sections(NamedTuple):
+    """An ELF file's sections: the headers, and what of the sections lies in no segment.
+
+    Attributes:
+        headers: as they stand in the file.
+        entry_bytes: of a header.
+        names: index of the section that has their names.
+        address: where in a header the section's address is, and its layout for `struct`.
+        contents: index and bytes of the sections that have no address and are not empty.
+    """
+
+    headers: memoryview
+    entry_bytes: int
+    names: int
+    address: tuple[int, str]
+    contents: tuple[tuple[int, memoryview], ...]
+
+
+class Relocation(NamedTuple):
+    """Where an image may be put that runs at any address.
+
+    Attributes:
+        lowest: no part of it may lie below.
+        highest: its end at most.
+        align: of its first byte; 1 or more.
+        lowest_first, highest_first: which end of that range is better; neither if it does not matter.
+    """
+
+    lowest: int
+    highest: int
+    align: int
+    lowest_first: bool = False
+    highest_first: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Image:
     """A guest as its file describes it.
@@ -44,6 +81,11 @@ class Image:
         entry: physical address of that instruction.
         segments: what goes into memory; one at least, none of them empty.
         results_address: where it keeps what it measures; None if it does not say.
+        sections: its symbols and what else is not loaded; None if it has none.
+        multiboot: the version of multiboot that it is told its boot information by.
+        relocation: where else it may lie; None where its addresses are fixed.
+        load_base: the lowest address after `moved`; None for one that was not to be moved.
+        notes: what it asks for and does not get, each in a line.
     """
 
     form: str
@@ -51,6 +93,51 @@ class Image:
     entry: int
     segments: tuple[Segment, ...]
     results_address: int | None = None
+    sections: Sections | None = None
+    multiboot: int = 1
+    relocation: Relocation | None = None
+    load_base: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def start(self) -> int:
+        """The lowest address."""
+        return min(part.address for part in self.segments)
+
+    @property
+    def end(self) -> int:
+        """The address behind the highest."""
+        return max(part.end for part in self.segments)
+
+    def moved(self, memory_bytes: int) -> Image:
+        """The image where it will lie: as it is, unless it can be moved; then at 1 MiB or above.
+
+        Raises:
+            ImageError: it does not fit where it may lie.
+        """
+        if self.relocation is None:
+            return self
+        base = _base(self.start, self.end - self.start, self.relocation, memory_bytes)
+        segments = tuple(replace(part, address=part.address - self.start + base) for part in self.segments)
+        return replace(self, entry=self.entry - self.start + base, segments=segments, load_base=base)
+
+
+def _base(linked: int, size: int, relocation: Relocation, memory_bytes: int) -> int:
+    """The address for an image of `size` bytes that is linked at `linked`."""
+    align = relocation.align
+    low = -(-max(relocation.lowest, MIB) // align) * align
+    high = (min(relocation.highest, memory_bytes) - size) // align * align
+    if low > high:
+        raise ImageError(
+            f"its {size:#x} bytes may lie from {relocation.lowest:#x} to {relocation.highest:#x}, aligned to"
+            f" {align:#x}; the guest has no such place from {MIB:#x} to {memory_bytes:#x};"
+            f" try --memory {-(-(low + size) // MIB)}, or link it with other limits"
+        )
+    if relocation.highest_first:
+        return high
+    if not relocation.lowest_first and linked % align == 0 and low <= linked <= high:
+        return linked
+    return low
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +154,7 @@ class Reserved:
     use: str
 
 
-def check(image: Image, memory_bytes: int, max_bytes: int, reserved: tuple[Reserved, ...]) -> None:
+def check(image: Image, memory_bytes: int, max_bytes: int, reserved: Sequence[Reserved]) -> None:
     """Check that an image fits.
 
     Args:
@@ -86,11 +173,7 @@ def check(image: Image, memory_bytes: int, max_bytes: int, reserved: tuple[Reser
             raise ImageError(
                 f"needs memory up to {segment.end:#x}, the guest has {memory_bytes:#x}; {advice}"
             )
-        for part in reserved:
-            if segment.address < part.end and part.start < segment.end:
-                raise ImageError(
-                    f"wants to be loaded at {segment}, where {part.use}; link it at {MIB:#x} or above"
-                )
+    keep_clear(image, reserved)
     ordered = sorted(image.segments, key=lambda segment: segment.address)
     for lower, upper in pairwise(ordered):
         if upper.address < lower.end:
@@ -105,3 +188,17 @@ def check(image: Image, memory_bytes: int, max_bytes: int, reserved: tuple[Reser
             f"the entry point is at {image.entry:#x}, where the file puts nothing; expected {places};"
             " try to link it again"
         )
+
+
+def keep_clear(image: Image, reserved: Sequence[Reserved]) -> None:
+    """Check that no segment lies in memory that is not for images.
+
+    Raises:
+        ImageError: one does.
+    """
+    for segment in image.segments:
+        for part in reserved:
+            if segment.address < part.end and part.start < segment.end:
+                raise ImageError(
+                    f"wants to be loaded at {segment}, where {part.use}; link it at {MIB:#x} or above"
+                )
