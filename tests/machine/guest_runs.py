@@ -42,6 +42,7 @@ class GuestRun:
         preemption=True,
         memory=16 * MIB,
         append="",
+        modules=(),
         model=None,
         events=False,
         rounds=200_000,
@@ -53,7 +54,7 @@ class GuestRun:
     ):
         self.interrupts, self.events = [], []
         image = name if isinstance(name, bytes) else (GUESTS / f"{name}.bin").read_bytes()
-        self.loaded = load(image, memory, interrupts, delta, append)
+        self.loaded = load(image, memory, interrupts, delta, append, modules, vcpus)
         host = Host(
             2_500_000,
             model or constant_model(),

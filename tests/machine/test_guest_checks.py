@@ -54,6 +54,35 @@ def test_a_multiboot_image_goes_from_protected_mode_to_64_bit_mode():
     assert run.value == 0
 
 
+@pytest.mark.parametrize("vcpus", [1, 4])
+def test_a_guest_is_told_the_same_by_both_versions_of_multiboot(vcpus, tmp_path):
+    first, empty = tmp_path / "first", tmp_path / "my empty file"
+    first.write_bytes(b"contents")
+    empty.write_bytes(b"")
+    modules = (f"{first} a  b", empty)
+    runs = [
+        GuestRun(f"checks/{name}", append="c", modules=modules, vcpus=vcpus) for name in ("boot", "boot2")
+    ]
+    assert [(run.value, run.failure) for run in runs] == [(0, None)] * 2
+    one, two = (run.console.splitlines() for run in runs)
+    assert sorted(one) == sorted(two)
+    assert one == [
+        "command line: guest c",
+        "loader: vlapic",
+        f"memory: {639:08x} {15 << 10:08x}",
+        "range: 00000000 0009fc00 00000001",
+        "range: 0009fc00 00000400 00000002",
+        "range: 000f0000 00010000 00000002",
+        "range: 00100000 00f00000 00000001",
+        "range: fec00000 00001000 00000002",
+        "range: fee00000 00001000 00000002",
+        "module: first a  b says contents",
+        "module: my empty file says ",
+        "ACPI: FACP APIC",
+        f"MP entries: {vcpus + 1 + 1 + 15 + 2:08x}",  # and a bus, an I/O APIC, lines, local interrupts
+    ]
+
+
 def test_a_triple_fault_shuts_the_guest_down_and_tells_the_faults():
     run = GuestRun("checks/triple")
     assert (run.value, run.console) == (None, "triple: now\n")
@@ -76,5 +105,5 @@ def test_a_runaway_guest_can_be_stopped():
 
 
 def test_every_check_is_run_here():
-    tried = {*STEPS, "cpus", "startup", "compat", "protected", "triple", "dead", "runaway"}
+    tried = {*STEPS, "cpus", "startup", "compat", "protected", "boot", "boot2", "triple", "dead", "runaway"}
     assert {path.stem for path in (GUESTS / "checks").glob("*.bin")} == tried

@@ -44,5 +44,18 @@ def multiboot(flags=0, *addresses):
     )
 
 
+def multiboot2(*tags, architecture=0, length=None):
+    """A header of version 2; a tag is (type, contents) or (type, contents, flags). The end is added."""
+    body = b""
+    for kind, contents, *flags in (*tags, (0, b"")):
+        body += struct.pack("<HHI", kind, flags[0] if flags else 0, 8 + len(contents)) + contents
+        body += bytes(-len(body) % 8)
+    length = 16 + len(body) if length is None else length
+    magic = 0xE85250D6
+    return (
+        struct.pack("<4I", magic, architecture, length, -(magic + architecture + length) & 0xFFFF_FFFF) + body
+    )
+
+
 def zero_ended(memory, address):
     return bytes(memory[address : memory.find(b"\0", address)])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.machine.images.made import MIB, elf, multiboot
+from tests.machine.images.made import MIB, elf, multiboot, multiboot2
 from vlapic.errors import ImageError
 from vlapic.machine.engine import CpuMode
 from vlapic.machine.loader import HEADER, MAGIC, load
@@ -19,6 +19,17 @@ GOOD = {
     "elf32": elf(32, [(MIB, b"code" * 20), (2 * MIB, b"data" * 9, 4096)], MIB + 4),
     "elf64": elf(64, [(MIB, b"code" * 20), (2 * MIB, b"data" * 9, 4096)], MIB + 4),
     "multiboot ELF32": elf(32, [(MIB, multiboot() + b"code" * 20)], MIB + 12),
+    "multiboot2 ELF64": elf(64, [(MIB, multiboot2() + b"code" * 20)], MIB + 24),
+    "multiboot2": multiboot2(
+        (2, struct.pack("<4I", MIB, MIB, MIB + 120, MIB + 150)), (3, struct.pack("<I", MIB + 72))
+    )
+    + b"code" * 20,
+    "multiboot2 that moves": multiboot2(
+        (2, struct.pack("<4I", MIB, MIB, 0, 0)),
+        (3, struct.pack("<I", MIB + 96)),
+        (10, struct.pack("<4I", MIB, 3 * MIB, 4096, 2)),
+    )
+    + b"code" * 20,
     "multiboot": multiboot(1 << 16, MIB, MIB, MIB + 60, MIB + 90, MIB + 32) + b"code" * 20,
 }
 #: Numbers that break careless sums.
@@ -90,7 +101,10 @@ def test_an_image_cut_off_anywhere_is_refused_or_loaded(form):
         outcome(GOOD[form][:size])
 
 
-@given(st.binary(max_size=300), st.sampled_from([b"", MAGIC, b"\x7fELF", multiboot(), multiboot(1 << 16)]))
+@given(
+    st.binary(max_size=300),
+    st.sampled_from([b"", MAGIC, b"\x7fELF", multiboot(), multiboot(1 << 16), multiboot2()[:24]]),
+)
 @settings(max_examples=2000, deadline=None)
 def test_random_files_are_refused_or_loaded(data, front):
     outcome(front + data)
