@@ -4,8 +4,10 @@ import json
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -13,7 +15,8 @@ import pytest
 import vlapic
 from tests.made_up import run_result
 from vlapic.cli import main
-from vlapic.machine.loader import HEADER, MAGIC
+from vlapic.errors import UsageError
+from vlapic.machine.loader import HEADER, MAGIC, MIB
 from vlapic.machine.programs import PROGRAMS
 from vlapic.session import SoFar
 
@@ -107,7 +110,7 @@ def test_options_left_out_are_the_library_s_defaults(canned, capsys):
         "guest": "deadline", "profile": "series", "without": (), "timer": "auto", "advance": "auto",
         "events": 10_000, "seconds": None, "instructions": None, "vcpus": None, "tsc_khz": None,
         "vms": 1, "pcpus": None, "host": "default", "host_tsc_khz": None, "memory_mib": 128,
-        "append": "", "seed": 0, "trace": None, "worst": 0, "budgets": [], "progress": None,
+        "append": "", "modules": (), "seed": 0, "trace": None, "worst": 0, "budgets": [], "progress": None,
         "apicv": False, "pi_inject": False, "mwait_in_guest": False,
     }  # fmt: skip
 
@@ -173,6 +176,58 @@ def test_a_guest_image_that_is_not_there_is_the_world_s_fault(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert err.startswith("vlapic: ")
+
+
+#: A multiboot image that asks for a video mode and reports 0.
+WANTS_VIDEO = struct.pack(
+    "<IIi5I4I", 0x1BADB002, 1 << 16 | 1 << 2, -(0x1BADB002 + 0x10004), MIB, MIB, 0, 0, MIB + 48, 1, 80, 25, 0
+) + bytes.fromhex("31 c0  e6 f4  fa  f4")  # xor %eax, %eax; out %al, $0xf4; cli; hlt
+NOTE = "the multiboot header asks for a video mode; there is no display, the guest starts without"
+
+
+@pytest.mark.parametrize("options", [[], ["--json"], ["--compare", "v5.0,v6.1"]])
+def test_what_an_image_asks_for_and_does_not_get_is_a_note(options, capsys, tmp_path):
+    (tmp_path / "guest").write_bytes(WANTS_VIDEO)
+    assert main(["run", str(tmp_path / "guest"), *options]) == 0
+    out, err = capsys.readouterr()
+    assert err == f"vlapic: note: {NOTE}\n"
+    if options == ["--json"]:
+        assert json.loads(out)["notes"] == [NOTE]
+
+
+def test_notes_are_nothing_that_went_wrong(capsys, tmp_path):
+    (tmp_path / "guest").write_bytes(WANTS_VIDEO)
+    assert main(["run", str(tmp_path / "guest"), "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert "notes" not in vlapic.run(events=10).as_json()
+
+
+def test_boot_modules_are_files_with_what_is_said_with_them(canned, capsys, tmp_path, monkeypatch):
+    seen = canned()
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "--module", "a b  c", "--module", "d"]) == 0
+    assert seen["modules"] == ("a b  c", "d")
+    Path("vlapic.toml").write_text('[run]\nmodule = ["e f", "g"]\n')
+    assert main(["run"]) == 0
+    assert seen["modules"] == ("e f", "g")
+
+
+def test_a_boot_module_that_is_not_there_is_the_world_s_fault(tmp_path, capsys):
+    gone = tmp_path / "gone"
+    assert main(["run", "--module", f"{gone} text"]) == 1
+    assert capsys.readouterr().err == (
+        f"vlapic: {gone}: no such file; expected a boot module; its name ends at the first space\n"
+    )
+
+
+def test_a_trace_writes_over_no_boot_module(tmp_path, capsys):
+    module = tmp_path / "module"
+    module.write_bytes(b"precious")
+    assert main(["run", "--module", f"{module} text", "--trace", str(module)]) == 2
+    assert "would write over --module" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="is a boot module; choose another file"):
+        vlapic.run(modules=[module], trace=module)
+    assert module.read_bytes() == b"precious"
 
 
 def test_the_list_names_every_built_in_guest(capsys):

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.machine.guest_runs import GUESTS, GuestRun
+from tests.machine.images.made import X86_64, elf32
 
 #: Checks and how many steps they have.
 STEPS = {
@@ -81,6 +82,13 @@ def test_a_guest_is_told_the_same_by_both_versions_of_multiboot(vcpus, tmp_path)
         "ACPI: FACP APIC",
         f"MP entries: {vcpus + 1 + 1 + 15 + 2:08x}",  # and a bus, an I/O APIC, lines, local interrupts
     ]
+
+
+def test_an_elf32_of_64_bit_code_runs_as_that():
+    """The x32 ABI: the shift moves what 32 bits cannot hold."""
+    code = bytes.fromhex("48b80000000005000000  48c1e820  e6f4  f4")  # movabs, shr $32, out %al, $0xf4, hlt
+    run = GuestRun(elf32(code, machine=X86_64))
+    assert (run.loaded.form, run.value) == ("ELF32 of 64-bit code", 5)
 
 
 def test_a_triple_fault_shuts_the_guest_down_and_tells_the_faults():
