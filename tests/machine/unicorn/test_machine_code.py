@@ -1,5 +1,7 @@
 """The machine code is what its sources say, and agrees with Python about where everything is."""
 
+import ctypes
+import random
 import re
 import shutil
 import subprocess
@@ -10,6 +12,7 @@ from unicorn.x86_const import UC_X86_REG_RIP
 
 from vlapic.machine.unicorn import blocks, known_sites, layout, machine_code
 from vlapic.machine.unicorn.access_place import Place
+from vlapic.machine.unicorn.decode import Block, Kind, Site
 from vlapic.machine.unicorn.device_memory import DEVICES
 from vlapic.machine.unicorn.msrs import NATIVE_MSRS, UNICORN_IGNORES
 from vlapic.machine.unicorn.state import place
@@ -114,3 +117,75 @@ def test_the_fast_path_takes_only_msrs_that_unicorn_ignores_and_nobody_else_has(
     taken = {used["IA32_TSC_DEADLINE"], *range(used["X2APIC"] << 8, used["X2APIC"] + 1 << 8)}
     assert taken == UNICORN_IGNORES
     assert not taken & NATIVE_MSRS
+
+
+def block(address, size=2):
+    return Block(address, size, 64, b"", (address,), (), 0)
+
+
+def rows_in_use(table):
+    return len(table._used)
+
+
+def test_a_block_that_is_translated_anew_takes_one_row():
+    table = machine_code.Table()
+    first = table.insert(block(0x1000))
+    for _ in range(1000):
+        assert table.remove(0x1000, 2) == first
+        assert table.insert(block(0x1000)) == first
+    assert rows_in_use(table) == 1
+
+
+def test_a_row_is_used_again_though_another_block_is_looked_for_behind_it():
+    table = machine_code.Table()
+    rows = [table.insert(block(0x1000, size)) for size in (1, 2, 3)]
+    assert table.remove(0x1000, 2) == rows[1]
+    assert rows_in_use(table) == 3
+    assert table.insert(block(0x1000, 4)) == rows[1]
+    assert table.remove(0x1000, 3) == rows[2]
+
+
+def test_rows_that_nothing_is_looked_for_behind_are_empty_again():
+    table = machine_code.Table()
+    for size in (1, 2, 3, 4):
+        table.insert(block(0xFFFF, size))  # the table's last row and its first ones
+    for size in (2, 3, 1):
+        table.remove(0xFFFF, size)
+        assert rows_in_use(table) == 4
+    table.remove(0xFFFF, 4)
+    assert rows_in_use(table) == 0
+
+
+def test_a_block_that_is_not_there_is_not_taken_out():
+    table = machine_code.Table()
+    table.insert(block(0x1000))
+    assert table.remove(0x1000, 3) is None
+    assert table.remove(0x2000, 2) is None
+    assert rows_in_use(table) == 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_table_has_what_was_put_in_and_not_taken_out(seed):
+    choice = random.Random(seed)
+    table, there = machine_code.Table(), {}
+    for _ in range(2000):
+        place = 0xFFF0 + choice.randrange(24), choice.randrange(1, 4)
+        if place in there:
+            assert table.remove(*place) == there.pop(place)
+        else:
+            row = there[place] = table.insert(block(*place))
+            assert list(there.values()).count(row) == 1
+    for place, row in there.items():
+        assert table.remove(*place) == row
+    assert rows_in_use(table) == 0
+
+
+def test_an_exiting_instruction_is_not_known_in_the_block_that_gets_the_row():
+    sites = known_sites.KnownSites(0)
+    site = Site(Kind.WRMSR, 0x1000, 2)
+    row = ctypes.cast(sites.row_of(site), ctypes.POINTER(ctypes.c_uint64))
+    sites.learn(site, 32, 5)
+    sites.forget_block(64)
+    assert row[known_sites._ROW] == 32
+    sites.forget_block(32)
+    assert row[known_sites._ROW] == 0

@@ -240,7 +240,11 @@ class Blocks:
         size = ctypes.c_uint16.from_address(block + 10).value
         place = key(address, self._code_bits())
         if self._known.pop((place, size), None) is not None and self._table is not None:
-            self._table.remove(place, size)
+            row = self._table.remove(place, size)
+            if (
+                row is not None
+            ):  # the block that runs may be charged to it: it stays in _rows till it is reused
+                self.known_sites.forget_block(row)
         self._translated(address, size)
 
     def know_site(self, address: int) -> int | None:

@@ -42,6 +42,12 @@ class KnownSites:
             row[_LENGTH], row[_KIND] = site.length, FASTPATH_KINDS[site.kind]
             row[_LEFT], row[_ROW] = left, block_row
 
+    def forget_block(self, block_row: int) -> None:
+        """The block of a row of the table is no more, and another one may get its row."""
+        for row in self._rows.values():
+            if row[_ROW] == block_row:
+                row[_ROW] = 0
+
     def forget(self) -> None:
         """None is known any more."""
         for row in self._rows.values():

@@ -67,7 +67,7 @@ _MODE = {64: 0, 32: 0x8000 << 44, 16: 0x8010 << 44}
 
 _ROWS = 1 << 16  # of the table; a power of two
 _FULL = _ROWS // 2  # blocks it holds before it is cleared
-_GONE = 0xFFFF_FFFF  # the size of a row that was taken out
+_GONE = 0xFFFF_FFFF  # the size in a row whose block was taken out
 
 
 def key(address: int, bits: int) -> int:
@@ -120,12 +120,17 @@ class MachineCode:
 
 
 class Table:
-    """The known blocks as rows for the machine code: a hash table with linear probing, half empty."""
+    """The known blocks as rows for the machine code: a hash table with linear probing, half empty.
+
+    A block keeps its row until it is taken out. Then the row is passed over until another block takes it, or
+    is empty at once if nothing is looked for behind it: code that changes itself, and is translated anew
+    again and again, leaves nothing behind.
+    """
 
     def __init__(self) -> None:
         self._array = (ctypes.c_uint64 * (4 * _ROWS))()
         self._rows = memoryview(self._array).cast("B").cast("Q")
-        self._used: list[int] = []
+        self._used: set[int] = set()  # rows that are not empty, by their first field
         self.address = ctypes.addressof(self._array)
 
     def insert(self, block: Block) -> int | None:
@@ -134,13 +139,13 @@ class Table:
             return None
         name = key(block.address, block.bits)
         index = name
-        while self._rows[(row := (index & _ROWS - 1) * 4) + 1] & 0xFFFF_FFFF:
+        while (self._rows[(row := (index & _ROWS - 1) * 4) + 1] & 0xFFFF_FFFF) not in (0, _GONE):
             index += 1
         self._rows[row] = name
         self._rows[row + 1] = block.size | self._kind(block) << 32
         self._rows[row + 2] = block.head
         self._rows[row + 3] = block.lap | block.count << 32
-        self._used.append(row)
+        self._used.add(row)
         return self.address + row * 8
 
     @staticmethod
@@ -148,14 +153,29 @@ class Table:
         """0 for a block that is charged and nothing more; bit 0: it may open the interrupt window."""
         return block.flags & WINDOW_FLAG | (2 if block.head else 0)
 
-    def remove(self, name: int, size: int) -> None:
-        """Take a block out by its key; its row is passed over until the table is cleared."""
+    def remove(self, name: int, size: int) -> int | None:
+        """Take a block out by its key.
+
+        Returns:
+            The address its row had, which another block may get; None if the block is not there.
+        """
         index = name
         while found := self._rows[(row := (index & _ROWS - 1) * 4) + 1] & 0xFFFF_FFFF:
             if found == size and self._rows[row] == name:
                 self._rows[row + 1] = _GONE
-                return
+                self._empty_up_to(row)
+                return self.address + row * 8
             index += 1
+        return None
+
+    def _empty_up_to(self, row: int) -> None:
+        """Empty the rows up to one that were taken out and that nothing is looked for behind."""
+        if self._rows[(row + 4) % (4 * _ROWS) + 1] & 0xFFFF_FFFF:
+            return
+        while self._rows[row + 1] & 0xFFFF_FFFF == _GONE:
+            self._rows[row] = self._rows[row + 1] = 0
+            self._used.discard(row)
+            row = (row - 4) % (4 * _ROWS)
 
     def clear(self) -> None:
         """Take every block out."""
