@@ -212,3 +212,25 @@ def test_where_nobody_answers_a_read_is_all_ones_and_a_write_is_lost(boot):
     )
     assert isinstance(guest.run(), e.Hlt)
     assert guest.quads(SCRATCH, 3) == (2**64 - 1, 0xFFFF_FFFF, 0xFFFF_FFFF_FFFF_0000)
+
+
+def test_an_access_behind_one_of_a_helper_is_asked_for_once(boot):
+    """What a helper reads (FLDENV) exits late, at the next instruction, which accesses something else."""
+    guest = boot(
+        code(
+            """
+            ba 00 00 e0 fe          mov $0xfee00000, %edx
+            d9 22                   fldenv (%rdx)
+            83 8a 80 00 00 00 05    orl $5, 0x80(%rdx)
+            83 8a f0 00 00 00 05    orl $5, 0xf0(%rdx)
+            f4                      hlt
+            """
+        )
+    )
+    seen = []
+    while not isinstance(left := guest.run(), e.Hlt):
+        seen.append(left[1:])
+        guest.engine.complete(0 if isinstance(left, e.ReadMemory) else None)
+        assert len(seen) < 20, seen
+    assert seen[-4:] == [(0xFEE0_0080, 4), (0xFEE0_0080, 4, 5), (0xFEE0_00F0, 4), (0xFEE0_00F0, 4, 5)]
+    assert guest.engine.instructions == 5

@@ -120,6 +120,8 @@ class DeviceMemory:
             if kept == (address, size, value):
                 self._replayed += 1
                 return answer
+            # What is kept from here on was a helper's, and that instruction does not run again.
+            del self._done[self._replayed :]
         at_once = self._on_access(address, size, value)
         if at_once is not None:
             return at_once
