@@ -71,3 +71,10 @@ def test_an_unknown_fix_is_one_line_and_status_2(capsys, fix):
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.startswith(f"vlapic: no fix {fix!r} in the series; expected a number: 1 (Hard cap")
+
+
+def test_a_race_that_is_forced_is_called_so(capsys):
+    assert main(["patches", "3"]) == 0
+    said = capsys.readouterr().out
+    assert "   forced race, updates lost  " in said
+    assert "   race                 forced: each round all read the value before any writes it\n" in said
