@@ -227,3 +227,9 @@ def test_a_file_that_is_not_there_or_no_text_says_so(tmp_path):
 
 def test_the_ranges_of_the_table_are_those_of_the_kinds():
     assert all(field.low < field.high for field in FIELDS if field.kind in (Kind.NUMBER, Kind.DURATION))
+
+
+def test_a_file_of_before_a_field_takes_that_of_the_default():
+    older = "\n".join(line for line in as_toml(DEFAULT).splitlines() if not line.startswith("posting"))
+    assert parse(older, "older.toml") == DEFAULT
+    assert parse('posting = "1 us"', "mine.toml").posting == constant(2500)

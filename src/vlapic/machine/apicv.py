@@ -11,14 +11,16 @@ Follows SDM vol. 3C "APIC Virtualization and Virtual Interrupts" and `kvm/lapic.
 - With `pi_inject_timer` the hrtimer runs on another physical CPU. Its callback posts into the running guest,
   which is not left; otherwise it is pending as ever.
 
-Taking an interrupt costs nothing here, and neither does the notification of a posted one. Other vCPUs' and
-devices' messages are not posted: they make the guest exit, as without APICv. An EOI that is for the I/O APIC
-exits too (`EOI_INDUCED`), at the cost of any access to the APIC.
+Taking an interrupt costs nothing here. The notification of a posted one takes what the host model calls
+`posting`, after the wait. Other vCPUs' and devices' messages are not posted: they make the guest exit, as
+without APICv. An EOI that is for the I/O APIC exits too (`EOI_INDUCED`), at the cost of any access to the
+APIC.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from vlapic.apic import registers as r
@@ -194,23 +196,31 @@ class ApicvVcpu(Vcpu):
         self.timer.hrtimer_fired()
 
     def post_timer(self) -> bool:
-        """Post the timer's vector after the wait for its deadline, which is the other CPU's to wait."""
+        """Post the timer's vector after the wait for its deadline, which is the other CPU's to wait.
+
+        The guest has it when the notification has come. No advancement makes up for that: it is tuned with
+        what is left before the posting.
+        """
         if not self._in_guest:
             return False
         waited = self.timer.wait_before_posting(self._wait_step_cycles)
-        if waited is None:
-            self.inject_timer()
-            return True
-        if self._waits is not None:
-            self._waits.waited(self.stamp(), waited.delta_cycles)
-            self._waits.tuned(self.stamp(), self.advancement.advance_ns)
-        self._waited = waited, waited.cycles
-        self.clock.at(self.clock.now + waited.cycles, self._post)
+        wait_cycles = 0
+        if waited is not None:
+            wait_cycles = waited.cycles
+            if self._waits is not None:
+                self._waits.waited(self.stamp(), waited.delta_cycles)
+                self._waits.tuned(self.stamp(), self.advancement.advance_ns)
+        there = self.clock.now + wait_cycles + next(self._posting_cycles)
+        posted = (waited, wait_cycles), self.timer.fired_deadline_tsc
+        self.clock.at(there, partial(self._notified, *posted))
         return True
 
-    def _post(self) -> None:
+    def _notified(self, waited: tuple[Waited | None, int], deadline_tsc: int) -> None:
+        """The notification of a posted interrupt is here, in the guest or wherever its vCPU is by now."""
         self._calls += 1
-        self.inject_timer()
+        if self.lapic.inject_timer():
+            self._waited = waited
+            self.measure.accepted(self.lapic.timer_vector, deadline_tsc)
 
     def called_in_guest(self) -> bool:
         """Other CPUs' calls come while the guest runs. Returns whether it goes on as if nothing had been."""

@@ -124,6 +124,15 @@ FIELDS = (
         "entry",
         "From the end of the busy wait to the guest's next instruction, interrupts off (vmx_vcpu_run).",
     ),
+    Field(
+        "",
+        "posting",
+        Kind.COST,
+        "posting",
+        "From another CPU's posting of an interrupt to the running guest having it, without an exit: the"
+        " notification's way and what the CPU does with it (kvm_vcpu_trigger_posted_interrupt; SDM"
+        " vol. 3C, Posted-Interrupt Processing).",
+    ),
     *(
         Field("exits", reason, Kind.COST, "", _EXITS[reason])
         for reason in ("PREEMPTION_TIMER", "EXTERNAL_INTERRUPT", *OTHER_EXITS)

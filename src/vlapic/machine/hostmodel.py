@@ -143,6 +143,7 @@ class HostModel:
         wake_up: from the kick of a vCPU that sleeps in HLT to its thread running again.
         injection: putting a vector into the guest's entry state.
         entry: from the end of the busy wait to the guest's next instruction.
+        posting: from another CPU's posting of an interrupt to the running guest having it.
         wait_step_cycles: one 1 ns step of the busy wait; 0 is 1 ns rounded up to whole cycles.
         cycles_per_insn: one guest instruction.
         preemption_timer_rate: IA32_VMX_MISC bits 4:0.
@@ -160,6 +161,7 @@ class HostModel:
     wake_up: Cost
     injection: Cost
     entry: Cost
+    posting: Cost
     wait_step_cycles: int = 0
     cycles_per_insn: int = 1
     preemption_timer_rate: int = 5
@@ -194,6 +196,7 @@ def constant_model(
     wake_up: int = 2700,
     injection: int = 300,
     entry: int = 1200,
+    posting: int = 2400,
     name: str = "constant",
 ) -> HostModel:
     """A host without jitter: the means of the default one, each an argument, in cycles."""
@@ -208,6 +211,7 @@ def constant_model(
         wake_up=constant(wake_up),
         injection=constant(injection),
         entry=constant(entry),
+        posting=constant(posting),
     )
 
 
@@ -233,8 +237,11 @@ DEFAULT = HostModel(
     source=(
         "the means meet the lateness figures of Linux commit 3b8a5df6c4dc (KVM: LAPIC: Tune"
         " lapic_timer_advance_ns automatically) on a Skylake server: about 5700 cycles from HLT on the"
-        " hrtimer, 2600 spinning on the preemption timer, 1200 once tuned; 2.5 GHz, spread, tails and switch"
-        " are assumed; slice: Linux 6.6, sysctl_sched_base_slice on 8 CPUs"
+        " hrtimer, 2600 spinning on the preemption timer, 1200 once tuned; posting: the 3293 cycles of an IPI"
+        " to another vCPU and back (Linux commit a9ab13ff6e84, KVM: X86: Improve latency for single target"
+        " IPI fastpath, on a Skylake server) less the 900 of the sender's exit, so with the receiver's"
+        " handler, at most; 2.5 GHz, spread, tails and switch are assumed; slice: Linux 6.6,"
+        " sysctl_sched_base_slice on 8 CPUs"
     ),
     exits={
         "PREEMPTION_TIMER": with_tail(1100, spread=20, tail=5000),
@@ -245,6 +252,7 @@ DEFAULT = HostModel(
     wake_up=with_tail(2700, spread=60, tail=20_000),
     injection=constant(300),
     entry=with_tail(1200, spread=40, tail=2000),
+    posting=with_tail(2400, spread=60, tail=4000),
 )
 
 

@@ -29,6 +29,8 @@ NESTED = HostModel(
     wake_up=with_tail(250_000, spread=30_000, tail=2_000_000),
     injection=with_tail(90_000, spread=8_000, tail=400_000),
     entry=with_tail(100_000, spread=10_000, tail=800_000),
+    # The hypervisor under it posts for it, which takes an exit and an entry there.
+    posting=with_tail(160_000, spread=15_000, tail=800_000),
     switch=constant(60_000),
 )
 
@@ -48,6 +50,7 @@ REALTIME = HostModel(
     wake_up=with_tail(1500, spread=40, tail=1500),
     injection=constant(280),
     entry=with_tail(1150, spread=20, tail=400),
+    posting=with_tail(2300, spread=30, tail=800),
     slice_cycles=250_000_000,
     min_granularity_cycles=250_000_000,
 )
@@ -68,6 +71,7 @@ NOISY = HostModel(
     wake_up=with_tail(3500, spread=600, tail=250_000),
     injection=constant(300),
     entry=with_tail(1250, spread=80, tail=20_000),
+    posting=with_tail(2600, spread=150, tail=40_000),
     burst=Burst(
         # -ln(1 - p) times 10 ms at p = 1/8 ... 7/8, from 0.1 to 60 ms, in cycles of 2.5 GHz.
         interval=Cost(

@@ -46,14 +46,20 @@ class Measure:
             self._armings = self._timer.armings
             self._armed_at_instruction = instructions
 
-    def accepted(self, vector: int) -> None:
-        """The APIC took the timer's vector; one that is still in flight stands for the earlier of the two."""
+    def accepted(self, vector: int, deadline_tsc: int | None = None) -> None:
+        """The APIC took the timer's vector; one that is still in flight stands for the earlier of the two.
+
+        Args:
+            deadline_tsc: of its expiry, if another one may have come since; None is the timer's last.
+        """
+        if deadline_tsc is None:
+            deadline_tsc = self._timer.fired_deadline_tsc
         if self.in_flight is not None:
             self._merged += 1
-            deadline_tsc = min(self.in_flight.deadline_tsc, self._timer.fired_deadline_tsc)
+            deadline_tsc = min(self.in_flight.deadline_tsc, deadline_tsc)
             self.in_flight = self.in_flight._replace(deadline_tsc=deadline_tsc)
             return
-        self.in_flight = InFlight(vector, self._timer.fired_deadline_tsc, self._armed_at_instruction)
+        self.in_flight = InFlight(vector, deadline_tsc, self._armed_at_instruction)
 
     def tsc_moved(self, cycles: int) -> None:
         """The guest's TSC was set: the deadline of an interrupt in flight is another number now."""

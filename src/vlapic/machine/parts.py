@@ -59,6 +59,7 @@ class Parts:
         self._wake_up_cycles = draws.of("wake_up", host.model.wake_up)
         self._injection_cycles = draws.of("injection", host.model.injection)
         self._entry_cycles = draws.of("entry", host.model.entry)
+        self._posting_cycles = draws.of("posting", host.model.posting)
         self._exit_cycles = {reason: draws.of(reason, cost) for reason, cost in host.model.exits.items()}
         self.cpu = cpu
         self.clock = cpu.clock
