@@ -33,6 +33,7 @@ from vlapic.events import (
 )
 from vlapic.replay import replay
 from vlapic.trace import open_trace
+from vlapic.trace.convert import convert
 from vlapic.trace.dat import merge, open_dat
 from vlapic.trace.dat.reader import DatReader
 from vlapic.trace.reader import Clock, TscConversion
@@ -264,6 +265,35 @@ def test_a_kernel_without_a_field_gives_zero_and_one_with_another_name_is_known(
     trace = read(Made({"": [b"".join(ring.finish())]}, machine, formats=[("kvm", old)]).v6())
     [event] = trace.events()
     assert event[3:] == (236, False, False)
+
+
+@pytest.mark.parametrize("machine", [Machine("<"), Machine(">")])
+def test_a_name_ends_at_its_nul_whatever_stands_behind_it(machine: Machine, tmp_path: Path) -> None:
+    ring = Ring(machine)
+    names = [b"sh\0o\0)\0\0" + b"0", b"fifteen letters", b"", b"\0rest", "kö".encode() + b"\0x"]
+    for time, name in enumerate(names):
+        ring.add(time, machine.payload("sched_switch", 7, prev_comm=name, next_comm=b"n\0" + name[:14]))
+    cmdlines = "1000 CPU 0/KVM\n7 rcu\0_preempt\n"
+    data = Made({"": [b"".join(ring.finish())]}, machine, cmdlines=cmdlines).v6()
+    trace = read(data)
+    events = trace.columns(SchedSwitch)
+    assert [event.previous_comm for event in events] == ["sh", "fifteen letters", "", "", "kö"]
+    assert {event.next_comm for event in events} == {"n"}
+    assert trace.threads[7].comm == "rcu"
+    (tmp_path / "trace.dat").write_bytes(data)
+    for form in ("csv", "txt"):
+        convert(tmp_path / "trace.dat", tmp_path / f"out.{form}")
+        assert b"\0" not in (tmp_path / f"out.{form}").read_bytes()
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_an_option_ends_at_its_nul(file: str) -> None:
+    machine = Machine()
+    ring = Ring(machine)
+    ring.add(1, machine.payload("kvm_entry", 1001))
+    options = [(5, b"Linux host 6.1.0\0left over")]
+    made = Made({"": [b"".join(ring.finish())]}, machine, options=options)
+    assert read(write(made, file)).container.uname == "Linux host 6.1.0"
 
 
 def test_a_record_shorter_than_its_event_is_told_as_lost() -> None:

@@ -125,8 +125,8 @@ def read_printk(cursor: Cursor, container: Container) -> None:
 
 def read_cmdlines(cursor: Cursor, container: Container) -> None:
     """saved_cmdlines: a line a task, its tid and its name."""
-    for line in _text(cursor.block(cursor.u64())).splitlines():
-        tid, _, comm = line.strip().partition(" ")
+    for line in _text(cursor.block(cursor.u64())).split("\n"):
+        tid, _, comm = line.partition("\0")[0].strip().partition(" ")
         if tid.isdecimal() and len(tid) <= 10:
             container.cmdlines[int(tid)] = comm
 

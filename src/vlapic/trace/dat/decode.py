@@ -52,7 +52,22 @@ class Rows:
         if field not in self._names:
             return np.zeros(len(self), "u8")
         column = self._records[field]
+        if column.dtype.kind == "S":
+            return _up_to_nul(column)
         return column if column.dtype.isnative else column.astype(column.dtype.newbyteorder("="))
+
+
+def _up_to_nul(column: Array) -> Array:
+    """Names up to their first NUL; numpy's `S` has only those behind the last character removed.
+
+    A kernel's `comm` may keep the rest of a longer name behind it (seen of v4.14 and older: `sh\\0o\\0)`).
+    """
+    width = column.dtype.itemsize
+    characters = np.ascontiguousarray(column).view("u1").reshape(len(column), width)
+    there = np.logical_and.accumulate(characters != 0, axis=1)
+    if not (characters * ~there).any():
+        return column
+    return (characters * there).view(column.dtype).reshape(len(column))
 
 
 class Evidence(Enum):

@@ -69,7 +69,9 @@ def read_buffer(cursor: Cursor, *, text: bool = False) -> Buffer:
 
 
 def _text(cursor: Cursor) -> str:
-    return bytes(cursor.block(cursor.left)).rstrip(b"\0\n").decode("utf-8", "replace")
+    """The option's text up to its NUL; what stands behind that is no part of it."""
+    text = bytes(cursor.block(cursor.left)).partition(b"\0")[0]
+    return text.rstrip(b"\n").decode("utf-8", "replace")
 
 
 def _shift(ns: int) -> Callable[[Cursor, Container], None]:
