@@ -120,6 +120,7 @@ def test_the_tables_lines_are_those_of_the_board(cpus):
     for kind, _, _, line, _, pin in (struct.unpack("<BHBBBB", each) for each in MpTables(memory(cpus)).of(3)):
         recorder = Recorder()
         recorder.board.ioapic.entries[pin] = 0x30 + pin  # fixed, edge, unmasked
+        recorder.board.set_line(line, False)  # the PIT's output is high after reset
         recorder.board.set_line(line, True)
         assert (kind, [message.vector for message in recorder.messages]) == (0, [0x30 + pin])
 
