@@ -1,6 +1,6 @@
 """Profiles: which rules of timer advancement are in force, as frozen data, one row a kernel.
 
-A rule is one of `rules/` and found in a table of the part that acts on it; nothing asks for a version.
+A rule is one of `rules/`; the part that acts on it asks for it by name, and nothing asks for a version.
 `series` is the seven patches of "KVM: lapic: Fix a variety of timer adv issues" (April 2019) as their cover
 letter describes them, on the v5.0 base; each of them is a switch (:meth:`Profile.without`).
 """

@@ -1,8 +1,8 @@
 """The host's timers: programmed as the kernel programs them, firing when they say."""
 
-from vlapic.apic.backends import NOT_SET, Hrtimer, HvProgram, PreemptionTimer, program_hv_timer
+from vlapic.apic.backends import NOT_SET, Hrtimer, PreemptionTimer, hv_timer_cycles
 from vlapic.clock import SimClock
-from vlapic.tsc import GuestTsc, ns_to_cycles
+from vlapic.tsc import U64, GuestTsc, ns_to_cycles
 
 
 def test_preemption_timer_programming_equals_every_row_of_the_compiled_kernel(golden):
@@ -10,33 +10,39 @@ def test_preemption_timer_programming_equals_every_row_of_the_compiled_kernel(go
     for row in golden("hv-timer-v6.1"):
         advance_cycles = ns_to_cycles(row["advance_ns"], row["tsc_khz"])
         assert advance_cycles == row["advance_cycles"], row
-        program = program_hv_timer(
+        fits, cycles, _ = hv_timer_cycles(
             row["deadline_tsc"],
-            row["host_tsc"],
             row["guest_tsc"],
             advance_cycles,
             row["tsc_ratio"],
             row["frac_bits"],
             row["preemption_timer_multi"],
+            divides_zero=False,
         )
         if row["errno"]:
             assert row["errno"] == -34
-            assert program is None, row
+            assert not fits, row
             errors += 1
         else:
-            assert program == HvProgram(row["hv_deadline_tsc"], bool(row["expired"])), row
-            expired += program.expired
+            assert fits, row
+            assert (row["host_tsc"] + cycles) % 2**64 == row["hv_deadline_tsc"], row
+            assert (cycles == 0) == row["expired"], row
+            expired += cycles == 0
     assert expired > 10
     assert errors > 10
 
 
 def test_the_worked_examples_of_the_kernel_facts():
-    # 1000 ns at 2 GHz, rate 5, guest TSC 1000000 at host TSC 500.
-    unscaled = 1 << 48
-    assert program_hv_timer(1_020_000, 500, 1_000_000, 2000, unscaled, 48, 5) == (18_500, False)
-    assert program_hv_timer(1_001_600, 500, 1_000_000, 2000, unscaled, 48, 5) == (500, True)
-    assert program_hv_timer(10_000, 0, 0, 1000, 0x8000_0000_0000, 48, 5) == (18_000, False)
-    assert program_hv_timer(30_000, 0, 0, 3000, 0x1_8000_0000_0000, 48, 5) == (18_000, False)
+    # 1000 ns of advancement on a host at 2 GHz, rate 5; guests at 2, 2, 1 and 3 GHz.
+    for guest_khz, guest_tsc, deadline_tsc, program in (
+        (2_000_000, 1_000_000, 1_020_000, (18_500, False)),
+        (2_000_000, 1_000_000, 1_001_600, (500, True)),
+        (1_000_000, 0, 10_000, (18_500, False)),
+        (3_000_000, 0, 30_000, (18_500, False)),
+    ):
+        tsc = GuestTsc(guest_khz, 2_000_000)
+        tsc.offset = guest_tsc - tsc.at(500) & U64
+        assert PreemptionTimer(SimClock(500), tsc, rate=5).set(deadline_tsc, 1000) == program
 
 
 def test_a_distance_beyond_the_counter_is_refused_and_the_old_deadline_stays():

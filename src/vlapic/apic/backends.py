@@ -112,26 +112,6 @@ def hv_timer_cycles(
     return fits and not delta >> rate + U32_BITS, delta, divided
 
 
-def program_hv_timer(
-    deadline_tsc: int,
-    host_tsc: int,
-    guest_tsc: int,
-    advance_cycles: int,
-    ratio: int,
-    frac_bits: int,
-    rate: int,
-    divides_zero: bool = False,
-) -> HvProgram | None:
-    """The host TSC at which the preemption timer stands for a guest's deadline; None for -ERANGE.
-
-    The guest's TSC is that at `host_tsc`; the others are as in `hv_timer_cycles`.
-    """
-    fits, cycles, _ = hv_timer_cycles(
-        deadline_tsc, guest_tsc, advance_cycles, ratio, frac_bits, rate, divides_zero
-    )
-    return HvProgram((host_tsc + cycles) & U64, cycles == 0) if fits else None
-
-
 class PreemptionTimer:
     """The VMX preemption timer of one vCPU: counts only in the guest, loses no time outside it.
 

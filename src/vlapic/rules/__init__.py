@@ -1,8 +1,12 @@
 """The rules that kernels differ in: an Enum a question, a member an answer, each with where it comes from.
 
 A :class:`~vlapic.profiles.Profile` picks one member of each. What a member means stands here in words; the
-code for it is found in a table of the part that acts on it (`apic/advance.py`, `apic/timer.py`,
-`apic/state.py`, `machine/vcpu.py`), never by asking for a version.
+part that acts on it asks for the member, never for a version. Most have a table of what each member comes to:
+those of the timer and its saved state in `apic/timer_rules.py`, of tuning and arming in `apic/advance.py`, of
+the wait in `apic/waiting.py` and `apic/advancement.py`, of the parameter in `apic/parameter.py`, of the host
+timers in `apic/backends.py`, of an entry and its trace in `machine/vcpu.py` and `machine/wait_trace.py`, of
+posting in `machine/apicv.py`. `Scope`, `Ending.MODULE_FLAG` and `ZeroDelta` are asked for by name where vCPUs
+are made.
 """
 
 from vlapic.rules.advancement import (
