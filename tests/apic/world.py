@@ -230,7 +230,13 @@ class World:
         timer = apic.timer
         if not timer.rules.count_write.hv_timer:
             return False  # what runs may be left from a count that was stopped
-        if self.apicv and apic.lapic.timer_masked:
+        rules = timer.rules
+        if (
+            self.apicv
+            and apic.lapic.timer_masked
+            and rules.injects_directly
+            and not rules.injects_in_kvm_run_only
+        ):
             return False  # it may expire as it is restored, and be lost
         if timer.mode == 2:
             # An expiry of the mode before, which some kernels leave pending, has no deadline.
