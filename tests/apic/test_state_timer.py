@@ -1,4 +1,4 @@
-"""No timer interrupt is lost by way of the page; what differs is on the list of docs/device.md."""
+"""A timer interrupt that page and MSR can tell of is not lost by their way; docs/device.md lists the rest."""
 
 import pytest
 from hypothesis import given, settings
