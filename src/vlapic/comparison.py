@@ -39,7 +39,7 @@ SCHEMA = "vlapic.compare/1"
 #: Exit statuses of several runs: the first that one of them has is that of all.
 _STATUSES = (STATUS_WORLD, STATUS_GUEST, STATUS_INTERRUPTED, STATUS_BUDGET, STATUS_OK)
 #: What of a run's object is an outcome; every other plain value of it is set up by whoever ran it.
-_OUTCOMES = {"schema", "exit_code", "console", "virtual_seconds", "wall_seconds", "instructions"}
+_OUTCOMES = {"schema", "exit_code", "end", "console", "virtual_seconds", "wall_seconds", "instructions"}
 #: The setting of a vCPU that a run does not have.
 _NOT_THERE = "-"
 #: What is set up of a vCPU.

@@ -205,6 +205,8 @@ class RunResult:
         instructions: guest instructions retired.
         vcpus: one result a vCPU.
         failure: why the guest could not go on, None if it could.
+        end: what the guest did to its machine to end it, in words that follow "the guest"; None if it did
+            neither switch it off nor reset it. Of several VMs the first that did.
         last_events: what the vCPUs that failed did last, by time; empty without a failure.
         interrupted: whether a person stopped the run.
         trace_failure: why the trace is not whole, in a line; None if it is, or none was asked for.
@@ -234,6 +236,7 @@ class RunResult:
     apicv: str = ""
     last_events: tuple[LastEvent, ...] = ()
     notes: tuple[str, ...] = ()
+    end: str | None = None
 
     @property
     def console(self) -> str:
@@ -268,12 +271,17 @@ class RunResult:
             return str(self.failure)
         return f"the guest reported {self.exit_code}; 0 is success" if self.exit_code else None
 
+    @property
+    def end_text(self) -> str | None:
+        """How the guest ended its machine, in one line; None if it did not."""
+        return None if self.end is None else f"the guest {self.end}"
+
     def as_json(self) -> dict[str, Any]:
         """The object `vlapic run --json` prints, in the order of the schema.
 
-        `budgets` and `worst` are there if they were asked for, `last_events` if the guest failed, `notes` if
-        there are any. The reason for every null is under `unavailable`, by its path: `wall_seconds`,
-        `vcpus[0].lateness_ns.p50`.
+        `end` is there if the guest ended its machine, `budgets` and `worst` if they were asked for,
+        `last_events` if the guest failed, `notes` if there are any. The reason for every null is under
+        `unavailable`, by its path: `wall_seconds`, `vcpus[0].lateness_ns.p50`.
         """
         known: dict[str, Any] = {
             "schema": SCHEMA,
@@ -284,6 +292,7 @@ class RunResult:
             "seed": self.seed,
             "guest": self.guest,
             "exit_code": self.exit_code,
+            **({"end": self.end_text} if self.end else {}),
             "console": self.console,
             **({"consoles": list(self.consoles)} if len(self.consoles) > 1 else {}),
             "virtual_seconds": self.virtual_seconds,
@@ -307,6 +316,8 @@ class RunResult:
         if path == "exit_code":
             if self.failure is not None:
                 return str(self.failure)
+            if self.end_text is not None:
+                return f"{self.end_text} and reported no value"
             return (
                 "interrupted before the guest reported"
                 if self.interrupted

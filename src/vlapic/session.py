@@ -15,7 +15,7 @@ from vlapic.budgets import check, parse_all
 from vlapic.collector import Collector
 from vlapic.errors import GuestFailure, UsageError
 from vlapic.machine.engine import CpuMode
-from vlapic.machine.host import Host, check_preemption_timer
+from vlapic.machine.host import Host, Vm, check_preemption_timer
 from vlapic.machine.hostmodel import DEFAULT, HostModel
 from vlapic.machine.hosts import find_model
 from vlapic.machine.images.modules import ModuleFile
@@ -266,6 +266,7 @@ def run(
                 notes=guests[0].notes,
                 failure=_failure(every_vcpu),
                 last_events=last_events(every_vcpu),
+                end=_end(machine.vms),
             )
 
         told = time.monotonic()
@@ -317,6 +318,14 @@ def _switch_on(
 def _exit_code(reported: Sequence[int | None]) -> int | None:
     """What all guests together have reported: the first value that is not 0, None if one reported nothing."""
     return next((value for value in reported if value), None if None in reported else 0)
+
+
+def _end(vms: Sequence[Vm]) -> str | None:
+    """How the first guest that ended its machine did so; of several VMs it says which."""
+    for vm in vms:
+        if (end := vm.board.power.end) is not None:
+            return end.value if len(vms) == 1 else f"of VM {vm.index} {end.value}"
+    return None
 
 
 def _failure(vcpus: Sequence[Vcpu]) -> GuestFailure | None:

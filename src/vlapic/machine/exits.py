@@ -65,6 +65,10 @@ def on_hlt(vcpu: Vcpu, left: e.Hlt) -> None:
 
 def on_shutdown(vcpu: Vcpu, left: e.Shutdown) -> None:
     vcpu.spend_exit("TRIPLE_FAULT")
+    power = vcpu.vm.board.power
+    if power.reset_asked:
+        power.reset()
+        return
     vcpu.failure = GuestFailure(f"shut down: {left.reason}")
 
 

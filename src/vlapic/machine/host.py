@@ -203,8 +203,8 @@ class Vm:
 
     @property
     def ended(self) -> bool:
-        """Whether its guest has reported, or one of its vCPUs cannot go on."""
-        if self.ports.exit_port.value is not None:
+        """Whether its guest has reported or ended the machine, or one of its vCPUs cannot go on."""
+        if self.ports.exit_port.value is not None or self.board.power.end is not None:
             return True
         for vcpu in self.vcpus:  # noqa: SIM110 asked at every round, and any() costs more
             if vcpu.failure is not None:

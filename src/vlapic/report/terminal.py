@@ -73,6 +73,8 @@ def print_run(result: RunResult, console: Console) -> None:
     if result.worst or result.budgets or result.last_events:
         print_details(result, console)
     show()
+    if result.end_text is not None:
+        show(result.end_text)
     for who, words in in_words_by_vcpu(result):
         show(Text(who).append_text(words))
 

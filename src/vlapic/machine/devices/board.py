@@ -15,10 +15,11 @@ from typing import Protocol
 
 from vlapic.apic.ipi import Message
 from vlapic.clock import Alarm
-from vlapic.machine.devices import fw_cfg, ioapic, testdev
+from vlapic.machine.devices import fw_cfg, ioapic, keyboard, power, testdev
 from vlapic.machine.devices.bus import Bus, ByteDevice, ByteWide, Device
 from vlapic.machine.devices.fw_cfg import FwCfg
 from vlapic.machine.devices.ioapic import IoApic
+from vlapic.machine.devices.keyboard import KeyboardController
 from vlapic.machine.devices.pic import CASCADE, PicPair
 from vlapic.machine.devices.pit import Pit, SystemControl
 from vlapic.machine.devices.ports import Ports
@@ -32,7 +33,7 @@ FW_CFG = 0x510
 
 ISA_LINES = 16
 TIMER_LINE, TIMER_PIN = 0, 2
-SERIAL_LINE = 4
+KEYBOARD_LINE, SERIAL_LINE = 1, 4
 CLOCK_LINE = 8
 #: The PIT ticks on so many times after nothing but its ticks can happen any more, in case they do something.
 IDLE_TICKS = 3
@@ -89,7 +90,8 @@ class Board:
     Attributes:
         ports: the I/O space.
         memory: the devices in memory; the local APIC's page is not among them.
-        fw_cfg, pics, pit, rtc, ioapic: what their names say.
+        power: whether the machine is still on.
+        fw_cfg, pics, pit, rtc, ioapic, keyboard: what their names say.
     """
 
     def __init__(
@@ -118,6 +120,10 @@ class Board:
         self.pit = Pit(self.now_ns, lambda level: self.set_line(TIMER_LINE, level))
         self.rtc = Rtc(self.now_ns, lambda level: self.set_line(CLOCK_LINE, level), self.look_ahead)
         self.fw_cfg = FwCfg()
+        self.power = power.Power()
+        self.keyboard = KeyboardController(
+            lambda level: self.set_line(KEYBOARD_LINE, level), self.power.reset
+        )
 
         self.ports = Ports(Serial(lambda level: self.set_line(SERIAL_LINE, level)))
         self._add_timed(MASTER_PIC, 2, self.pics.master)
@@ -127,6 +133,9 @@ class Board:
         self.ports.add_bytes(SYSTEM_CONTROL, 1, SystemControl(self.pit))
         self.ports.add_bytes(RTC, 2, self.rtc)
         self.ports.add(FW_CFG, 2, self.fw_cfg)
+        self.ports.add_bytes(keyboard.DATA, 1, keyboard.DataPort(self.keyboard))
+        self.ports.add_bytes(keyboard.STATUS_COMMAND, 1, keyboard.CommandPort(self.keyboard))
+        self._add_power()
         self.ports.add(
             testdev.SCRATCH_BASE,
             testdev.SCRATCH_LENGTH,
@@ -144,6 +153,15 @@ class Board:
         # Counter 0's output is high from the start; that is no edge.
         self.set_line(TIMER_LINE, True)
         self.pics.master.irr = 0
+
+    def _add_power(self) -> None:
+        timer, control = power.PmTimer(self.now_ns), power.Pm1Control(self.power)
+        self.ports.add_bytes(power.PM1A_EVENT, power.PM1A_EVENT_LENGTH, power.Pm1Events(timer))
+        self.ports.add_bytes(power.PM1A_CONTROL, power.PM1A_CONTROL_LENGTH, control)
+        self.ports.add(power.PM_TIMER, power.PM_TIMER_LENGTH, timer)
+        self.ports.add_bytes(power.BOCHS_CONTROL, power.PM1A_CONTROL_LENGTH, control)
+        self.ports.add(power.PCI_ADDRESS, power.PCI_ADDRESS_LENGTH, power.ResetControl(self.power))
+        self.ports.add_bytes(power.PORT_92, 1, power.Port92(self.power))
 
     def _add_timed(self, port: int, length: int, device: ByteDevice) -> None:
         self.ports.add(port, length, TimedDevice(self, ByteWide(device)))
