@@ -8,6 +8,16 @@ import vlapic
 from vlapic.errors import UsageError
 from vlapic.machine.loader import HEADER, MAGIC
 
+HLT = b"\xf4"
+#: With no IDT, its exception has no handler: a triple fault.
+UD2 = b"\x0f\x0b"
+
+
+def out(port, value, size=1):
+    """Machine code: `mov dx, port; mov eax, value; out dx, al or ax or eax`."""
+    code = {1: b"\xee", 2: b"\x66\xef", 4: b"\xef"}[size]
+    return b"\x66\xba" + port.to_bytes(2, "little") + b"\xb8" + value.to_bytes(4, "little") + code
+
 
 def same(one, other):
     """Whether two vCPUs had the same, whichever VM they are of."""
@@ -59,13 +69,56 @@ def test_a_cpu_in_the_trace_is_the_physical_one(tmp_path):
     assert seen == {("1000", "000"), ("1100", "001"), ("1200", "000")}
 
 
+def flat(path, code):
+    """A flat image of machine code for 64-bit mode."""
+    path.write_bytes(
+        HEADER.pack(MAGIC, 0x10_0000, HEADER.size, 4096, HEADER.size + len(code), b"") + code + bytes(64)
+    )
+    return path
+
+
 def test_the_failure_of_a_guest_says_which_vm_it_is_of(tmp_path):
-    image, hlt = tmp_path / "halts.bin", b"\xf4"
-    header = HEADER.pack(MAGIC, 0x10_0000, HEADER.size, 4096, HEADER.size + len(hlt), b"")
-    image.write_bytes(header + hlt + bytes(64))
-    result = vlapic.run(image, vms=2, events=10)
+    result = vlapic.run(flat(tmp_path / "halts.bin", HLT), vms=2, events=10)
     assert str(result.failure).startswith("the guest of VM 0 halted with interrupts off (IF=0) at rip 0x1000")
     assert result.exit_status == 4
+
+
+@pytest.mark.parametrize(
+    ("code", "end"),
+    [
+        (out(0x604, 0x2000, 2), "switched the machine off"),
+        (out(0xB004, 0x2000, 2), "switched the machine off"),
+        (out(0xCF9, 0x06), "reset the machine"),
+        (out(0x64, 0xFE), "reset the machine"),
+        (out(0x92, 0x01), "reset the machine"),
+        (out(0xCF9, 0x02) + UD2, "reset the machine"),  # a hard reset selected, and a triple fault to do it
+    ],
+)
+@pytest.mark.parametrize("vcpus", [1, 2])
+def test_a_guest_that_switches_off_or_resets_its_machine_has_ended_well(tmp_path, code, end, vcpus):
+    result = vlapic.run(flat(tmp_path / "ends.bin", code + HLT), events=10, vcpus=vcpus)
+    assert (result.failure, result.exit_status, result.exit_code) == (None, 0, None)
+    assert result.end_text == f"the guest {end}"
+    assert result.last_events == ()
+
+
+@pytest.mark.parametrize("code", [UD2, out(0xCF9, 0x00) + UD2, out(0x64, 0xFF) + UD2])
+def test_a_triple_fault_out_of_the_blue_is_a_failure(tmp_path, code):
+    result = vlapic.run(flat(tmp_path / "fails.bin", code), events=10)
+    assert result.failure.reason.startswith("shut down: ")
+    assert (result.exit_status, result.end) == (4, None)
+
+
+def test_a_vm_that_is_switched_off_leaves_the_others_alone(tmp_path):
+    """Each VM is, after as many microseconds as the same image takes; what is said is of the first."""
+    result = vlapic.run(flat(tmp_path / "off.bin", out(0x604, 0x2000, 2)), vms=2, events=10)
+    assert result.end_text == "the guest of VM 0 switched the machine off"
+    assert result.exit_status == 0
+
+
+def test_a_report_before_the_machine_is_switched_off_is_the_guests_value(tmp_path):
+    result = vlapic.run(flat(tmp_path / "reports.bin", out(0xF4, 3) + out(0x604, 0x2000, 2)), events=10)
+    assert (result.exit_code, result.exit_status, result.end) == (3, 4, None)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ STEPS = {
     "x2apic_nmi": 3,
     "instructions": 13,
     "devices": 10,
+    "ticks": 8,
     "page": 9,
 }
 
