@@ -79,9 +79,10 @@ def test_the_json_holds_what_was_measured():
         run_result(exit_code=None),
         run_result(exit_code=None, interrupted=True),
         run_result(exit_code=None, failure=GuestFailure("shut down", 0x1000)),
+        run_result(exit_code=None, end="switched the machine off"),
         run_result(wall_seconds=1.5),
     ],
-    ids=["complete", "no interrupt", "no report", "interrupted", "failed", "real time"],
+    ids=["complete", "no interrupt", "no report", "interrupted", "failed", "switched off", "real time"],
 )
 def test_every_null_has_a_reason_and_every_reason_a_null(result):
     printed = result.as_json()
@@ -114,6 +115,14 @@ def test_a_guest_that_failed_says_so_where_its_exit_code_would_be():
     assert printed["unavailable"]["exit_code"] == (
         "the guest shut down: #DF while delivering #GP at rip 0x10020"
     )
+
+
+def test_a_guest_that_ended_its_machine_says_so_where_its_exit_code_would_be():
+    result = run_result(exit_code=None, end="reset the machine")
+    printed = result.as_json()
+    assert printed["end"] == "the guest reset the machine"
+    assert printed["unavailable"]["exit_code"] == "the guest reset the machine and reported no value"
+    assert result.exit_status == 0
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,12 @@ def test_the_last_line_is_the_result_in_words():
     )
 
 
+def test_a_guest_that_switched_off_is_said_to_have_above_the_words():
+    text = report(run_result(exit_code=None, end="switched the machine off"))
+    assert text.splitlines()[-2] == "the guest switched the machine off"
+    assert "switched" not in report(run_result())
+
+
 def test_each_of_several_vcpus_has_its_own_words():
     vcpus = [vcpu_result(interrupts([1200] * 200), vcpu=index) for index in (0, 1)]
     assert [line[:8] for line in report(run_result(*vcpus)).splitlines()[-2:]] == ["vCPU 0: ", "vCPU 1: "]
