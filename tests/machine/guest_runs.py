@@ -75,11 +75,7 @@ class GuestRun:
                 )
             vm.board.describe(cpus=vcpus, memory_bytes=memory)
 
-            def ended():
-                failed = any(vcpu.failure is not None for vcpu in vm.vcpus)
-                return failed or vm.ports.exit_value is not None
-
-            unfinished = scheduler.run(vm.vcpus, ended, rounds)
+            unfinished = scheduler.run(vm.vcpus, lambda: vm.ended, rounds)
         assert may_go_on or not unfinished, (
             f"{name} did not end within {rounds} rounds: {bytes(vm.ports.console)!r}"
         )
