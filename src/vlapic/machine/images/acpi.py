@@ -14,18 +14,18 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-from vlapic.machine.devices import ioapic
+from vlapic.machine.devices import ioapic, power
 from vlapic.machine.devices.board import ISA_LINES, TIMER_LINE, TIMER_PIN
 from vlapic.machine.devices.rtc import CENTURY
 
 LOCAL_APIC_BASE = 0xFEE0_0000
 
 #: Ports of the fixed hardware, as QEMU's chipset has them: event, control, and the 3.58 MHz timer.
-PM1_EVENT, PM1_EVENT_BYTES = 0x600, 4
-PM1_CONTROL, PM1_CONTROL_BYTES = 0x604, 2
-PM_TIMER, PM_TIMER_BYTES = 0x608, 4
+PM1_EVENT, PM1_EVENT_BYTES = power.PM1A_EVENT, power.PM1A_EVENT_LENGTH
+PM1_CONTROL, PM1_CONTROL_BYTES = power.PM1A_CONTROL, power.PM1A_CONTROL_LENGTH
+PM_TIMER, PM_TIMER_BYTES = power.PM_TIMER, power.PM_TIMER_LENGTH
 SCI_LINE = 9
-RESET_PORT, RESET_VALUE = 0xCF9, 0x0F
+RESET_PORT, RESET_VALUE = power.PCI_ADDRESS + power.RESET_CONTROL, 0x0F
 #: What is written to SLP_TYP for S5, soft off.
 SLEEP_TYPE_OFF = 5
 
@@ -38,7 +38,8 @@ RSDP_1_BYTES = 20
 
 _FADT_BYTES = 244
 _NOT_SUPPORTED_C2, _NOT_SUPPORTED_C3 = 101, 1001
-# "Fixed ACPI Description Table Boot Architecture Flags (IA-PC)": ISA devices, no VGA, no keyboard controller.
+# "Fixed ACPI Description Table Boot Architecture Flags (IA-PC)": ISA devices, no VGA, no 8042
+# to look for a keyboard at.
 _LEGACY_DEVICES, _NO_VGA = 1 << 0, 1 << 2
 # "Fixed ACPI Description Table Fixed Feature Flags"
 _WBINVD, _PROC_C1, _NO_POWER_BUTTON, _NO_SLEEP_BUTTON, _NO_RTC_WAKE, _RESET_REGISTER = (
