@@ -1,14 +1,15 @@
 """How a guest gets into its memory, and what it finds when it starts.
 
 An image is flat (`images/flat.py`), has a multiboot header (`images/multiboot.py`, `images/multiboot2.py`),
-or is a plain ELF executable (`images/elf.py`). It is checked whole before anything is made.
+or is an ELF executable, with a note for PVH (`images/pvh.py`) or plain (`images/elf.py`). It is checked whole
+before anything is made.
 
 A flat image and a plain ELF of 64-bit code start in 64-bit mode at CPL 0: CR3 = an identity map of the first
 4 GiB, CS = 0x08 (64-bit code), DS, ES, SS, FS, GS = 0x10 in a flat GDT, RDI = timer interrupts asked for,
-RSI = distance of the deadlines in cycles of its TSC. One with a multiboot header and a plain ELF of 32-bit
-code start in 32-bit protected mode, in flat segments without a table, paging off. Both have interrupts off,
-EAX and EBX as multiboot has them (its magic number, the address of the boot information), a stack, and no
-IDT: until a guest loads one any exception is a triple fault.
+RSI = distance of the deadlines in cycles of its TSC. All others start in 32-bit protected mode, in flat
+segments without a table, paging off. Both have interrupts off, EAX and EBX as multiboot has them (its magic
+number, the address of the boot information; with PVH 0 and the address of its), a stack, and no IDT: until a
+guest loads one any exception is a triple fault.
 
     0x01000  page tables and GDT, in 64-bit mode only
     0x80000  top of the stack
@@ -27,9 +28,9 @@ from pathlib import Path
 
 from vlapic.errors import ImageError, UsageError
 from vlapic.machine.engine import CpuMode, FirstState
-from vlapic.machine.images import elf, firmware, flat, long_mode, multiboot, multiboot2
+from vlapic.machine.images import elf, firmware, flat, long_mode, multiboot, multiboot2, pvh
 from vlapic.machine.images.flat import HEADER, MAGIC, RESULTS
-from vlapic.machine.images.image import MIB, Image, Reserved, check, keep_clear
+from vlapic.machine.images.image import MIB, Image, Protocol, Reserved, check, keep_clear
 from vlapic.machine.images.information import Information, PlacedSections
 from vlapic.machine.images.long_mode import CODE_SELECTOR, DATA_SELECTOR
 from vlapic.machine.images.modules import Beside, ModuleFile, place
@@ -45,9 +46,11 @@ _STACK_TOP, _STACK_BYTES = 0x8_0000, 0x1_0000
 #: Of a command line, with its first word and its zero.
 _MAX_COMMAND_LINE = 0xF000
 
-#: By the version of multiboot.
-_BOOT_MAGIC = {1: multiboot.BOOT_MAGIC, 2: multiboot2.BOOT_MAGIC}
-_BOOT_INFORMATION = {1: multiboot.boot_information, 2: multiboot2.boot_information}
+_BOOT_INFORMATION = {
+    Protocol.MULTIBOOT: multiboot.boot_information,
+    Protocol.MULTIBOOT_2: multiboot2.boot_information,
+    Protocol.PVH: pvh.boot_information,
+}
 
 _NO_PROGRAMS = Reserved(firmware.EBDA_END, MIB, "a PC has no RAM for programs")
 _RESERVED = {
@@ -146,7 +149,8 @@ def load(
         asked = _parse(memoryview(data)).moved(memory_bytes)
         check(asked, memory_bytes, MAX_MEMORY, _RESERVED[asked.mode])
         beside = place(asked, files, memory_bytes)
-        ebda, information = _boot_information(asked, memory_bytes, command_line, beside, tables)
+        told_line = os.fsencode(append) if asked.protocol is Protocol.PVH else command_line
+        ebda, information = _boot_information(asked, memory_bytes, told_line, beside, tables)
         keep_clear(asked, (Reserved(ebda, firmware.EBDA_END, "the boot information is"),))
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
@@ -229,7 +233,7 @@ def _parse(data: memoryview) -> Image:
     if header_2 is not None:
         return multiboot2.read(data, header_2)
     if data[: len(elf.MAGIC)] == elf.MAGIC:
-        return elf.read(data)
+        return pvh.read(data)
     raise ImageError(
         f"looks like {_looks_like(bytes(data[:1024]))}; expected a multiboot image, an ELF executable, or"
         f" a flat image that begins with {MAGIC.decode()}; try a built-in guest, see: vlapic run --list"
@@ -260,7 +264,7 @@ def _boot_information(
     Raises:
         UsageError: command line and modules are too much to tell.
     """
-    encode = _BOOT_INFORMATION[asked.multiboot]
+    encode = _BOOT_INFORMATION[asked.protocol]
     for sections in (beside.sections, None):
 
         def information(ebda: int, sections: PlacedSections | None = sections) -> bytes:
@@ -270,6 +274,7 @@ def _boot_information(
                 firmware.memory_map(memory_bytes, ebda),
                 sections,
                 tables.rsdp,
+                firmware.TABLES,
                 asked.load_base,
             )
             return encode(told, firmware.information_in(ebda))
@@ -289,7 +294,7 @@ def _first_state(
     memory: mmap.mmap, asked: Image, information: int, interrupts: int, delta_cycles: int
 ) -> FirstState:
     """The registers a guest starts with, and in 64-bit mode the tables that it needs."""
-    magic = _BOOT_MAGIC[asked.multiboot]
+    magic = asked.protocol.value
     if asked.mode is CpuMode.PROTECTED:
         return FirstState(asked.entry, _STACK_TOP, rax=magic, rbx=information, mode=asked.mode)
     long_mode.build(memory)

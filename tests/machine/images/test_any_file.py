@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.machine.images.made import MIB, elf, multiboot, multiboot2
+from tests.machine.images.test_pvh import elf_with_notes, entry_note
 from vlapic.errors import ImageError
 from vlapic.machine.engine import CpuMode
 from vlapic.machine.loader import HEADER, MAGIC, load
@@ -19,6 +20,7 @@ GOOD = {
     "elf32": elf(32, [(MIB, b"code" * 20), (2 * MIB, b"data" * 9, 4096)], MIB + 4),
     "elf64": elf(64, [(MIB, b"code" * 20), (2 * MIB, b"data" * 9, 4096)], MIB + 4),
     "multiboot ELF32": elf(32, [(MIB, multiboot() + b"code" * 20)], MIB + 12),
+    "PVH": elf_with_notes(entry_note(MIB + 5)),
     "multiboot2 ELF64": elf(64, [(MIB, multiboot2() + b"code" * 20)], MIB + 24),
     "multiboot2": multiboot2(
         (2, struct.pack("<4I", MIB, MIB, MIB + 120, MIB + 150)), (3, struct.pack("<I", MIB + 72))

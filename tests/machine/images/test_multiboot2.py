@@ -7,6 +7,7 @@ import pytest
 from tests.machine.images.made import DYN, MIB, elf, elf32, elf64, multiboot, multiboot2
 from vlapic.errors import ImageError
 from vlapic.machine.engine import CpuMode
+from vlapic.machine.images.image import Protocol
 from vlapic.machine.images.multiboot2 import find_header, read
 from vlapic.machine.loader import load
 
@@ -68,7 +69,12 @@ def test_a_header_that_does_not_add_up_or_is_for_another_cpu_is_none():
 @pytest.mark.parametrize("make", [elf32, elf64])
 def test_an_elf_file_of_either_class_is_entered_in_protected_mode(make):
     image = read_multiboot2(elf_with(make=make))
-    assert (image.mode, image.entry, image.multiboot, image.notes) == (CpuMode.PROTECTED, MIB, 2, ())
+    assert (image.mode, image.entry, image.protocol, image.notes) == (
+        CpuMode.PROTECTED,
+        MIB,
+        Protocol.MULTIBOOT_2,
+        (),
+    )
 
 
 def test_the_entry_address_tag_wins_over_elf():

@@ -31,7 +31,8 @@ _TYPES = {
 _ET_EXEC, _ET_DYN = 2, 3
 _I386, _X86_64 = 3, 62
 _SHT_NULL, _SHT_NOBITS = 0, 8
-_PT_LOAD, _PT_DYNAMIC, _PT_INTERP = 1, 2, 3
+_NOTE = struct.Struct("<III")
+_PT_LOAD, _PT_DYNAMIC, _PT_INTERP, _PT_NOTE = 1, 2, 3, 4
 #: A number that means: look elsewhere (PN_XNUM). Guests have a few.
 _MANY_HEADERS = 0xFFFF
 
@@ -154,6 +155,35 @@ def read(data: memoryview, *, by_multiboot: bool = False) -> Image:
         segments,
         sections=_read_sections(kind, header, data),
     )
+
+
+def find_note(data: memoryview, name: bytes, type_of: int) -> bytes | None:
+    """What a note says in a file that `read` takes ("Note Section"); None if there is no such note.
+
+    Args:
+        name: its name, with the zero at its end.
+        type_of: its type.
+    """
+    kind = _CLASSES[data[4]]
+    header = _read_header(kind, data, by_multiboot=True)
+    for part in _read_parts(kind, header, data, by_multiboot=True):
+        if part.type != _PT_NOTE:
+            continue
+        at, end = part.offset, min(part.offset + part.filesz, len(data))
+        while at + _NOTE.size <= end:
+            name_bytes, size, kind_of = _NOTE.unpack_from(data, at)
+            name_at = at + _NOTE.size
+            says_at = name_at + _padded(name_bytes)
+            at = says_at + _padded(size)
+            if says_at + size > end:
+                break
+            if kind_of == type_of and data[name_at : name_at + name_bytes] == name:
+                return bytes(data[says_at : says_at + size])
+    return None
+
+
+def _padded(size: int) -> int:
+    return -(-size // 4) * 4
 
 
 def _read_header(kind: _Class, data: memoryview, by_multiboot: bool) -> _Header:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -11,6 +12,14 @@ from vlapic.errors import ImageError
 from vlapic.machine.engine import CpuMode
 
 MIB = 1 << 20
+
+
+class Protocol(Enum):
+    """How an image is told its boot information; the value is EAX at its start."""
+
+    MULTIBOOT = 0x2BAD_B002
+    MULTIBOOT_2 = 0x36D7_6289
+    PVH = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +91,7 @@ class Image:
         segments: what goes into memory; one at least, none of them empty.
         results_address: where it keeps what it measures; None if it does not say.
         sections: its symbols and what else is not loaded; None if it has none.
-        multiboot: the version of multiboot that it is told its boot information by.
+        protocol: how it is told its boot information.
         relocation: where else it may lie; None where its addresses are fixed.
         load_base: the lowest address after `moved`; None for one that was not to be moved.
         notes: what it asks for and does not get, each in a line.
@@ -94,7 +103,7 @@ class Image:
     segments: tuple[Segment, ...]
     results_address: int | None = None
     sections: Sections | None = None
-    multiboot: int = 1
+    protocol: Protocol = Protocol.MULTIBOOT
     relocation: Relocation | None = None
     load_base: int | None = None
     notes: tuple[str, ...] = ()

@@ -50,6 +50,7 @@ class Information:
         ranges: the memory map.
         sections: None if there are none.
         rsdp: the ACPI root pointer, 36 bytes.
+        rsdp_address: where it lies.
         load_base: where a relocatable image was put; None for another one.
     """
 
@@ -58,6 +59,7 @@ class Information:
     ranges: tuple[MemoryRange, ...]
     sections: PlacedSections | None
     rsdp: bytes
+    rsdp_address: int
     load_base: int | None
 
     @property

@@ -22,9 +22,6 @@ from vlapic.machine.images import elf
 from vlapic.machine.images.image import Image, Segment
 from vlapic.machine.images.information import AVAILABLE, LOADER_NAME, RESERVED, Information
 
-#: In EAX when an image starts.
-BOOT_MAGIC = 0x2BAD_B002
-
 _MAGIC = 0x1BAD_B002
 _SEARCHED = 8192
 _BASE = struct.Struct("<III")

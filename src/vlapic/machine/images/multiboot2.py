@@ -21,12 +21,9 @@ from vlapic.errors import ImageError
 from vlapic.machine.engine import CpuMode
 from vlapic.machine.images import elf
 from vlapic.machine.images.acpi import RSDP_1_BYTES
-from vlapic.machine.images.image import Image, Relocation
+from vlapic.machine.images.image import Image, Protocol, Relocation
 from vlapic.machine.images.information import AVAILABLE, LOADER_NAME, RESERVED, Information
 from vlapic.machine.images.multiboot import places, segment_by_addresses
-
-#: In EAX when an image starts.
-BOOT_MAGIC = 0x36D7_6289
 
 _MAGIC = 0xE852_50D6
 _SEARCHED = 32768
@@ -93,7 +90,13 @@ def read(data: memoryview, header: Header) -> Image:
     """
     tags = _read_tags(data, header)
     image = _read_elf(data, tags) if tags.address is None else _read_by_addresses(data, header, tags)
-    return replace(image, mode=CpuMode.PROTECTED, multiboot=2, relocation=tags.relocation, notes=tags.notes)
+    return replace(
+        image,
+        mode=CpuMode.PROTECTED,
+        protocol=Protocol.MULTIBOOT_2,
+        relocation=tags.relocation,
+        notes=tags.notes,
+    )
 
 
 def _read_elf(data: memoryview, tags: _Tags) -> Image:
