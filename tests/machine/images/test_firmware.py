@@ -88,6 +88,9 @@ def test_acpi_s_fixed_hardware_is_at_the_ports_of_qemu_s_chipset():
         assert (space, width, shift, address) == (1, bits, 0, port)
     assert fadt[128] == 0x0F
     assert struct.unpack_from("<H", fadt, 46) == (9,)
+    assert struct.unpack_from("<H", fadt, 109) == (0b101,)  # ISA devices, no VGA, no keyboard to look for
+    (features,) = struct.unpack_from("<I", fadt, 112)
+    assert [bit for bit in range(32) if features >> bit & 1] == [0, 2, 4, 5, 6, 10]
     assert struct.unpack_from("<Q", fadt, 140) == (tables.dsdt_at,)
     assert tables.facs_at % 64 == 0
     assert tables.tables[b"FACS"][:8] == struct.pack("<4sI", b"FACS", 64)

@@ -41,7 +41,7 @@ _NOT_SUPPORTED_C2, _NOT_SUPPORTED_C3 = 101, 1001
 # "Fixed ACPI Description Table Boot Architecture Flags (IA-PC)": ISA devices, no VGA, no 8042
 # to look for a keyboard at.
 _LEGACY_DEVICES, _NO_VGA = 1 << 0, 1 << 2
-# "Fixed ACPI Description Table Fixed Feature Flags"
+# "Fixed ACPI Description Table Fixed Feature Flags"; TMR_VAL_EXT is clear: the timer has 24 bits.
 _WBINVD, _PROC_C1, _NO_POWER_BUTTON, _NO_SLEEP_BUTTON, _NO_RTC_WAKE, _RESET_REGISTER = (
     1 << bit for bit in (0, 2, 4, 5, 6, 10)
 )
