@@ -4,6 +4,7 @@ import pytest
 
 from tests.machine.guest_runs import GUESTS, GuestRun
 from tests.machine.images.made import X86_64, elf32
+from vlapic.machine.cpuid import FEATURES
 
 #: Checks and how many steps they have.
 STEPS = {
@@ -18,6 +19,7 @@ STEPS = {
     "devices": 10,
     "ticks": 8,
     "page": 9,
+    "msrs": 5,
 }
 
 
@@ -113,7 +115,14 @@ def test_a_runaway_guest_can_be_stopped():
     assert run.results.count > 0
 
 
+def test_every_set_of_instructions_that_cpuid_tells_of_is_executed():
+    run = GuestRun("checks/features")
+    names, steps = run.console.splitlines()
+    assert set(names.split()) == {each.name for each in FEATURES if each.executes}
+    assert (run.value, steps) == (0, f"features: {len(names.split())} steps")
+
+
 def test_every_check_is_run_here():
     tried = {*STEPS, "cpus", "startup", "reach", "compat", "protected", "boot", "boot2"}
-    tried |= {"triple", "dead", "runaway"}
+    tried |= {"features", "triple", "dead", "runaway"}
     assert {path.stem for path in (GUESTS / "checks").glob("*.bin")} == tried

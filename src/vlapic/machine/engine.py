@@ -112,11 +112,16 @@ class WriteCr8(NamedTuple):
 
 
 class Cpuid(NamedTuple):
-    """CPUID; complete with the four registers (EAX, EBX, ECX, EDX)."""
+    """CPUID; complete with the four registers (EAX, EBX, ECX, EDX).
+
+    Attributes:
+        user: it is outside CPL 0.
+    """
 
     host_tsc: int
     leaf: int
     subleaf: int
+    user: bool = False
 
 
 class Hypercall(NamedTuple):

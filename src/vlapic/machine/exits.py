@@ -19,13 +19,12 @@ from vlapic.errors import GuestFailure
 from vlapic.machine import engine as e
 from vlapic.machine import hypercalls
 from vlapic.machine.cpuid import Processor, cpuid
+from vlapic.machine.msrs import MSR_IA32_TSC, MSR_IA32_TSC_ADJUST, MSRS
 
 if TYPE_CHECKING:
     from vlapic.machine.vcpu import Vcpu
 
-MSR_IA32_TSC = 0x10
-MSR_IA32_TSC_ADJUST = 0x3B
-#: What is not the local APIC's.
+#: The TSC's.
 TSC_MSRS = (MSR_IA32_TSC, MSR_IA32_TSC_ADJUST)
 #: #GP.
 GENERAL_PROTECTION = 13
@@ -76,7 +75,12 @@ def on_read_msr(vcpu: Vcpu, left: e.ReadMsr) -> bool:
     vcpu.spend_exit("MSR_READ")
     msr = left.msr
     try:
-        value = read_tsc_msr(vcpu, msr) if msr in TSC_MSRS else vcpu.lapic.read_msr(msr)
+        if msr in TSC_MSRS:
+            value = read_tsc_msr(vcpu, msr)
+        elif msr in MSRS:
+            value = vcpu.msrs.read(msr)
+        else:
+            value = vcpu.lapic.read_msr(msr)
     except r.GeneralProtection:
         fault_msr(vcpu, False, msr, 0)
         return False
@@ -92,6 +96,8 @@ def on_write_msr(vcpu: Vcpu, left: e.WriteMsr) -> bool:
     try:
         if msr in TSC_MSRS:
             write_tsc_msr(vcpu, msr, value)
+        elif msr in MSRS:
+            vcpu.msrs.write(msr, value)
         else:
             vcpu.lapic.write_msr(msr, value)
     except r.GeneralProtection:
@@ -191,6 +197,9 @@ def on_write_cr8(vcpu: Vcpu, left: e.WriteCr8) -> bool:
 
 def on_cpuid(vcpu: Vcpu, left: e.Cpuid) -> None:
     vcpu.spend_exit("CPUID")
+    if left.user and vcpu.msrs.cpuid_faults:
+        vcpu.engine.inject_exception(GENERAL_PROTECTION, 0)
+        return
     lapic = vcpu.lapic
     processor = Processor(lapic.apic_id, len(vcpu.vm.vcpus), vcpu.tsc.khz, lapic.enabled)
     vcpu.engine.complete(cpuid(left.leaf, left.subleaf, processor))

@@ -19,6 +19,7 @@ from vlapic.machine.engine import CpuEngine
 from vlapic.machine.hostmodel import Draws
 from vlapic.machine.last_events import ring
 from vlapic.machine.measure import Measure
+from vlapic.machine.msrs import Msrs
 from vlapic.machine.wait_trace import WaitTracer
 from vlapic.rules import ZeroDelta
 from vlapic.tsc import U64, GuestTsc, ktime_ns
@@ -34,7 +35,7 @@ class Parts:
     Attributes:
         cpu: its physical CPU.
         clock: of that one.
-        tsc, advancement, timer, lapic, engine: what it is made of.
+        tsc, advancement, timer, lapic, msrs, engine: what it is made of.
         measure: what is known of its next timer interrupt.
         trace: takes every event; None makes none.
         last: the last things it did, see `last_events.py`.
@@ -82,6 +83,7 @@ class Parts:
             self.clock, self.tsc, hrtimer, preemption, self.advancement, host.profile, client=self
         )
         self.lapic = LocalApic(index, self.timer, client=self)
+        self.msrs = Msrs()
         self.engine = make_engine(self.tsc)
         self.measure = Measure(self.timer, self.tsc)
         self.last = ring()

@@ -451,28 +451,6 @@ def test_sysenter_takes_its_stack_and_address_from_msrs(boot):
 # -- the CPU's own MSRs --
 
 
-def test_a_plain_msr_keeps_its_writable_bits_and_refuses_others(boot):
-    guest = boot(
-        code(
-            """
-        0f 01 1c 25 00 80 00 00  lidt 0x8000
-        b9 a0 01 00 00           mov $0x1a0, %ecx
-        b8 09 08 00 00           mov $0x809, %eax
-        31 d2                    xor %edx, %edx
-        0f 30                    wrmsr
-        0f 32                    rdmsr
-        48 89 04 25 00 00 20 00  mov %rax, 0x200000
-        b8 02 00 00 00           mov $2, %eax
-        0f 30                    wrmsr
-        """
-        )
-    )
-    handler = guest.handler(13, b"\xf4")
-    guest.run()
-    assert guest.engine.rip == handler + 1
-    assert guest.u64(SCRATCH) == 0x1809
-
-
 def test_the_base_of_gs_survives_a_way_to_user_code_and_back(boot):
     guest = boot(
         code(

@@ -145,7 +145,7 @@ class Instructions:
         return self._msrs.read(msr) if msr in NATIVE_MSRS else exits.ReadMsr(host_tsc, msr)
 
     def _cpuid(self, site: Site, host_tsc: int, stand: Stand) -> exits.Exit:
-        return exits.Cpuid(host_tsc, stand.rax & U32, stand.rcx & U32)
+        return exits.Cpuid(host_tsc, stand.rax & U32, stand.rcx & U32, bool(stand.hflags & HF_CPL))
 
     def _in(self, site: Site, host_tsc: int, stand: Stand) -> exits.Exit:
         return exits.ReadPort(host_tsc, _port(site, stand), site.size)

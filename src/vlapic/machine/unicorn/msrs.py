@@ -15,26 +15,14 @@ MSR_EFER = 0xC000_0080
 MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_SFMASK = 0xC000_0081, 0xC000_0082, 0xC000_0083, 0xC000_0084
 MSR_FS_BASE, MSR_GS_BASE, MSR_KERNEL_GS_BASE, MSR_TSC_AUX = 0xC000_0100, 0xC000_0101, 0xC000_0102, 0xC000_0103
 
-MSR_BIOS_SIGN_ID, MSR_MCG_CAP, MSR_MCG_STATUS, MSR_MISC_ENABLE = 0x8B, 0x179, 0x17A, 0x1A0
-
-#: MSRs that Unicorn has and the CPU keeps to itself.
-_UNICORNS = frozenset(
+#: MSRs that never reach the machine: Unicorn has them.
+NATIVE_MSRS = frozenset(
     {
         *(MSR_EFER, MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_SFMASK),
         *(MSR_FS_BASE, MSR_GS_BASE, MSR_KERNEL_GS_BASE, MSR_TSC_AUX),
         *(MSR_SYSENTER_CS, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP, MSR_PAT),
     }
 )
-#: MSRs that only hold what is written to them: value at reset, bits that can be written; others are #GP, or
-#: read-only where they are 1. No machine check bank, no performance monitoring.
-_PLAIN = {
-    MSR_BIOS_SIGN_ID: (0, 2**64 - 1),
-    MSR_MCG_CAP: (0, 0),
-    MSR_MCG_STATUS: (0, 7),
-    MSR_MISC_ENABLE: (0x1801, 0x4_00C5_0009),
-}
-#: MSRs that never reach the machine.
-NATIVE_MSRS = _UNICORNS | _PLAIN.keys()
 #: MSRs that Unicorn's own WRMSR ignores, so that it can be let to: the deadline, and the x2APIC's.
 UNICORN_IGNORES = frozenset({0x6E0, *range(0x800, 0x900)})
 _ADDRESSES = frozenset(
@@ -53,25 +41,16 @@ class OwnMsrs:
         """Use a CPU's MSRs; `remapped` is called when addresses may stand for something else."""
         self._cpu = cpu
         self._remapped = remapped
-        self._plain = {msr: value for msr, (value, _) in _PLAIN.items()}
         cpu.write_msr(MSR_PAT, _PAT_AT_RESET)
 
     def read(self, msr: int) -> int:
         """RDMSR of one of NATIVE_MSRS."""
-        if msr in self._plain:
-            return self._plain[msr]
         return self._cpu.state.efer() if msr == MSR_EFER else self._cpu.read_msr(msr)
 
     def write(self, msr: int, value: int) -> bool:
         """WRMSR of one of NATIVE_MSRS; False if the value is one that makes it #GP."""
         if msr == MSR_EFER:
             return self._write_efer(value)
-        if msr in self._plain:
-            reset, writable = _PLAIN[msr]
-            if value & ~(writable | reset):
-                return False
-            self._plain[msr] = value & writable | reset & ~writable
-            return True
         if msr in _ADDRESSES and not is_canonical(value):
             return False
         if msr in _32_BITS and value >> 32:

@@ -71,7 +71,7 @@ entry:  START_CHECK
         testl   %ecx, %ecx
         jz      check_failed
         STEP    3                               # a leaf that is not there
-        movl    $0x80001234, %eax
+        movl    $3, %eax
         cpuid
         orl     %ebx, %eax
         orl     %ecx, %eax
