@@ -49,6 +49,7 @@ from vlapic.machine.unicorn.processor import Processor
 from vlapic.machine.unicorn.shared_code import SharedCode
 from vlapic.machine.unicorn.stores import Stores
 from vlapic.machine.unicorn.tsc_reads import TscReads
+from vlapic.machine.unicorn.whole_access import WholeAccesses
 from vlapic.tsc import GuestTsc
 
 #: Errors of uc_emu_start that say: no instruction. Where there is no RAM the bus reads all ones: none.
@@ -119,6 +120,9 @@ class Core:
         self._counter = self._blocks.counter
         cpu.on_failure = partial(self._blocks.stop, AT_HANDLED)
         self._devices = DeviceMemory(cpu, self._blocks, len(memory), self._on_access)
+        self._whole = WholeAccesses(cpu.state.register, lambda name: cpu.state.segment(name).base)
+        # Where a write stands whose parts are collected when it runs: RIP and count.
+        self._collecting: tuple[int, int] | None = None
         msrs, control = OwnMsrs(cpu, self._remapped), Control(cpu, self._remapped)
         self._instructions = Instructions(cpu.state, paging, msrs, control)
         self._time = TscReads(cpu, self._blocks, tsc, cycles_per_insn)
@@ -165,9 +169,16 @@ class Core:
         if stopped == AT_MEMORY:
             asked = self._devices.asked
             assert asked is not None
-            if self._blocks.last is not None:
-                row = counter[ROW]
-                self._devices.places.learn(self._blocks.last, row, self._processor.address)
+            last, address = self._blocks.last, self._processor.address
+            if last is not None:
+                self._devices.places.learn(last, counter[ROW], address)
+                if not self._devices.is_whole:
+                    whole = self._whole.of(asked, last, address, self._devices.done())
+                    if whole is not None and not self._devices.widen(whole):
+                        self._collecting = self._processor.rip, counter[COUNT]
+                        return self._step(max(limit, counter[COUNT] + 1))
+                    asked = self._devices.asked
+                    assert asked is not None
             if asked.value is None:
                 return exits.ReadMemory(now, asked.address, asked.size)
             return exits.WriteMemory(now, asked.address, asked.size, asked.value)
@@ -190,6 +201,10 @@ class Core:
     def _start(self, limit: int) -> None:
         """Run until something stops the CPU; count and shadow are right afterwards, whatever it was."""
         counter, processor = self._counter, self._processor
+        if self._collecting is not None:
+            if self._collecting != (processor.rip, counter[COUNT]):
+                self._devices.collect_no_more()
+            self._collecting = None
         self._blocks.start(limit)
         if self._again is not None:
             counter[COUNT] -= 1

@@ -7,8 +7,9 @@ the callbacks are given what is kept, in order: an `orl $5, (%rdx)` runs three t
 write happen once each. An access whose instruction is known (`access_place.py`) is offered on the fast path
 first, and answered at once.
 
-An access is what Unicorn makes of it: 4 bytes at most, so that one of 8 is two; a read that is not aligned is
-two aligned ones, a write that is not aligned goes byte by byte.
+Where Unicorn makes several accesses of what is one of the instruction, that one is asked for
+(`whole_access.py`). Its answer is kept for each of the parts. Of a write only the first part is known when it
+stops the run; so the instruction runs once more up to the last part, and what the parts write is collected.
 
 Left out: accesses that Unicorn makes in a helper rather than in translated code (FXSAVE, CMPXCHG16B, x87's
 80-bit loads, stacks and tables in device memory) cannot be run again: they read zero, and the exit comes
@@ -18,26 +19,19 @@ at the end of the block.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from vlapic.machine.unicorn.access_place import Places
 from vlapic.machine.unicorn.binding import Cpu, MemoryCallback, address_of
 from vlapic.machine.unicorn.blocks import ASK_MEMORY, AT_MEMORY, KEPT, SPIN, STOPPED, Blocks
 from vlapic.machine.unicorn.known_sites import READ_MEMORY, WRITE_MEMORY
 from vlapic.machine.unicorn.machine_code import READ_OFFSET, WRITE_OFFSET
+from vlapic.machine.unicorn.whole_access import Access, Whole
 
 #: Where the devices' part of the first 4 GiB begins.
 DEVICES = 0xC000_0000
 _DEVICES_END = 1 << 32
 _PHYSICAL_END = 1 << 52
-
-
-class Access(NamedTuple):
-    """One access; `value` is None for a read."""
-
-    address: int
-    size: int
-    value: int | None
+_WIDEST = 8
 
 
 class DeviceMemory:
@@ -66,6 +60,8 @@ class DeviceMemory:
         self._counter = blocks.counter
         self._on_access = on_access
         self.places = Places(self._counter)
+        self._parts: list[Access] = []  # of what is asked for, if it has several
+        self._collects: Whole | None = None  # the write whose parts are collected
         self._done: list[tuple[Access, int]] = []
         self._replayed = 0
         self._ask = MemoryCallback(self._access)
@@ -84,14 +80,65 @@ class DeviceMemory:
 
     def answer(self, value: int) -> None:
         """Keep the answer to the access that was asked for (0 to a write) for the instruction's next run."""
-        assert self.asked is not None
-        self.keep(self.asked, value)
-        self.asked = None
+        asked, self.asked = self.asked, None
+        assert asked is not None
+        if not self._parts:
+            self.keep(asked, value)
+            return
+        data = value << 8 * _WIDEST  # room for what parts read ahead of it
+        for part in self._parts:
+            place = part.address - asked.address + _WIDEST
+            self.keep(part, 0 if part.value is not None else data >> 8 * place & (1 << 8 * part.size) - 1)
+        self._parts.clear()
 
     def keep(self, access: Access, value: int) -> None:
         """Keep the answer to an access that was answered on the fast path, like :meth:`answer`."""
         self._done.append((access, value))
         self._counter[KEPT] = 1
+
+    def done(self) -> list[Access]:
+        """The parts that the instruction has made so far."""
+        return [access for access, _ in self._done]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether what is asked for was put together from parts."""
+        return bool(self._parts)
+
+    def widen(self, whole: Whole) -> bool:
+        """What is asked for is the first part of a bigger access.
+
+        Returns:
+            Whether that one is asked for now; False: the instruction is to run once more, for what it writes.
+        """
+        assert self.asked is not None
+        self._parts.clear()
+        if self.asked.value is None:
+            self._parts += [Access(address, size, None) for address, size in whole.parts]
+            self.asked = Access(whole.address, whole.size, None)
+            return True
+        self.asked, self._collects = None, whole
+        return False
+
+    def collect_no_more(self) -> None:
+        """Something else runs than the write whose parts were to be collected."""
+        if self._collects is not None:
+            self._collects = None
+            self._parts.clear()
+
+    def _collect(self, part: Access) -> bool:
+        """Collect a part of a write; with the last one, ask for all of it. False: it is none."""
+        whole, parts = self._collects, self._parts
+        assert whole is not None
+        if part.value is None or part[:2] != whole.parts[len(parts)]:
+            self.collect_no_more()
+            return False
+        parts.append(part)
+        if len(parts) == len(whole.parts):
+            value = sum((each.value or 0) << 8 * (each.address - whole.address) for each in parts)
+            self._collects, self.asked = None, Access(whole.address, whole.size, value)
+            self._blocks.stop(AT_MEMORY)
+        return True
 
     def replay(self) -> None:
         """The instruction whose accesses are kept is about to run again."""
@@ -100,6 +147,8 @@ class DeviceMemory:
     def forget(self) -> None:
         """That instruction has retired, or never will."""
         self._done.clear()
+        self._parts.clear()
+        self._collects = None
         self._counter[KEPT] = 0
 
     def _read(self, _cpu: int, offset: int, size: int, _data: int) -> int:
@@ -122,6 +171,8 @@ class DeviceMemory:
                 return answer
             # What is kept from here on was a helper's, and that instruction does not run again.
             del self._done[self._replayed :]
+        if self._collects is not None and self._collect(Access(address, size, value)):
+            return 0
         at_once = self._on_access(address, size, value)
         if at_once is not None:
             return at_once

@@ -51,13 +51,13 @@ from vlapic.machine.unicorn.blocks import (
 )
 from vlapic.machine.unicorn.core import Core
 from vlapic.machine.unicorn.decode import WINDOW_FLAG
-from vlapic.machine.unicorn.device_memory import Access
 from vlapic.machine.unicorn.events import FLAG_IF, Event, TripleFault
 from vlapic.machine.unicorn.known_sites import FASTPATH_KINDS, READ_MEMORY, READ_MSR, WRITE_MEMORY, WRITE_MSR
 from vlapic.machine.unicorn.layout import HF2_NMI, HF_CPL, HF_CS64, HF_INHIBIT_IRQ
 from vlapic.machine.unicorn.msrs import NATIVE_MSRS, UNICORN_IGNORES
 from vlapic.machine.unicorn.paging import PAGE
 from vlapic.machine.unicorn.state import HFLAGS_QUAD, MSR_ACCESS, RFLAGS_QUAD
+from vlapic.machine.unicorn.whole_access import Access
 
 #: Instructions run without a look at Python's signals, at most.
 SLICE = 20_000_000

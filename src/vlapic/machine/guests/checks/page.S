@@ -71,9 +71,29 @@ entry:  START_CHECK
         movb    $0x77, APIC_TPR(%rbx)           # KVM takes writes of 32 bits alone
         movw    $0x77, APIC_TPR(%rbx)
         REQUIRE_TPR 0x50
-        movdqu  APIC_TPR(%rbx), %xmm0
+        movdqu  APIC_TPR(%rbx), %xmm0           # 8 bytes are more than a register
         movd    %xmm0, %ecx
-        cmpl    $0x50, %ecx
+        testl   %ecx, %ecx
+        REQUIRE_EQUAL
+        movq    APIC_VERSION(%rbx), %rcx
+        testq   %rcx, %rcx
+        REQUIRE_EQUAL
+        movq    $0x77, APIC_TPR(%rbx)
+        movl    APIC_VERSION + 1(%rbx), %ecx    # and so is what ends behind the first four
+        testl   %ecx, %ecx
+        REQUIRE_EQUAL
+        movzwl  APIC_VERSION + 3(%rbx), %ecx
+        testl   %ecx, %ecx
+        REQUIRE_EQUAL
+        movzwl  APIC_VERSION + 1(%rbx), %ecx
+        cmpl    $0x600, %ecx
+        REQUIRE_EQUAL
+        movl    $0x77, APIC_TPR + 1(%rbx)
+        movl    $0x77, APIC_TPR - 1(%rbx)
+        orl     $0x77, APIC_TPR + 2(%rbx)
+        REQUIRE_TPR 0x50
+        movl    0xffe(%rbx), %ecx               # half in the page, half where nothing is
+        cmpl    $0xffff0000, %ecx
         REQUIRE_EQUAL
         STEP    4                               # strings: out of the page, element by element, and into it
         leaq    APIC_TPR(%rbx), %rsi
@@ -106,8 +126,8 @@ entry:  START_CHECK
         REQUIRE_EQUAL
         STEP    5                               # a stack in it
         leaq    APIC_TPR(%rbx), %rsp
-        popq    %rcx
-        cmpl    $0x70, %ecx
+        popq    %rcx                            # 8 bytes are more than a register
+        testl   %ecx, %ecx
         REQUIRE_EQUAL
         leaq    APIC_TPR + 8(%rbx), %rax
         cmpq    %rax, %rsp
@@ -115,8 +135,12 @@ entry:  START_CHECK
         movq    %rbp, %rsp
         pushq   APIC_TPR(%rbx)
         popq    %rcx
-        cmpl    $0x70, %ecx
+        testl   %ecx, %ecx
         REQUIRE_EQUAL
+        leaq    APIC_TPR + 8(%rbx), %rsp
+        pushq   %rbx
+        movq    %rbp, %rsp
+        REQUIRE_TPR 0x70
         cmpq    %rbp, %rsp
         REQUIRE_EQUAL
         STEP    6                               # a fault beside it: nothing is written, nothing moves
