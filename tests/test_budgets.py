@@ -126,11 +126,35 @@ def test_every_metric_can_be_had_in_each_of_its_units(name):
         assert result.met is not METRICS[name].at_least
 
 
-@pytest.mark.parametrize("text", ["p99=3s", "max=3s", "min=-3s", "early=100%", "settled=1000"])
+@pytest.mark.parametrize("text", ["p99=3s", "p50=3s", "max=3s", "min=-3s", "early=100%", "settled=1000"])
 def test_what_was_not_measured_keeps_no_budget(text):
     (result,) = held(text, vcpu_result([]))
     assert (result.figure, result.met) == (None, False)
-    assert result.in_words() == ("not settled" if text.startswith("settled") else "nothing measured")
+    assert result.in_words() == "no timer interrupt reached a handler"
+
+
+@pytest.mark.parametrize(
+    ("text", "samples", "words"),
+    [
+        ("p99.9=1s", 999, "p99.9 needs 1000 samples, 999 there"),
+        ("p99=1s", 99, "p99 needs 100 samples, 99 there"),
+        ("p99=9999cycles", 99, "p99 needs 100 samples, 99 there"),
+        ("p50=1s", 1, "p50 needs 2 samples, 1 there"),
+    ],
+)
+def test_a_percentile_of_too_few_interrupts_keeps_no_budget_and_says_how_many_it_takes(text, samples, words):
+    (few,) = held(text, vcpu_result(interrupts([1200] * samples)))
+    assert (few.figure, few.met, few.in_words()) == (None, False, words)
+    assert held(text, vcpu_result(interrupts([1200] * (samples + 1))))[0].met
+
+
+def test_a_vcpu_that_ends_frozen_or_capped_keeps_no_budget_for_settling():
+    frozen = vcpu_result(interrupts([1200] * 200, delta_cycles=[50, *[-400] * 199]))
+    capped = vcpu_result(interrupts([1200] * 200, advance_ns=5000))
+    for vcpu, why in ((frozen, "frozen away from what the interrupts need"), (capped, "held at the cap")):
+        (result,) = held("settled=50", vcpu)
+        assert not result.met
+        assert result.in_words() == f"not settled: the advancement is {why}"
 
 
 def test_every_vcpu_is_held_against_every_budget():
@@ -167,7 +191,7 @@ def test_a_run_that_misses_a_budget_ends_with_3_unless_something_worse_happened(
 
 
 def test_the_json_has_numbers_and_the_reason_for_a_figure_that_is_not_there():
-    vcpu = vcpu_result(interrupts([1200] * 20))
+    vcpu = vcpu_result(interrupts([1200] * 110))
     results = [*held("p99=1.5us", vcpu), *held("settled=5", vcpu), *held("wait=1%", vcpu)]
     printed = run_result(vcpu, budgets=tuple(results)).as_json()
     assert printed["budgets"][0] == {

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vlapic import regime
 from vlapic.profiles import SERIES, V5_0, V5_3, V5_4, V6_12
-from vlapic.regime import AdvanceHistory, Evidence, Regime, TuningLimits, classify
+from vlapic.regime import NOT_SETTLED, AdvanceHistory, Evidence, Regime, TuningLimits, classify, settled_after
 
 
 def history(advances, start=1000, deltas=None, chunk=None, profile=SERIES):
@@ -27,8 +27,8 @@ def history(advances, start=1000, deltas=None, chunk=None, profile=SERIES):
     return made
 
 
-def judge(advances, *, start=1000, deltas=None, auto=True, profile=SERIES):
-    return classify(Evidence(history(advances, start, deltas, profile=profile), auto))
+def judge(advances, *, start=1000, deltas=None, auto=True, profile=SERIES, advanced=True):
+    return classify(Evidence(history(advances, start, deltas, profile=profile), auto, advanced))
 
 
 @pytest.fixture
@@ -42,6 +42,36 @@ RISING = [1125, 1265, 1423, 1600, 1800, 2025, 2278]
 def test_an_advancement_of_0_all_along_is_off():
     assert judge([0] * 200, start=0, auto=False) == Regime.OFF
     assert judge([], start=0, auto=True) == Regime.OFF
+
+
+def test_timers_that_are_never_armed_early_are_not_advanced_whatever_the_advancement_is():
+    deltas = [None] * 200
+    assert judge([1000] * 200, deltas=deltas, advanced=False) == Regime.NOT_ADVANCED
+    assert judge([3000] * 200, start=3000, deltas=deltas, auto=False, advanced=False) == Regime.NOT_ADVANCED
+    assert judge([0] * 200, start=0, deltas=deltas, auto=False, advanced=False) == Regime.OFF
+    assert judge([], advanced=False) == Regime.TUNING
+
+
+def test_an_advancement_that_no_interrupt_of_the_last_quarter_could_tune_is_untuned():
+    assert judge([1000] * 200, deltas=[None] * 200) == Regime.UNTUNED
+    assert judge([1400] * 200, deltas=[500] * 150 + [None] * 50) == Regime.UNTUNED
+    assert judge([1400] * 200, deltas=[500] * 151 + [None] * 49) == Regime.SETTLED
+
+
+def test_only_what_settled_has_settled_after_so_many_events():
+    def after(advances, *, deltas=None, auto=True, advanced=True):
+        return settled_after(Evidence(history(advances, 1000, deltas), auto, advanced))
+
+    assert after([1400] * 200) == 1
+    assert after([1400] * 200, deltas=[3000, 99, *[-101] * 198]) is None  # frozen
+    assert after([5000] * 200) is None  # capped
+    assert after([1000] * 200, deltas=[None] * 200) is None  # untuned
+    assert after([1000] * 200, deltas=[None] * 200, advanced=False) is None
+    assert after([1000] * 200, auto=False) is None  # fixed
+
+
+def test_why_nothing_settled_can_be_said_for_every_other_regime():
+    assert set(NOT_SETTLED) == set(Regime) - {Regime.SETTLED}
 
 
 def test_a_tuned_advancement_that_fell_to_0_and_stays_is_killed():
@@ -72,7 +102,7 @@ def test_a_profile_that_tunes_with_any_delta_is_never_stuck():
 def test_the_share_of_filtered_deltas_is_of_those_that_waited():
     deltas = [None, 20_000] * 100
     assert judge([1000] * 200, deltas=deltas, profile=V5_4) == Regime.STUCK
-    assert judge([1000] * 200, deltas=[None] * 200, profile=V5_4) == Regime.SETTLED
+    assert judge([1000] * 200, deltas=[None] * 200, profile=V5_4) == Regime.UNTUNED
 
 
 def test_two_resets_in_the_last_half_are_a_sawtooth():

@@ -34,7 +34,9 @@ def nulls(value, path=""):
 
 
 def test_the_json_has_the_keys_of_the_schema_in_their_order():
-    lateness = dict.fromkeys(["measured_by", "min", "mean", "p50", "p99", "p99_9", "max", "early", "exact"])
+    lateness = dict.fromkeys(
+        ["measured_by", "samples", "min", "mean", "p50", "p99", "p99_9", "max", "early", "exact"]
+    )
     expected = {
         "schema": None, "engine": None, "profile": None, "host": None, "seed": None,
         "guest": None, "exit_code": None,
@@ -49,7 +51,8 @@ def test_the_json_has_the_keys_of_the_schema_in_their_order():
         }],
         "unavailable": {"wall_seconds": None},
     }  # fmt: skip
-    printed = json.loads(json.dumps(run_result().as_json()))
+    vcpu = vcpu_result(interrupts([1200 + index % 40 for index in range(1000)]))
+    printed = json.loads(json.dumps(run_result(vcpu).as_json()))
     assert keys(printed) == expected
     assert list(printed) == list(expected)
     assert list(printed["vcpus"][0]) == list(expected["vcpus"][0])
@@ -61,7 +64,8 @@ def test_the_json_holds_what_was_measured():
     made = interrupts([1200, 1300], instructions=[20, 21], wait_cycles=[250, 500], blocked_cycles=[0, 25])
     vcpu = run_result(vcpu_result(made)).as_json()["vcpus"][0]
     assert vcpu["lateness_cycles"] == {
-        "measured_by": "engine", "min": 1200, "mean": 1250.0, "p50": 1200, "p99": 1300, "p99_9": 1300,
+        "measured_by": "engine", "samples": 2, "min": 1200, "mean": 1250.0, "p50": 1200, "p99": None,
+        "p99_9": None,
         "max": 1300, "early": 0, "exact": True,
     }  # fmt: skip
     assert vcpu["lateness_ns"]["p50"] == 480
@@ -107,6 +111,35 @@ def test_settled_after_is_null_with_its_own_reason():
     printed = run_result(vcpu_result(interrupts([1200] * 20))).as_json()
     assert printed["vcpus"][0]["advance_ns"]["settled_after"] is None
     assert "did not stay near" in printed["unavailable"]["vcpus[0].advance_ns.settled_after"]
+
+
+@pytest.mark.parametrize(
+    ("samples", "unknown"),
+    [
+        (1, {"p50": 2, "p99": 100, "p99.9": 1000}),
+        (99, {"p99": 100, "p99.9": 1000}),
+        (100, {"p99.9": 1000}),
+        (999, {"p99.9": 1000}),
+        (1000, {}),
+    ],
+)
+def test_a_percentile_that_would_be_just_the_greatest_value_is_null_with_what_it_needs(samples, unknown):
+    printed = run_result(vcpu_result(interrupts(range(1200, 1200 + samples)))).as_json()
+    for name in ("p50", "p99", "p99.9"):
+        path = f"vcpus[0].lateness_ns.{name.replace('.', '_')}"
+        assert (at(printed, path) is None) == (name in unknown)
+        if name in unknown:
+            expected = f"{name} needs {unknown[name]} samples, {samples} there"
+            assert printed["unavailable"][path] == expected
+    assert printed["vcpus"][0]["lateness_ns"]["samples"] == samples
+
+
+def test_what_froze_has_not_settled_and_says_why():
+    frozen = vcpu_result(interrupts([1200] * 200, delta_cycles=[50, *[-400] * 199]))
+    printed = run_result(frozen).as_json()
+    assert printed["vcpus"][0]["advance_ns"]["settled_after"] is None
+    reason = printed["unavailable"]["vcpus[0].advance_ns.settled_after"]
+    assert reason == "the advancement is frozen away from what the interrupts need"
 
 
 def test_a_guest_that_failed_says_so_where_its_exit_code_would_be():

@@ -1,15 +1,17 @@
 """Distributions and the statistics of a vCPU against naive recomputations from the whole list."""
 
+import itertools
 import math
 import random
 from fractions import Fraction
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlapic import statistics
 from vlapic.events import Table, TimerInterrupt
-from vlapic.statistics import Bin, Distribution, VcpuStatistics, bucket_of
+from vlapic.statistics import Bin, Distribution, VcpuStatistics, bucket_of, samples_needed
 
 
 def nearest_rank(values, permille):
@@ -165,25 +167,55 @@ def test_memory_of_a_distribution_is_bounded():
 
 
 @given(st.lists(st.integers(-(10**6), 10**6), min_size=1), st.integers(4, 30))
-def test_a_histogram_counts_every_value_once_in_rows_of_one_round_width(values, bins):
+def test_a_histogram_counts_every_value_once_in_a_body_of_one_round_width_and_wider_tails(values, bins):
     rows = Distribution(values).histogram(bins)
     assert len(rows) <= bins
+    assert all(row.high == after.low for row, after in itertools.pairwise(rows))
     for row in rows:
         low = -math.inf if row.low is None else row.low
         high = math.inf if row.high is None else row.high
         assert row.values == sum(low <= value < high for value in values)
     assert sum(row.values for row in rows) == len(values)
-    widths = {row.high - row.low for row in rows if row.low is not None and row.high is not None}
-    assert len(widths) == 1
-    assert str(widths.pop()).rstrip("0") in {"1", "2", "5"}
+    body = [row for row in rows if row.low is not None and row.high is not None]
+    width = min(row.high - row.low for row in body)
+    assert str(width).rstrip("0") in {"1", "2", "5"}
+    widths = [row.high - row.low for row in body]
+    begin = widths.index(width)
+    end = len(widths) - widths[::-1].index(width)
+    assert set(widths[begin:end]) == {width}
+    assert rows[0].values > 0
+    assert rows[-1].values > 0
 
 
 def test_what_lies_outside_the_99_percent_is_in_the_open_bins_of_a_histogram():
     values = [-5000, *range(1000), *range(1000), 10**9]
     rows = Distribution(values).histogram(12)
-    assert rows[0] == Bin(None, 0, 1)
-    assert rows[-1] == Bin(1000, None, 1)
-    assert rows[1] == Bin(0, 100, 200)
+    assert rows[0] == Bin(None, rows[0].high, 1)
+    assert rows[-1] == Bin(rows[-1].low, None, 1)
+    assert (-5000 < rows[0].high < -1000, rows[-1].low > 10**8) == (True, True)
+
+
+def test_a_tail_is_told_in_rows_that_grow_with_the_distance():
+    values = [*range(460, 500)] * 50 + [505] * 5 + [600] * 4 + [1800] * 3 + [2728]
+    rows = Distribution(values).histogram(16)
+    assert rows[-4:] == [Bin(500, 520, 5), Bin(520, 700, 4), Bin(700, 2500, 3), Bin(2500, None, 1)]
+    mirrored = Distribution([-value for value in values]).histogram(16)
+    assert mirrored[:2] == [Bin(None, -2500, 1), Bin(-2500, -1000, 3)]
+    assert [row.values for row in mirrored[2:4]] == [0, 9]
+
+
+def test_one_value_has_one_row():
+    assert Distribution([7]).histogram(16) == [Bin(7, 8, 1)]
+
+
+@pytest.mark.parametrize(("permille", "needed"), [(500, 2), (900, 10), (990, 100), (999, 1000), (1, 2)])
+def test_a_percentile_is_known_once_it_is_not_just_the_greatest_value(permille, needed):
+    assert samples_needed(permille) == needed
+    enough = Distribution(range(needed))
+    assert enough.percentile_if_known(permille) < enough.max
+    few = Distribution(range(needed - 1))
+    assert few.percentile_if_known(permille) is None
+    assert few.percentile(permille) == few.max
 
 
 @settings(deadline=None)

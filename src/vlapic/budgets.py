@@ -1,7 +1,8 @@
 """Budgets: limits that the figures of a run have to keep, such as `p99=3us`, `early=0`, `wait=1%`.
 
 A budget holds for every vCPU. Limits and figures are exact fractions, so that a figure at its limit keeps it
-on any machine. A figure that is not known (nothing was measured, nothing settled) keeps no budget.
+on any machine. A figure that is not known keeps no budget: nothing was measured, nothing settled, or a
+percentile rests on so few interrupts that it is just the greatest of them.
 """
 
 from __future__ import annotations
@@ -178,7 +179,18 @@ class Budget:
     def check(self, vcpu: VcpuResult, run: RunResult) -> BudgetResult:
         """Hold one vCPU of a run against this budget."""
         figure = self.metric.read[self.unit](vcpu, run)
-        return BudgetResult(self, vcpu.vm, vcpu.id, None if figure is None else Fraction(figure))
+        if figure is None:
+            return BudgetResult(self, vcpu.vm, vcpu.id, None, self._why_unknown(vcpu))
+        return BudgetResult(self, vcpu.vm, vcpu.id, Fraction(figure))
+
+    def _why_unknown(self, vcpu: VcpuResult) -> str:
+        from vlapic.results import NOTHING_MEASURED, not_settled, too_few_samples
+
+        if not vcpu.interrupts:
+            return NOTHING_MEASURED
+        if self.metric.name == "settled":
+            return f"not settled: {not_settled(vcpu)}"
+        return str(too_few_samples(self.metric.name.replace(".", "_"), vcpu.interrupts))
 
 
 @dataclass(frozen=True)
@@ -189,22 +201,19 @@ class BudgetResult:
         budget: the budget.
         vm, vcpu: whose figure it is.
         figure: in the unit of the budget; None if it is not known.
+        unknown: why it is not; empty if it is.
     """
 
     budget: Budget
     vm: int
     vcpu: int
     figure: Fraction | None
+    unknown: str = ""
 
     @property
     def met(self) -> bool:
         """Whether the figure is known and within its limit."""
         return self.figure is not None and self.excess <= 0
-
-    @property
-    def is_settling(self) -> bool:
-        """Whether the budget is for how soon the advancement settles."""
-        return self.budget.metric.name == "settled"
 
     @property
     def excess(self) -> Fraction:
@@ -215,10 +224,8 @@ class BudgetResult:
         return -beyond if self.budget.metric.at_least else beyond
 
     def figure_in_words(self) -> str:
-        """The figure with its unit."""
-        if self.figure is not None:
-            return _with_unit(self.figure, self.budget.unit)
-        return "not settled" if self.is_settling else "nothing measured"
+        """The figure with its unit, or why there is none."""
+        return self.unknown if self.figure is None else _with_unit(self.figure, self.budget.unit)
 
     def in_words(self) -> str:
         """The figure, and by how much it is beyond the limit if it is."""

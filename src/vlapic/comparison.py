@@ -303,11 +303,23 @@ FIGURES = (
 
 
 def figure_of(vcpu: dict[str, Any], figure: Figure) -> Any:
-    """The value of a figure in a vCPU's object."""
+    """The value of a figure in a vCPU's object.
+
+    A percentile that rests on too few interrupts is None, whatever a result that was kept has there.
+    """
     value: Any = vcpu
     for part in figure.path.split("."):
         value = value[part]
-    return value
+    return None if value is not None and too_few(vcpu, figure) else value
+
+
+def too_few(vcpu: dict[str, Any], figure: Figure) -> str | None:
+    """Why a figure of a vCPU's object is not known, if it is a percentile of too few interrupts."""
+    name = figure.path.rpartition(".")[2]
+    samples = vcpu["interrupts"]
+    if name not in results.PERCENTILES or not isinstance(samples, int) or not samples:
+        return None
+    return results.too_few_samples(name, samples)
 
 
 def vcpus_of(

@@ -39,12 +39,14 @@ class Regime(StrEnum):
     """What an advancement did. The order is that of :data:`RULES`."""
 
     OFF = "off"
+    NOT_ADVANCED = "not advanced"
     KILLED = "killed"
     FIXED = "fixed"
     STUCK = "stuck"
     SAWTOOTH = "sawtooth"
     CAPPED = "capped"
     FROZEN = "frozen"
+    UNTUNED = "untuned"
     SETTLED = "settled"
     TUNING = "tuning"
 
@@ -274,8 +276,8 @@ class AdvanceHistory:
     def settled_after(self) -> int | None:
         """After how many events the advancement stayed near the last quarter's median; None if it did not.
 
-        0 means that the start value was near enough. Later than `HISTORY_CELLS` events the answer is rounded
-        up to a cell.
+        That says nothing of why it stayed: see the function of this name. 0 means that the start value was
+        near enough. Later than `HISTORY_CELLS` events the answer is rounded up to a cell.
         """
         quarter = self.last_quarter()
         if quarter is None or quarter.events < SETTLED_EVENTS:
@@ -321,10 +323,12 @@ class Evidence:
     Attributes:
         history: the advancement after each event, and the profile's limits.
         auto: whether the advancement tunes itself.
+        advanced: whether any timer expired that was armed early by it.
     """
 
     history: AdvanceHistory
     auto: bool
+    advanced: bool = True
 
 
 def _capped(it: Evidence) -> bool:
@@ -339,10 +343,16 @@ def _frozen(it: Evidence) -> bool:
     return quarter.median_delta_cycles > DONE_CYCLES
 
 
+def _untuned(it: Evidence) -> bool:
+    quarter = it.history.last_quarter()
+    return quarter is not None and quarter.median_delta_cycles is None
+
+
 #: Each regime and when it holds; the first that does is the one, so a rule may build on those above it having
 #: failed.
 RULES: tuple[tuple[Regime, Callable[[Evidence], bool]], ...] = (
     (Regime.OFF, lambda it: it.history.high_ns == 0),
+    (Regime.NOT_ADVANCED, lambda it: it.history.events > 0 and not it.advanced),
     (Regime.KILLED, lambda it: it.auto and it.history.final_ns == 0),
     (Regime.FIXED, lambda it: not it.auto),
     (
@@ -356,6 +366,7 @@ RULES: tuple[tuple[Regime, Callable[[Evidence], bool]], ...] = (
     (Regime.SAWTOOTH, lambda it: it.history.late_resets >= 2),
     (Regime.CAPPED, _capped),
     (Regime.FROZEN, _frozen),
+    (Regime.UNTUNED, _untuned),
     (Regime.SETTLED, lambda it: it.history.settled_after() is not None),
     (Regime.TUNING, lambda it: True),
 )
@@ -364,3 +375,27 @@ RULES: tuple[tuple[Regime, Callable[[Evidence], bool]], ...] = (
 def classify(evidence: Evidence) -> Regime:
     """The first regime that holds."""
     return next(regime for regime, holds in RULES if holds(evidence))
+
+
+#: What keeps an advancement from having settled, by its regime, as a clause: "not settled: ...".
+NOT_SETTLED = {
+    Regime.OFF: "the advancement is off",
+    Regime.NOT_ADVANCED: "no timer was armed early, so there is nothing to settle",
+    Regime.KILLED: "the advancement fell to 0 and stays there",
+    Regime.FIXED: "the advancement was not to be tuned",
+    Regime.STUCK: "the advancement is stuck at its start value",
+    Regime.SAWTOOTH: "the advancement is set back to its start value again and again",
+    Regime.CAPPED: "the advancement is held at the cap",
+    Regime.FROZEN: "the advancement is frozen away from what the interrupts need",
+    Regime.UNTUNED: "no interrupt of the last quarter came to the busy wait, which alone tunes",
+    Regime.TUNING: "the advancement did not stay near its median through a last quarter of"
+    f" {SETTLED_EVENTS} interrupts or more",
+}
+
+
+def settled_after(evidence: Evidence) -> int | None:
+    """After how many events the advancement settled; None in any other regime than `settled`.
+
+    A value that stays where it is for another reason (frozen, capped, never tuned) has not settled.
+    """
+    return evidence.history.settled_after() if classify(evidence) is Regime.SETTLED else None

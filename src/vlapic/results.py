@@ -17,7 +17,8 @@ from vlapic.errors import (
     STATUS_WORLD,
     GuestFailure,
 )
-from vlapic.statistics import Bin, Distribution, VcpuStatistics
+from vlapic.regime import NOT_SETTLED, Regime
+from vlapic.statistics import Bin, Distribution, VcpuStatistics, samples_needed
 
 if TYPE_CHECKING:
     from vlapic.analysis.spans import Span
@@ -26,17 +27,31 @@ if TYPE_CHECKING:
 
 SCHEMA = "vlapic.run/1"
 #: Rows of the histogram a result keeps for the report.
-HISTOGRAM_BINS = 14
+HISTOGRAM_BINS = 16
+#: The percentiles of lateness, per mille, by their field.
+PERCENTILES = {"p50": 500, "p99": 990, "p99_9": 999}
+
+
+#: Why there is no figure of a vCPU without interrupts.
+NOTHING_MEASURED = "no timer interrupt reached a handler"
 
 
 @dataclass(frozen=True)
 class Lateness:
     """Guest TSC at the handler's first instruction minus the deadline, in one unit; negative is early.
 
-    All but `early` and `exact` are None without interrupts.
+    A percentile is None unless it rests on enough samples not to be just the greatest of them: 2 for `p50`,
+    100 for `p99`, 1000 for `p99_9`. `min`, `mean` and `max` are None without any.
+
+    Attributes:
+        measured_by: engine, guest or host.
+        samples: how many interrupts they all rest on.
+        early: how many of these came before their deadline.
+        exact: whether the percentiles are.
     """
 
     measured_by: str
+    samples: int
     min: int | None
     mean: float | None
     p50: int | None
@@ -51,11 +66,10 @@ class Lateness:
         """The figures of a distribution; `measured_by` is engine, guest or host."""
         return cls(
             measured_by=measured_by,
+            samples=distribution.count,
             min=distribution.min,
             mean=distribution.mean,
-            p50=distribution.percentile(500),
-            p99=distribution.percentile(990),
-            p99_9=distribution.percentile(999),
+            **{name: distribution.percentile_if_known(at) for name, at in PERCENTILES.items()},
             max=distribution.max,
             early=distribution.early,
             exact=distribution.exact,
@@ -63,8 +77,16 @@ class Lateness:
 
     def as_json(self) -> dict[str, Any]:
         """The object of the schema."""
-        names = ("measured_by", "min", "mean", "p50", "p99", "p99_9", "max", "early", "exact")
+        names = ("measured_by", "samples", "min", "mean", "p50", "p99", "p99_9", "max", "early", "exact")
         return {name: getattr(self, name) for name in names}
+
+
+def too_few_samples(name: str, samples: int) -> str | None:
+    """Why a percentile of `PERCENTILES` is not known with so many samples; None if it is."""
+    needed = samples_needed(PERCENTILES[name])
+    if samples >= needed:
+        return None
+    return f"{name.replace('_', '.')} needs {needed} samples, {samples} there"
 
 
 @dataclass(frozen=True)
@@ -150,7 +172,7 @@ class VcpuResult:
                 final=history.final_ns,
                 min=history.low_ns,
                 max=history.high_ns,
-                settled_after=history.settled_after(),
+                settled_after=statistics.settled_after(),
             ),
             regime=str(statistics.regime()),
             lateness_ns=Lateness.of(statistics.lateness_ns, measured_by),
@@ -323,12 +345,20 @@ class RunResult:
                 if self.interrupted
                 else "the guest did not report a value"
             )
-        settling = [f"budgets[{at}].figure" for at, it in enumerate(self.budgets) if it.is_settling]
-        if path.endswith("settled_after") or path in settling:
-            return (
-                "the advancement did not stay near its median through a last quarter of 32 interrupts or more"
-            )
-        return "no timer interrupt reached a handler"
+        place, _, field_name = path.rpartition(".")
+        index = int(place.partition("[")[2].partition("]")[0])
+        if place.startswith("budgets"):
+            return self.budgets[index].unknown
+        if field_name == "settled_after":
+            return not_settled(self.vcpus[index])
+        if self.vcpus[index].interrupts and field_name in PERCENTILES:
+            return str(too_few_samples(field_name, self.vcpus[index].interrupts))
+        return NOTHING_MEASURED
+
+
+def not_settled(vcpu: VcpuResult) -> str:
+    """Why the advancement of a vCPU has not settled."""
+    return NOT_SETTLED[Regime(vcpu.regime)] if vcpu.interrupts else NOTHING_MEASURED
 
 
 def vcpu_name(vm: int, vcpu: int, vms: int) -> str:

@@ -242,6 +242,8 @@ def run(
 
         def so_far() -> RunResult:
             collector.flush()
+            for vcpu, statistics in zip(every_vcpu, collector.statistics, strict=True):
+                statistics.advanced = vcpu.timer.advanced > 0
             return RunResult(
                 engine="emulated",
                 profile=machine.profile.name,

@@ -8,15 +8,23 @@ advancement is in is `regime.py`'s.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
-from itertools import accumulate
+from itertools import accumulate, pairwise, takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from vlapic.regime import UNLIMITED, AdvanceHistory, Evidence, Regime, TuningLimits, classify
+from vlapic.regime import (
+    UNLIMITED,
+    AdvanceHistory,
+    Evidence,
+    Regime,
+    TuningLimits,
+    classify,
+    settled_after,
+)
 from vlapic.tsc import cycles_as_ns
 
 if TYPE_CHECKING:
@@ -24,8 +32,19 @@ if TYPE_CHECKING:
 
 #: Distinct values counted exactly; with one more, values are counted in buckets.
 DISTINCT_VALUES = 65_536
+#: Rows of a histogram on one side of its body, at most.
+MOST_TAIL_ROWS = 4
 #: A bucket's width is at most 2^-BUCKET_BITS of any value in it.
 BUCKET_BITS = 10
+
+
+def samples_needed(permille: int) -> int:
+    """With how many values or more a percentile of `permille` (0 to 999) is not just the greatest one.
+
+    The nearest rank is below the last one from there on: 2 for the median, 100 for the 99th percentile, 1000
+    for 99.9.
+    """
+    return -(-1000 // (1000 - permille))
 
 
 class Bin(NamedTuple):
@@ -116,6 +135,10 @@ class Distribution:
             self._sorted = keys, list(accumulate(self._counts[key] for key in keys))
         return self._sorted
 
+    def percentile_if_known(self, permille: int) -> int | None:
+        """The percentile, where it rests on `samples_needed` values or more; else None."""
+        return self.percentile(permille) if self.count >= samples_needed(permille) else None
+
     def percentile(self, permille: int) -> int | None:
         """The value of nearest rank: the least one that at least `permille` (1 to 1000) of the values do not
         exceed.
@@ -129,31 +152,59 @@ class Distribution:
         return max(self._min, min(self._max, keys[bisect_left(reached, rank)]))
 
     def histogram(self, bins: int) -> list[Bin]:
-        """The distribution as at most `bins` rows of one width, 1, 2 or 5 times a power of ten.
+        """The distribution as at most `bins` rows: a body of rows of one width, and what lies outside.
 
-        They span the values from the 1st to the 99th percentile; what lies outside is in open bins at the
-        ends.
+        The body spans the values from the 1st to the 99th percentile. On either side the rows are the wider
+        the further out they are, to the open one at the end. A width of the body, and the distances of the
+        outer rows from it, are 1, 2 or 5 times a power of ten.
 
         Args:
             bins: at least 4, two for the ends and two for values on both sides of 0.
         """
         low, high = self.percentile(10), self.percentile(990)
-        if low is None or high is None:
+        if low is None or high is None or self._min is None or self._max is None:
             return []
-        width = next(w for w in _round_widths() if high // w - low // w + 1 <= bins - 2)
+        tail = max(1, min(MOST_TAIL_ROWS, (bins - 2) // 3))
+        width = next(w for w in _round_widths() if high // w - low // w + 1 <= bins - 2 * tail)
         start, stop = low // width * width, (high // width + 1) * width
         rows = dict.fromkeys(range(start, stop, width), 0)
-        under = over = 0
+        below = _tail_starts(start - 1 - self._min, width, tail)
+        above = _tail_starts(self._max - stop, width, tail)
+        under, over = dict.fromkeys(below, 0), dict.fromkeys(above, 0)
         for key, times in self._counts.items():
             if key < start:
-                under += times
+                under[below[bisect_right(below, start - 1 - key) - 1]] += times
             elif key >= stop:
-                over += times
+                over[above[bisect_right(above, key - stop) - 1]] += times
             else:
                 rows[key // width * width] += times
-        first = [Bin(None, start, under)] if under else []
-        last = [Bin(stop, None, over)] if over else []
-        return first + [Bin(at, at + width, times) for at, times in rows.items()] + last
+        first = [
+            Bin(None if end is None else start - end, start - at, under[at])
+            for at, end in pairwise((*below, None))
+            if at is not None
+        ]
+        last = [
+            Bin(stop + at, None if end is None else stop + end, over[at])
+            for at, end in pairwise((*above, None))
+            if at is not None
+        ]
+        return first[::-1] + [Bin(at, at + width, times) for at, times in rows.items()] + last
+
+
+def _tail_starts(furthest: int, width: int, rows: int) -> list[int]:
+    """At which distances from the body the rows of a tail begin, the nearest first: evenly on a scale of
+    logarithms, from the width of a row of the body to the value that is furthest out.
+
+    Args:
+        furthest: distance of that value, 0 for one right beside the body; below 0 there is no tail.
+        width: of a row of the body.
+        rows: at most so many.
+    """
+    if furthest < 0:
+        return []
+    scale = [step for step in takewhile(lambda step: step <= furthest, _round_widths()) if step >= width]
+    picked = min(rows - 1, len(scale))
+    return [0, *(scale[len(scale) - 1 - at * (len(scale) // picked)] for at in reversed(range(picked)))]
 
 
 def _in_buckets(counts: dict[int, int]) -> dict[int, int]:
@@ -179,6 +230,7 @@ class VcpuStatistics:
         lateness_ns: each of these as floor(cycles * 10^6 / khz).
         missed: expiries that share another one's interrupt.
         history: the advancement after each interrupt, in ns.
+        advanced: whether any of the vCPU's timers expired that was armed early by it; whoever counts says so.
         least_instructions, most_instructions: guest instructions before an interrupt; None without
             interrupts.
     """
@@ -204,6 +256,7 @@ class VcpuStatistics:
         self.tsc_khz = tsc_khz
         self.host_khz = host_khz
         self.auto = auto
+        self.advanced = True
         self.lateness_cycles = Distribution()
         self.lateness_ns = Distribution()
         self.history = AdvanceHistory(advance_ns, limits)
@@ -261,7 +314,14 @@ class VcpuStatistics:
 
     def regime(self) -> Regime:
         """What the advancement did, in a word."""
-        return classify(Evidence(self.history, self.auto))
+        return classify(self._evidence())
+
+    def settled_after(self) -> int | None:
+        """After how many interrupts the advancement settled; None if it did not."""
+        return settled_after(self._evidence())
+
+    def _evidence(self) -> Evidence:
+        return Evidence(self.history, self.auto, self.advanced)
 
 
 def _sum_and_max(into: list[int], column: npt.NDArray[Any]) -> None:

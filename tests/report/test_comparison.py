@@ -90,8 +90,42 @@ def test_runs_that_do_not_fit_go_into_a_further_table_with_the_first(width, runs
     assert [head[0] for head in heads] == ["run0"] * len(heads)
     assert [label for head in heads for label in head[1:]] == [f"run{at}" for at in range(1, runs)]
     tables = text.split("vCPU 0")[1:]
-    assert max(len(line) for table in tables for line in table.splitlines()[1:]) <= max(min(width, 100), 53)
+    assert max(len(line) for table in tables for line in table.splitlines()[1:]) <= min(width, 100)
     assert not any(line != line.rstrip() for line in text.splitlines())
+
+
+def test_where_it_is_narrow_no_figure_is_cut_and_the_change_stands_below():
+    text = kept(result(1200), result(1500), width=40)
+    at = text.splitlines().index("* lateness p99           480        600")
+    assert text.splitlines()[at + 1] == "+25.0%".rjust(39)
+    assert max(map(len, text.splitlines()[1:])) <= 40
+
+
+def test_a_figure_however_great_touches_no_other():
+    great = result(10**15, advance_ns=2**32 - 1)
+    assert row(kept(great, great), "p99").split() == ["p99", "400000000000000", "400000000000000"]
+    narrow = row(kept(great, great, width=40), "lateness", "p99")
+    assert narrow.split()[2:] == ["400000000000000", "400000000000000"]
+
+
+def test_a_label_that_is_too_long_loses_its_middle():
+    long = [
+        ("deadline-hlt-with-a-long-name-0", result(1200)),
+        ("deadline-hlt-with-a-long-name-1", result(1300)),
+    ]
+    text = drawn(lambda on: print_compared("guest", long, on))
+    head = next(line for line in text.splitlines() if line.startswith("vCPU 0"))
+    assert head.split()[2:] == ["deadlin..-name-0", "deadlin..-name-1"]
+
+
+def test_a_percentile_that_is_just_the_greatest_value_is_a_dash_and_says_what_it_needs():
+    text = kept(result(1200), result(1500))
+    assert row(text, "p99.9", "-").split() == ["p99.9", "-", "-"]
+    assert "\n  p99.9 needs 1000 samples, 200 there" in text
+    older = [("old", result(1200).as_json()), ("new", result(1500).as_json())]
+    older[0][1]["vcpus"][0]["lateness_ns"]["p99_9"] = 480  # as it was printed once
+    text = drawn(lambda on: print_comparison(older, on))
+    assert row(text, "p99.9", "-").split() == ["p99.9", "-", "-"]
 
 
 def test_each_vcpu_has_a_table_and_one_that_a_run_has_not_is_a_dash():
@@ -117,6 +151,6 @@ def test_runs_of_now_end_with_their_budgets_and_each_in_words():
     assert lines[0] == "vlapic run deadline   advance: 0, auto; seed 0"
     assert "  MISSED  p99=500ns  vCPU 0  600 ns, 100 ns (20 %) too much" in lines
     assert lines[-2:] == [
-        "0     settled at 1400 ns after 1 interrupt; 99.9 % within 480 ns; none early",
-        "auto  settled at 1400 ns after 1 interrupt; 99.9 % within 600 ns; none early",
+        "0     settled at 1400 ns after 1 interrupt; all 200 within 480 ns; none early",
+        "auto  settled at 1400 ns after 1 interrupt; all 200 within 600 ns; none early",
     ]

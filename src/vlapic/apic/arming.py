@@ -47,6 +47,8 @@ class HostTimers:
         hv_timer_in_use: the preemption timer runs, not the hrtimer. At most one of the two does.
         fired_deadline_tsc: deadline of the pending or last delivered expiry; for measurement only.
         missed: expiries that found one pending, and periods skipped; for measurement only.
+        armed_early: the host timer was last armed early by an advancement; for measurement only.
+        advanced: expiries of host timers that were armed so; likewise.
         rules: the profile's.
         apicv: the APIC is virtualised by the CPU (`apicv_active`). Its vCPU sets it when it is made.
         posts: its hrtimer may post into a running guest (`kvm_can_post_timer_interrupt`). Likewise.
@@ -81,6 +83,8 @@ class HostTimers:
         self.hv_timer_in_use = False
         self.fired_deadline_tsc = 0
         self.missed = 0
+        self.advanced = 0
+        self.armed_early = False
         self.apicv = False
         self.posts = False
         self.wants_to_run = True
@@ -126,6 +130,7 @@ class HostTimers:
         program = self.preemption.set(self.deadline_tsc, self.advancement.tuned.advance_ns)
         if program is None:
             return False
+        self.armed_early = bool(self.advancement.tuned.advance_ns)
         self.hv_timer_in_use = True
         self.hrtimer.cancel()
         # A periodic timer that is already past stays armed with a zero delta: the entry exits at once and
@@ -164,6 +169,7 @@ class HostTimers:
             return
         remaining_ns = cycles_to_ns(self.deadline_tsc - guest_tsc, self._tsc.khz)
         advancement = self.advancement
+        self.armed_early = bool(advancement.tuned.advance_ns)
         arms, expires_ns = advancement.arm(self.hrtimer.now_ns(), remaining_ns, advancement.tuned.advance_ns)
         if arms:
             self.hrtimer.start(expires_ns)
@@ -174,6 +180,7 @@ class HostTimers:
         """`start_sw_period`: not advanced."""
         if not self.period_ns:
             return
+        self.armed_early = False
         if self.hrtimer.now_ns() > self.target_ns:
             self.expire()
             if self.mode is not PERIODIC:
@@ -213,6 +220,7 @@ class HostTimers:
         if self.pending:
             self.missed += 1
             return False
+        self.advanced += self.armed_early
         # The series' fifth patch: what expired on the preemption timer is waited for in every mode.
         if self.mode is TSC_DEADLINE or (self.hv_timer_in_use and self.rules.records_hv_timer):
             self.expired_deadline_tsc = self.deadline_tsc

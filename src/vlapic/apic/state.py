@@ -48,6 +48,8 @@ class TimerState:
     hv_timer_in_use: bool
     fired_deadline_tsc: int
     missed: int
+    armed_early: bool
+    advanced: int
     armings: int
     hrtimer_expires_ns: int | None
     hv_deadline_tsc: int
@@ -57,7 +59,8 @@ class TimerState:
 
 _TIMER_FIELDS = (
     "mode", "initial_count", "tdcr", "period_ns", "target_ns", "deadline_tsc", "expired_deadline_tsc",
-    "pending", "hv_timer_in_use", "fired_deadline_tsc", "missed", "armings",
+    "pending", "hv_timer_in_use", "fired_deadline_tsc", "missed", "armed_early", "advanced",
+    "armings",
 )  # fmt: skip
 _APIC_FIELDS = (
     "base", "xapic_id", "errors", "nmi_pending", "extint_pending", "extint_message", "init_pending",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -33,16 +34,29 @@ def emit(write: Callable[[], object]) -> None:
         raise OutputError(f"cannot write the results to stdout: {error.strerror}") from None
 
 
+#: No console of ours is taken for narrower than this: tables are whole from here on.
+MIN_WIDTH = 40
+
+
+def console(*, stderr: bool = False) -> Console:
+    """What stands for stdout or stderr: its width, its colours. A COLUMNS of 0 means that it is not known."""
+    from rich.console import Console
+
+    made = Console(stderr=stderr, highlight=False)
+    if not made.width:
+        made.width = shutil.get_terminal_size().columns
+    made.width = max(made.width, MIN_WIDTH)
+    return made
+
+
 def print_by_rich(show: Callable[[Console], object]) -> None:
     """Print what `show` draws on a console that stands for stdout: in its width, with its colours.
 
     Rich itself would end the program where the reader of stdout went away.
     """
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    with console.capture() as drawn:
-        show(console)
+    on = console()
+    with on.capture() as drawn:
+        show(on)
     print(drawn.get(), end="")
 
 

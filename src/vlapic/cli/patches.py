@@ -13,7 +13,7 @@ import click
 
 from vlapic.cli import complete
 from vlapic.cli.arguments import json_option
-from vlapic.cli.output import complain, emit, print_by_rich
+from vlapic.cli.output import complain, console, emit, print_by_rich
 from vlapic.errors import STATUS_BUDGET, STATUS_INTERRUPTED, STATUS_OK
 
 if TYPE_CHECKING:
@@ -60,9 +60,7 @@ def _working(what: str, *, quiet: bool) -> Iterator[None]:
     if quiet or sys.stderr is None or not sys.stderr.isatty():
         yield
         return
-    from rich.console import Console
-
-    with Console(stderr=True).status(what):
+    with console(stderr=True).status(what):
         yield
 
 

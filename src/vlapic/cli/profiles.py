@@ -182,9 +182,11 @@ def _print_table(headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> 
     from rich import box
     from rich.table import Table
 
+    from vlapic.report.tables import whole
+
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
     for at, heading in enumerate(headings):
         table.add_column(heading, no_wrap=at == 0)
     for cells in rows:
         table.add_row(*cells)
-    print_by_rich(lambda console: console.print(table))
+    print_by_rich(lambda console: console.print(whole(table, console)))

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from vlapic.cli.output import console
+
 if TYPE_CHECKING:
     from vlapic.replay.session import SoFar as ReplayedSoFar
     from vlapic.session import SoFar
@@ -51,12 +53,11 @@ def events_progress(*, quiet: bool) -> Iterator[Callable[[ReplayedSoFar | int], 
     if quiet or sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
-    from rich.console import Console
     from rich.progress import Progress, TextColumn
 
     bar = Progress(
         TextColumn("{task.fields[events]} events read, {task.fields[rate]:.1f} million/s{task.fields[more]}"),
-        console=Console(stderr=True),
+        console=console(stderr=True),
         transient=True,
         auto_refresh=False,
     )
@@ -93,7 +94,6 @@ class Rate:
 
 @contextmanager
 def _line() -> Iterator[Show]:
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     bar = Progress(
@@ -101,7 +101,7 @@ def _line() -> Iterator[Show]:
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
         TextColumn("interrupts, {task.fields[rate]:.0f}/s, {task.fields[seconds]:.3f} s of virtual time"),
-        console=Console(stderr=True),
+        console=console(stderr=True),
         transient=True,
         auto_refresh=False,
         expand=True,
@@ -126,15 +126,15 @@ def _line() -> Iterator[Show]:
 
 @contextmanager
 def _table() -> Iterator[Show]:
-    from rich.console import Console
     from rich.live import Live
 
     from vlapic.report.terminal import live_table
 
     rate = Rate()
-    with Live(console=Console(stderr=True), transient=True, auto_refresh=False) as live:
+    on = console(stderr=True)
+    with Live(console=on, transient=True, auto_refresh=False) as live:
 
         def show(now: SoFar, label: str = "") -> None:
-            live.update(live_table(now, label, rate(now, label)), refresh=True)
+            live.update(live_table(now, label, rate(now, label), on), refresh=True)
 
         yield show

@@ -9,7 +9,7 @@ import click
 
 from vlapic.apic.registers import MSRS, REGISTERS, Access, Msr, Register
 from vlapic.cli.arguments import json_option
-from vlapic.cli.output import emit
+from vlapic.cli.output import console, emit
 from vlapic.errors import STATUS_OK, UsageError, nearest
 
 SCHEMA = "vlapic.regs/1"
@@ -111,8 +111,9 @@ def _print(rows: tuple[Row, ...], as_json: bool) -> None:
         found = {"schema": SCHEMA, "registers": [as_json_object(row) for row in rows]}
         print(json.dumps(found, indent=2))
         return
-    from rich.console import Console
     from rich.table import Table
+
+    from vlapic.report.tables import whole
 
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     for heading in HEADINGS:
@@ -121,7 +122,7 @@ def _print(rows: tuple[Row, ...], as_json: bool) -> None:
     for row in rows:
         table.add_row(*columns(row))
     # Rich would end the program where the reader of stdout went away.
-    console = Console(highlight=False)
-    with console.capture() as printed:
-        console.print(table)
+    on = console()
+    with on.capture() as printed:
+        on.print(whole(table, on))
     print("\n".join(line.rstrip() for line in printed.get().split("\n")), end="")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
 from vlapic.cli.arguments import json_option, number_option, number_or_auto, quiet_option
-from vlapic.cli.output import complain, emit
+from vlapic.cli.output import complain, emit, print_by_rich
 from vlapic.cli.progress import events_progress
 from vlapic.errors import STATUS_INTERRUPTED, UsageError
 
@@ -124,12 +125,6 @@ def _start(given: tuple[str, ...]) -> int | dict[tuple[int, int], int] | None:
 
 
 def _print(result: ReplayResult) -> None:
-    from rich.console import Console
-
     from vlapic.report.replay import print_replay
 
-    # Rich would end the program where the reader of stdout went away.
-    console = Console(highlight=False)
-    with console.capture() as report:
-        print_replay(result, console)
-    print(report.get(), end="")
+    print_by_rich(partial(print_replay, result))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlapic.errors import STATUS_BUDGET, STATUS_INTERRUPTED, STATUS_OK
+from vlapic.regime import NOT_SETTLED, Regime
 from vlapic.replay.checks import Parting
 from vlapic.replay.delivery import Stretch
 from vlapic.replay.flag import Flip
@@ -221,11 +222,12 @@ class ReplayResult:
         reasons = {
             "kernel": "neither the trace nor a sidecar says it",
             "tsc_khz_error": "the frequency is not fitted",
-            "settled_after": "the advancement did not stay near its median through a last quarter of 32"
-            " events or more",
             "parting": "model and samples agree, or there are no samples",
             "rebuilt": "the trace's clock is not the host's TSC",
             "first_misfit": "no delta compared does not fit",
             "virtualised": "the trace lacks events to tell: kvm_entry, kvm_apic_accept_irq",
         }
+        if path.endswith("settled_after"):
+            index = int(path.partition("[")[2].partition("]")[0])
+            return NOT_SETTLED[Regime(self.vcpus[index].regime)]
         return reasons.get(path.rpartition(".")[2], "no delta could be compared")

@@ -284,7 +284,7 @@ def _vcpu_result(vcpu: Vcpu, vm_inferred: bool) -> VcpuReplay:
             final=history.final_ns,
             min=history.low_ns,
             max=history.high_ns,
-            settled_after=history.settled_after(),
+            settled_after=vcpu.settled_after,
         ),
         filtered=vcpu.filtered,
         resets=vcpu.resets,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vlapic.regime import AdvanceHistory, Evidence, Regime, classify
+from vlapic.regime import AdvanceHistory, Evidence, Regime, classify, settled_after
 from vlapic.replay.checks import Check
 from vlapic.replay.delivery import Delivery
 from vlapic.replay.model import FILTERED, RESET, WHILE_OFF
@@ -69,6 +69,11 @@ class Vcpu:
     def regime(self) -> Regime:
         """What its advancement did."""
         return classify(Evidence(self.history, self.auto))
+
+    @property
+    def settled_after(self) -> int | None:
+        """After how many events its advancement settled; None if it did not."""
+        return settled_after(Evidence(self.history, self.auto))
 
     def take(self, deltas: Array, after_ns: Array, notes: Array) -> None:
         """Count its next deltas: the advancement after each, and what the model noted of it."""

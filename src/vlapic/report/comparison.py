@@ -7,18 +7,22 @@ that do not fit the width go into a further table, with the first one again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.text import Text
 
-from vlapic.comparison import FIGURES, Figure, figure_of, setup_differences, vcpus_of, vms_of
+from vlapic.comparison import FIGURES, Figure, figure_of, setup_differences, too_few, vcpus_of, vms_of
 from vlapic.report.terminal import MAX_WIDTH, in_words_by_vcpu, print_details, printable
 from vlapic.results import RunResult, vcpu_name
 
 _NAMES_WIDTH = 23
 _VALUE_WIDTH = 11
 _CHANGE_WIDTH = 8
+#: Of names where a run stands beside the first alone, and how they differ below the figure.
+_NARROW_NAMES_WIDTH = 17
+#: A label may make its column so wide.
+_LABEL_WIDTH = 17
 
 #: Rows that are left out where all is 0.
 _RARE = [figure for figure in FIGURES if figure.path in ("missed", "blocked_ns.max")]
@@ -35,16 +39,15 @@ def print_comparison(runs: Runs, console: Console) -> None:
 
 def _print_tables(runs: Runs, console: Console) -> None:
     width = min(console.width, MAX_WIDTH)
-    room = width - _NAMES_WIDTH - _VALUE_WIDTH
-    others = max(1, room // (_VALUE_WIDTH + _CHANGE_WIDTH))
     by_vcpu = vcpus_of(runs)
+    form = _Form.of([label for label, _ in runs], [of for vcpus in by_vcpu.values() for of in vcpus], width)
     for (vm, vcpu), vcpus in by_vcpu.items():
         name = vcpu_name(vm, vcpu, vms_of(by_vcpu))
-        for start in range(1, max(len(runs), 2), others):
-            chosen = [0, *range(start, min(start + others, len(runs)))]
+        for start in range(1, max(len(runs), 2), form.others):
+            chosen = [0, *range(start, min(start + form.others, len(runs)))]
             labels = [runs[at][0] for at in chosen]
             console.print()
-            console.print(_table(name, labels, [vcpus[at] for at in chosen]), soft_wrap=True)
+            console.print(_table(form, name, labels, [vcpus[at] for at in chosen]), soft_wrap=True)
 
 
 def print_compared(by: str, results: Sequence[tuple[str, RunResult]], console: Console) -> None:
@@ -82,29 +85,76 @@ def _setup(runs: Runs) -> Text:
     return text
 
 
-def _table(name: str, labels: list[str], vcpus: list[dict[str, Any] | None]) -> Text:
-    text = Text(f"{name:<{_NAMES_WIDTH}}", "bold")
+class _Form(NamedTuple):
+    """How wide the columns of the tables are.
+
+    Attributes:
+        names: the column of the figures' names.
+        value, change: a run's two columns; no `change` of its own where it stands below the figure.
+        others: how many runs stand beside the first.
+    """
+
+    names: int
+    value: int
+    change: int
+    others: int
+
+    @classmethod
+    def of(cls, labels: Sequence[str], vcpus: Sequence[dict[str, Any] | None], width: int) -> _Form:
+        """The form in which no figure is cut or touches another; labels may be cut."""
+        there = [vcpu for vcpu in vcpus if vcpu is not None]
+        longest = max(len(_value(figure_of(vcpu, figure))) for vcpu in there for figure in FIGURES)
+        wanted = max(_VALUE_WIDTH, 1 + longest, min(_LABEL_WIDTH, 1 + max(map(len, labels))))
+        if width < _NAMES_WIDTH + 2 * _VALUE_WIDTH + _CHANGE_WIDTH:
+            value = max(1 + longest, (width - _NARROW_NAMES_WIDTH) // 2)
+            return cls(_NARROW_NAMES_WIDTH, value, 0, 1)
+        others = (width - _NAMES_WIDTH - wanted) // (wanted + _CHANGE_WIDTH)
+        return cls(_NAMES_WIDTH, wanted, _CHANGE_WIDTH, max(1, others))
+
+
+def _cut(label: str, width: int) -> str:
+    """A label in so many columns, its middle left out if it is longer."""
+    if len(label) <= width:
+        return label
+    end = (width - 2) // 2
+    return f"{label[: width - 2 - end]}..{label[len(label) - end :]}"
+
+
+def _table(form: _Form, name: str, labels: list[str], vcpus: list[dict[str, Any] | None]) -> Text:
+    text = Text(f"{name:<{form.names}}", "bold")
     for at, label in enumerate(labels):
-        cut = label if len(label) < _VALUE_WIDTH else f"{label[: _VALUE_WIDTH - 3]}.."
-        text.append(f"{cut:>{_VALUE_WIDTH}}" + " " * (_CHANGE_WIDTH if at else 0), "bold")
+        text.append(f"{_cut(label, form.value - 1):>{form.value}}" + " " * (form.change if at else 0), "bold")
     text.rstrip()
+    group = ""
     for figure in FIGURES:
+        group = figure.group or group
         values = [None if vcpu is None else figure_of(vcpu, figure) for vcpu in vcpus]
         if figure in _RARE and not any(values):
             continue
-        text.append("\n").append_text(_row(figure, values))
+        text.append("\n").append_text(_row(form, group, figure, values))
+    few = (too_few(vcpu, figure) for figure in FIGURES for vcpu in vcpus if vcpu is not None)
+    for why in dict.fromkeys(filter(None, few)):
+        text.append(f"\n  {why}", "dim not bold")
     return text
 
 
-def _row(figure: Figure, values: list[Any]) -> Text:
+def _row(form: _Form, group: str, figure: Figure, values: list[Any]) -> Text:
     differs = any(value != values[0] for value in values)
-    text = Text(f"{'*' if differs else ' '} {figure.group:<13}{figure.name:<{_NAMES_WIDTH - 15}}")
+    shown = [_value(value) for value in values]
+    changes = ["", *(_change(values[0], value) for value in values[1:])]
+    narrow = f"{group.removesuffix(' ns')} {figure.name}"
+    name = f"{figure.group:<13}{figure.name}" if form.change else narrow
+    text = Text(f"{'*' if differs else ' '} {name:<{form.names - 2}}")
+    if not form.change and len(shown[0]) >= form.value:
+        text.rstrip()  # a word, which may be wide, behind a short name
     for at, value in enumerate(values):
         style = "bold" if value != values[0] else ""
-        text.append(f"{_value(value):>{_VALUE_WIDTH}}", style)
-        if at:
-            text.append(f" {_change(values[0], value):<{_CHANGE_WIDTH - 1}}")
+        text.append(f"{shown[at]:>{form.value}}", style)
+        if at and form.change:
+            text.append(f" {changes[at]:<{form.change - 1}}")
     text.rstrip()
+    if not form.change and any(changes):
+        text.append(f"\n{changes[-1]:>{form.names + 2 * form.value}}")
     return text
 
 

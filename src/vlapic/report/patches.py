@@ -14,6 +14,7 @@ from rich.text import Text
 from vlapic.fixes import FIXES
 from vlapic.patches import Shown, Side
 from vlapic.patches.story import lines
+from vlapic.report.tables import whole
 from vlapic.report.terminal import MAX_WIDTH
 
 #: The width of a column of a story: two of them and the times between fit 80 columns.
@@ -27,7 +28,7 @@ def print_shown(shown: Shown, console: Console) -> None:
     verdict = Text("shown", "green") if shown.shown else Text("NOT SHOWN", "bold red")
     show(Text(f"{shown.scenario.fix}  {shown.title}: ", "bold").append_text(verdict))
     show(indent(fill(shown.scenario.symptom, min(console.width, MAX_WIDTH) - 3), "   "))
-    show(_figures(shown))
+    show(whole(_figures(shown), console))
 
 
 def _figures(shown: Shown) -> Table:
@@ -67,8 +68,15 @@ def print_in_depth(shown: Shown, console: Console) -> None:
         show(f"   {name:<20} {_text(value)}")
     show()
     show(f"   {shown.scenario.story}; times in ns from its first event")
+    host_khz = shown.scenario.parameters["host_khz"]
+    if console.width < 2 * _STORY_WIDTH + 2:
+        for name, side in (("without", shown.without), ("with", shown.with_fix)):
+            show(Text(name, "dim"))
+            for _, ns, text in lines(side.story, host_khz):
+                show(_line(ns, text))
+        return
     show(Text(f"{'without':<{_STORY_WIDTH}}  with", "dim"))
-    for left, right in _side_by_side(shown.without, shown.with_fix, shown.scenario.parameters["host_khz"]):
+    for left, right in _side_by_side(shown.without, shown.with_fix, host_khz):
         show(f"{left:<{_STORY_WIDTH}}  {right}".rstrip())
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from vlapic.regime import Regime
 from vlapic.replay.results import ReplayResult, VcpuReplay
+from vlapic.report.tables import whole
 from vlapic.report.terminal import STYLES
 
 _CLOCKS = {"tsc": "host TSC", "ns": "nanoseconds", "unknown": "unknown clock"}
@@ -24,7 +25,7 @@ def print_replay(result: ReplayResult, console: Console) -> None:
     show(Text(f"{result.trace}: {result.form}, {_CLOCKS[result.clock]}{kernel}"))
     show(Text(f"profile {result.profile}: {result.profile_from}"))
     show()
-    show(_table(result))
+    show(whole(_table(result), console))
     for vcpu in result.vcpus:
         show()
         show(Text(f"vCPU {_name(vcpu)}", "bold"))
@@ -113,6 +114,8 @@ def _rebuilt(vcpu: VcpuReplay) -> Iterator[str]:
             f" offset, the first is delta {rebuilt.first_misfit}: another clock, lost events, or a TSC moved"
             " unseen"
         )
+    elif rebuilt.compared == 1:
+        yield f"1 delta follows from deadline, time and offset; tracing cost {rebuilt.cost_most} cycles"
     else:
         yield (
             f"{rebuilt.compared} deltas follow from deadline, time and offset; tracing cost"

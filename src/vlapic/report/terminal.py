@@ -1,8 +1,9 @@
 """The report of a run for a terminal: a table a vCPU, its lateness as a histogram, the guest's console, and
 the result in words.
 
-It fits 80 columns. Numbers are plain digits, so that they can be searched for and copied. Colour is rich's
-affair: only on a terminal, never with NO_COLOR. Where the output is not UTF-8, everything of ours is ASCII.
+Its tables fit 80 columns, and in another form 40; no figure is ever cut. Numbers are plain digits, so that
+they can be searched for and copied. Colour is rich's affair: only on a terminal, never with NO_COLOR. Where
+the output is not UTF-8, everything of ours is ASCII.
 """
 
 from __future__ import annotations
@@ -17,7 +18,15 @@ from rich.text import Text
 from vlapic.analysis.spans import Span
 from vlapic.budgets import BudgetResult
 from vlapic.regime import SETTLED_EVENTS, Regime
-from vlapic.results import RunResult, VcpuResult, vcpu_name
+from vlapic.report.tables import whole
+from vlapic.results import (
+    NOTHING_MEASURED,
+    PERCENTILES,
+    RunResult,
+    VcpuResult,
+    too_few_samples,
+    vcpu_name,
+)
 from vlapic.statistics import Bin
 
 if TYPE_CHECKING:
@@ -27,12 +36,14 @@ if TYPE_CHECKING:
 #: How a regime looks; what needs a person's eye is loud.
 STYLES = {
     Regime.OFF: "cyan",
+    Regime.NOT_ADVANCED: "cyan",
     Regime.KILLED: "bold red",
     Regime.FIXED: "cyan",
     Regime.STUCK: "bold red",
     Regime.SAWTOOTH: "bold red",
     Regime.CAPPED: "yellow",
     Regime.FROZEN: "yellow",
+    Regime.UNTUNED: "yellow",
     Regime.SETTLED: "green",
     Regime.TUNING: "yellow",
 }
@@ -43,6 +54,8 @@ TIMERS = {"hrtimer": "host hrtimer", "preemption": "VMX preemption timer"}
 #: The report is no wider than this, however wide the terminal is: eyes have to travel from a name to its
 #: number.
 MAX_WIDTH = 100
+#: Below this width tables take another form: what else there is to say goes below a row's figures.
+NARROW = 64
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _NONE = "-"
@@ -57,7 +70,7 @@ def print_run(result: RunResult, console: Console) -> None:
     for vcpu in result.vcpus:
         show()
         show(_vcpu_line(vcpu, len(result.consoles)))
-        show(_table(vcpu, result.virtual_ns))
+        show(_table(vcpu, result.virtual_ns, width))
         if vcpu.histogram:
             show()
             show(_histogram(vcpu.histogram, width, ascii_only))
@@ -81,15 +94,16 @@ def print_run(result: RunResult, console: Console) -> None:
 
 def print_details(result: RunResult, console: Console) -> None:
     """Print what there is beside the figures: the latest interrupts, budgets, a failure's last events."""
+    vms, narrow = len(result.consoles), console.width < NARROW
     for span in result.worst or ():
         console.print()
-        console.print(steps(span, len(result.consoles)), soft_wrap=True)
+        console.print(steps(span, vms, narrow), soft_wrap=True)
     if result.budgets:
         console.print()
-        console.print(_budgets(result.budgets, len(result.consoles)), soft_wrap=True)
+        console.print(_budgets(result.budgets, vms, narrow), soft_wrap=True)
     if result.last_events:
         console.print()
-        console.print(_last_events(result.last_events, len(result.consoles)), soft_wrap=True)
+        console.print(_last_events(result.last_events, vms, narrow), soft_wrap=True)
 
 
 def in_words_by_vcpu(result: RunResult) -> list[tuple[str, Text]]:
@@ -104,13 +118,14 @@ def in_words_by_vcpu(result: RunResult) -> list[tuple[str, Text]]:
     ]
 
 
-def live_table(now: SoFar, label: str, rate: float) -> Group:
+def live_table(now: SoFar, label: str, rate: float, console: Console | None = None) -> Group:
     """A run so far: a line, and a table with a row a vCPU, to be drawn again and again.
 
     Args:
         now: how far it is.
         label: of the run, may be empty.
         rate: timer interrupts of the first vCPU a second of wall time.
+        console: where it is drawn; the table takes another form if it does not fit. None: it fits.
     """
     result = now.result()
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
@@ -129,30 +144,41 @@ def live_table(now: SoFar, label: str, rate: float) -> Group:
         )
     done = f"{now.interrupts} of {now.asked_for} interrupts, {rate:.0f}/s"
     line = f"{done}, {result.virtual_seconds:.3f} s of virtual time"
-    return Group(Text(f"{label}: {line}" if label else line), table)
+    shown = table if console is None else whole(table, console)
+    return Group(Text(f"{label}: {line}" if label else line), shown)
 
 
 def in_words(vcpu: VcpuResult) -> str:
-    """One vCPU in a line: what the advancement did, how late 99.9 % arrive at most, how many were early."""
+    """One vCPU in a line: what the advancement did, how late nearly all came at most, how many were early."""
     if not vcpu.interrupts:
-        return "no timer interrupt reached a handler"
+        return NOTHING_MEASURED
     early = "none early"
     if vcpu.lateness_ns.early:
         assert vcpu.lateness_ns.min is not None
         early = f"{vcpu.lateness_ns.early} early, by {-vcpu.lateness_ns.min} ns at most"
-    return f"{_advancement_in_words(vcpu)}; 99.9 % within {vcpu.lateness_ns.p99_9} ns; {early}"
+    return f"{_advancement_in_words(vcpu)}; {_within(vcpu)}; {early}"
+
+
+def _within(vcpu: VcpuResult) -> str:
+    """How late nearly all arrive at most; all, where so few do not tell of 99.9 %."""
+    late = vcpu.lateness_ns
+    if late.p99_9 is not None:
+        return f"99.9 % within {late.p99_9} ns"
+    return f"{'the only one' if vcpu.interrupts == 1 else f'all {vcpu.interrupts}'} within {late.max} ns"
 
 
 def _advancement_in_words(vcpu: VcpuResult) -> str:
     advance = vcpu.advance_ns
     words = {
         Regime.OFF: "advancement off",
+        Regime.NOT_ADVANCED: "not advanced: no timer was armed early",
         Regime.KILLED: f"advancement fell from {advance.initial} ns to 0 and stays there",
         Regime.FIXED: f"advancement fixed at {advance.final} ns",
         Regime.STUCK: f"stuck at the start value of {advance.final} ns",
         Regime.SAWTOOTH: f"sawtooth between {advance.min} and {advance.max} ns",
         Regime.CAPPED: f"held at the cap of {advance.final} ns",
         Regime.FROZEN: f"frozen at {advance.final} ns, away from what the interrupts need",
+        Regime.UNTUNED: f"untuned, at {advance.final} ns: no interrupt came to the busy wait, which tunes it",
         Regime.SETTLED: f"settled at {advance.final} ns after {_interrupts(advance.settled_after or 0)}",
         Regime.TUNING: f"still tuning, at {advance.final} ns",
     }
@@ -194,14 +220,13 @@ def _vcpu_line(vcpu: VcpuResult, vms: int) -> Text:
     )
 
 
-def _table(vcpu: VcpuResult, virtual_ns: int) -> Text:
+def _table(vcpu: VcpuResult, virtual_ns: int, width: int) -> Text:
     ns, cycles, wait, advance = vcpu.lateness_ns, vcpu.lateness_cycles, vcpu.wait_ns, vcpu.advance_ns
-    rounded = "" if ns.exact and cycles.exact else "0.1 % too much at most"
     rows: list[tuple[str, str, object, object, str | Text]] = [
         ("lateness", "mean", _mean(ns.mean), _mean(cycles.mean), ""),
-        ("", "p50", ns.p50, cycles.p50, rounded),
-        ("", "p99", ns.p99, cycles.p99, rounded),
-        ("", "p99.9", ns.p99_9, cycles.p99_9, rounded),
+        ("", "p50", ns.p50, cycles.p50, _rests_on(vcpu, "p50")),
+        ("", "p99", ns.p99, cycles.p99, _rests_on(vcpu, "p99")),
+        ("", "p99.9", ns.p99_9, cycles.p99_9, _rests_on(vcpu, "p99_9")),
         ("", "max", ns.max, cycles.max, _blocked(vcpu)),
         ("", "early", ns.early, "", f"of {vcpu.interrupts}"),
         ("busy wait", "total", wait.total, "", _share(wait.total, virtual_ns)),
@@ -211,31 +236,49 @@ def _table(vcpu: VcpuResult, virtual_ns: int) -> Text:
         ("instructions", "min", vcpu.least_instructions, "", "before the interrupt"),
         ("", "max", vcpu.most_instructions, "", ""),
     ]
-    text = Text(f"  {'':21}{'ns':>10}{'cycles':>12}", "dim")
+    narrow = width < NARROW
+    names_width, cycles_width = (17, 11) if narrow else (21, 12)
+    text = Text(f"  {'':{names_width}}{'ns':>10}{'cycles':>{cycles_width}}", "dim")
+    whole_group = ""
     for group, name, in_ns, in_cycles, note in rows:
-        text.append(f"\n  {group:<14}{name:<7}", "not dim")
-        text.append(f"{_number(in_ns):>10}{_number(in_cycles):>12}".rstrip(), "not dim bold")
-        if note:
-            text.append(" " * (0 if in_cycles != "" else 12) + "   ")
+        whole_group = group or whole_group
+        names = f"{whole_group} {name}" if narrow else f"{group:<14}{name}"
+        figures = f"{_number(in_ns):>10}{_number(in_cycles):>{cycles_width}}"
+        line = f"  {names:<{names_width}}{figures}"
+        text.append(f"\n  {names:<{names_width}}", "not dim")
+        text.append(figures.rstrip(), "not dim bold")
+        if len(line) + 3 + len(note) <= width:
+            text.append(" " * (len(figures) - len(figures.rstrip()) + 3 if note else 0))
             text.append_text(note if isinstance(note, Text) else Text(note))
+        elif note:
+            text.append("\n    ").append_text(note if isinstance(note, Text) else Text(note))
     return text
 
 
-def steps(span: Span, vms: int) -> Text:
-    """One interrupt's way to its handler, a line a step; `vms` is how many VMs there are."""
+def steps(span: Span, vms: int, narrow: bool = False) -> Text:
+    """One interrupt's way to its handler, a line a step, or two where it is narrow; `vms` is how many VMs
+    there are.
+    """
     who = vcpu_name(span.interrupt.vm, span.interrupt.vcpu, vms)
     own = f", {span.blocked_ns} ns of it the guest's own" if span.blocked_ns else ""
     text = Text(f"{span.lateness_ns} ns late", "bold")
     text.append(f"   {who}, interrupt {span.number}{own}", "not bold")
-    text.append(f"\n  {'':9}{'took ns':>10}{'sum ns':>10}{'after deadline':>16}", "not bold dim")
+    number, after, deadline = (9, 11, "deadline +") if narrow else (10, 16, "after deadline")
+    text.append(f"\n  {'':9}{'took ns':>{number}}{'sum ns':>{number}}{deadline:>{after}}", "not bold dim")
     for step in span.durations():
-        text.append(f"\n  {step.step:<9}{step.took_ns:>10}{step.sum_ns:>10}", "not bold not dim")
-        text.append(f"{step.after_deadline_ns:>16}   {step.what}", "not bold not dim")
+        text.append(f"\n  {step.step:<9}{step.took_ns:>{number}}{step.sum_ns:>{number}}", "not bold not dim")
+        text.append(f"{step.after_deadline_ns:>{after}}", "not bold not dim")
+        text.append(f"{_below(narrow, '   ')}{step.what}", "not bold not dim")
     return text
 
 
-def _budgets(budgets: tuple[BudgetResult, ...], vms: int) -> Text:
-    """A line a budget and vCPU: met or missed, the figure, by how much."""
+def _below(narrow: bool, between: str = "  ") -> str:
+    """What stands between a row's figures and more of it: the end of the line, where it is narrow."""
+    return "\n    " if narrow else between
+
+
+def _budgets(budgets: tuple[BudgetResult, ...], vms: int, narrow: bool) -> Text:
+    """A line a budget and vCPU: met or missed, the figure, by how much; or two where it is narrow."""
     width = max(len(each.budget.text) for each in budgets)
     names = [vcpu_name(each.vm, each.vcpu, vms) for each in budgets]
     who_width = max(map(len, names))
@@ -243,11 +286,13 @@ def _budgets(budgets: tuple[BudgetResult, ...], vms: int) -> Text:
     for each, who in zip(budgets, names, strict=True):
         verdict = Text("met   ", "not bold green") if each.met else Text("MISSED", "bold red")
         text.append("\n  ", "not bold").append_text(verdict)
-        text.append(f"  {each.budget.text:<{width}}  {who:<{who_width}}  {each.in_words()}", "not bold")
+        text.append(f"  {each.budget.text:<{width}}  {who:<{who_width}}".rstrip(), "not bold")
+        text.append(f"{'' if narrow else ' ' * (who_width - len(who))}{_below(narrow)}", "not bold")
+        text.append(each.in_words(), "not bold")
     return text
 
 
-def _last_events(events: tuple[LastEvent, ...], vms: int) -> Text:
+def _last_events(events: tuple[LastEvent, ...], vms: int, narrow: bool) -> Text:
     """What vCPUs that failed did last, a line each: when, whose it was, where the guest stood, what."""
     names = [vcpu_name(each.vm, each.vcpu, vms) for each in events]
     who_width = max(map(len, names))
@@ -260,8 +305,19 @@ def _last_events(events: tuple[LastEvent, ...], vms: int) -> Text:
             f"\n  {each.host_tsc:>{tsc_width}}  {who:<{who_width}}  {each.rip:>#{rip_width}x}",
             "not bold not dim",
         )
-        text.append(f"  {each.what}", "not bold not dim")
+        text.append(f"{_below(narrow)}{each.what}", "not bold not dim")
     return text
+
+
+def _rests_on(vcpu: VcpuResult, percentile: str) -> str:
+    """Which of how many interrupts a percentile is, or how many it would need."""
+    samples = vcpu.interrupts
+    if not samples:
+        return ""
+    if too_few := too_few_samples(percentile, samples):
+        return too_few.partition(" ")[2]
+    rank = f"number {-(-samples * PERCENTILES[percentile] // 1000)} of {samples}"
+    return rank if vcpu.lateness_ns.exact and vcpu.lateness_cycles.exact else f"{rank}, 0.1 % more at most"
 
 
 def _number(value: object) -> str:
