@@ -88,6 +88,10 @@ def test_options_of_the_file_contradict_nothing_that_is_varied_on_the_command_li
         ('[budget]\np95 = "3us"\n', "vlapic.toml: unknown metric 'p95'; did you mean 'p99'?"),
         ("[budget]\np99 = 3\n", "vlapic.toml: budget 'p99=3': p99 takes a time (3us; "),
         ('[budget]\np99.9 = "3us"\n', 'vlapic.toml: a metric with a dot needs quotes: "p99.9" = ...'),
+        (
+            '[budget]\np99 = "2us"\np99.9 = "3us"\n',
+            'vlapic.toml: a metric with a dot needs quotes: "p99.9" = ...',
+        ),
         ("[budget]\nearly = true\n", "vlapic.toml: the limit of early is a text or a number, "),
     ],
 )
@@ -98,6 +102,15 @@ def test_a_file_that_makes_no_sense_is_one_line_and_status_2(project, capsys, te
     assert out == ""
     assert err.startswith(f"vlapic: {message}")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ['"p99.9"', "p99_9"])
+def test_two_percentiles_stand_beside_each_other(project, capsys, name):
+    project(f'[budget]\np99 = "1ms"\n{name} = "2ms"\n')
+    _, printed, _ = run_json(capsys, "--events", "1000")
+    assert [(each["budget"], each["met"]) for each in printed["budgets"]] == [
+        ("p99=1ms", True), ("p99.9=2ms", True),
+    ]  # fmt: skip
 
 
 def test_bytes_that_are_no_text_are_no_toml(project, tmp_path, capsys):

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ FILE = Path("vlapic.toml")
 #: Options that say what to print instead of a run, or where options come from.
 NOT_OPTIONS = {"help", "config", "list", "print-host", "budget"}
 TABLES = ("budget", "run")
+_DOTTED = re.compile(r"^[ \t]*(p[0-9]+\.[0-9]+)[ \t]*=", re.MULTILINE)
 
 
 class Config(NamedTuple):
@@ -79,11 +81,16 @@ def read(ctx: click.Context, given: str | None) -> Config:
     path = Path(given) if given is not None else FILE
     if given is None and not path.exists():
         return Config(None, (), {})
+    text = ""
     try:
-        tables = toml.parse(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        tables = toml.parse(text)
     except OSError as error:
         raise WorldError(f"cannot read {str(path)!r}: {error.strerror}; try another --config") from None
     except toml.NotToml as error:
+        # Beside a p99, p99.9 would be a part of it.
+        if dotted := _DOTTED.search(text):
+            raise UsageError(f'{path}: a metric with a dot needs quotes: "{dotted[1]}" = ...') from None
         raise UsageError(f"{path} is not TOML at line {error.line}: {error}") from None
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not TOML: it is no text in UTF-8") from None
