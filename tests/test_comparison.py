@@ -8,9 +8,12 @@ import pytest
 import vlapic
 from tests.made_up import interrupts, run_result, vcpu_result
 from vlapic import comparison
+from vlapic.cli.run import command as run_command_line
 from vlapic.comparison import Comparison, Variants, read_kept, setup_differences, vcpus_of
-from vlapic.errors import UsageError, WorldError
+from vlapic.errors import UsageError, VlapicError, WorldError
 from vlapic.machine.hostmodel import DEFAULT
+
+KNOWN = ", ".join(sorted(comparison.COMPARABLE))
 
 
 @pytest.mark.parametrize(
@@ -20,6 +23,14 @@ from vlapic.machine.hostmodel import DEFAULT
         ("timer=hrtimer,preemption", "timer", {"hrtimer": "hrtimer", "preemption": "preemption"}),
         ("profile=series,v5.0", "profile", {"series": "series", "v5.0": "v5.0"}),
         ("series,v5.0", "profile", {"series": "series", "v5.0": "v5.0"}),
+        ("seed=1,2", "seed", {"1": 1, "2": 2}),
+        ("guest=deadline,oneshot", "guest", {"deadline": "deadline", "oneshot": "oneshot"}),
+        ("apicv=off,on", "apicv", {"off": False, "on": True}),
+        ("without=none,1,2+3", "without", {"none": [], "1": [1], "2+3": [2, 3]}),
+        ("tsc_khz=1000000,2+3", "tsc-khz", {"1000000": [1_000_000], "2+3": [2, 3]}),
+        ("delta=50us,1ms", "delta", {"50us": "50us", "1ms": "1ms"}),
+        ("memory=16,32", "memory", {"16": 16, "32": 32}),
+        ("seconds=0.5,1", "seconds", {"0.5": 0.5, "1": 1.0}),
     ],
 )
 def test_an_option_and_its_values_are_read_in_order(text, by, values):
@@ -35,7 +46,15 @@ def test_an_option_and_its_values_are_read_in_order(text, by, values):
         ("advance=0,x", "compare advance=x: it is 'auto' or a whole number of ns"),
         ("advance=0,0", "compare 'advance=0,0' has '0' twice"),
         ("advanc=0,1", "unknown option to compare 'advanc'; did you mean 'advance'?"),
-        ("x=2,4", "unknown option to compare 'x'; known: advance, host, profile, timer"),
+        ("x=2,4", f"unknown option to compare 'x'; known: {KNOWN}"),
+        ("trace=a,b", f"compare trace: it changes nothing that a run comes to; known: {KNOWN}"),
+        ("budget=a,b", f"compare budget: it changes nothing that a run comes to; known: {KNOWN}"),
+        ("seed=1,x", "compare seed=x: it is a whole number"),
+        ("apicv=on,maybe", "compare apicv=maybe: it is on or off"),
+        ("without=1,2+x", "compare without=2+x: it is 'none', or whole numbers with a + between them"),
+        ("tsc-khz=1,1.5", "compare tsc-khz=1.5: it is whole numbers with a + between them"),
+        ("seconds=1,soon", "compare seconds=soon: it is a number of seconds"),
+        ("seed", "compare 'seed' has no values; give two or more, as in seed=A,B"),
     ],
 )
 def test_a_comparison_that_makes_no_sense_is_refused(text, message):
@@ -58,8 +77,41 @@ def test_each_run_is_the_run_that_its_value_gives_alone():
 
 
 @pytest.mark.parametrize(
+    ("variants", "alone"),
+    [
+        ("seed=3,4", {"seed": 4}),
+        ("guest=deadline,deadline-hlt", {"guest": "deadline-hlt"}),
+        ("apicv=off,on", {"apicv": True}),
+        ("without=none,1+5", {"without": [1, 5]}),
+        ("tsc-khz=2500000,1000000", {"tsc_khz": 1_000_000}),
+        ("delta=50us,60us", {"delta": "60us"}),
+        ("mwait-in-guest=off,on", {"mwait_in_guest": True}),
+        ("vcpus=1,2", {"vcpus": 2}),
+        ("memory=64,32", {"memory_mib": 32}),
+        ("host-tsc-khz=2500000,2000000", {"host_tsc_khz": 2_000_000}),
+    ],
+)
+def test_whatever_is_varied_each_run_is_that_of_its_value(variants, alone):
+    compared = vlapic.compare("deadline", variants=variants, events=20)
+    assert compared.runs[1][1] == vlapic.run(**{"guest": "deadline", "events": 20} | alone)
+
+
+def test_every_option_of_run_can_be_compared_or_is_known_not_to_change_anything():
+    options = {max(param.opts, key=len).removeprefix("--") for param in run_command_line.params}
+    assert set(comparison.COMPARABLE) | set(comparison.NOT_COMPARABLE) == options
+    assert not set(comparison.COMPARABLE) & set(comparison.NOT_COMPARABLE)
+
+
+@pytest.mark.parametrize(
     ("variants", "message"),
     [
+        ("guest=deadline,dedline", "unknown guest 'dedline'; did you mean 'deadline'?"),
+        ("guest=deadline,./nosuch", "nosuch: no such file"),
+        ("without=none,9", "no fix 9 in the series"),
+        ("delta=50us,50", "delta '50' is no distance of deadlines"),
+        ("memory=128,1", "memory 1 MiB is out of range"),
+        ("vms=1,17", "vms 17 is out of range"),
+        ("seed=0,-1", "seed -1 is out of range"),
         ("timer=hrtimer,preemptoin", "unknown timer 'preemptoin'; did you mean 'preemption'?"),
         ("series,v99", "unknown profile 'v99'"),
         ("advance=0,-5", "advance -5 ns is out of range"),
@@ -68,7 +120,7 @@ def test_each_run_is_the_run_that_its_value_gives_alone():
 )
 def test_a_value_that_makes_no_sense_is_found_before_the_first_run(monkeypatch, variants, message):
     monkeypatch.setattr(comparison, "run", lambda guest, **options: pytest.fail("it ran"))
-    with pytest.raises(UsageError) as refused:
+    with pytest.raises(VlapicError) as refused:
         vlapic.compare("deadline", variants=variants, events=10**9)
     assert message in str(refused.value)
 

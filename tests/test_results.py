@@ -163,11 +163,13 @@ def test_a_guest_that_ended_its_machine_says_so_where_its_exit_code_would_be():
     [
         ({"exit_code": 0}, 0, None),
         ({"exit_code": None}, 0, None),
-        ({"exit_code": 3}, 4, "the guest reported 3; 0 is success"),
+        ({"exit_code": 3}, 4, "the guest reported 3: it needs two vCPUs"),
+        ({"exit_code": 7}, 4, "the guest reported 7; 0 is success"),
+        ({"exit_code": 3, "guest": "./mine"}, 4, "the guest reported 3; 0 is success"),
         ({"exit_code": None, "failure": GuestFailure("shut down")}, 4, "the guest shut down"),
         ({"exit_code": None, "interrupted": True}, 130, None),
-        ({"exit_code": 3, "interrupted": True}, 4, "the guest reported 3; 0 is success"),
-        ({"exit_code": 3, "trace_failure": "disk full"}, 1, "the guest reported 3; 0 is success"),
+        ({"exit_code": 3, "interrupted": True}, 4, "the guest reported 3: it needs two vCPUs"),
+        ({"exit_code": 3, "trace_failure": "disk full"}, 1, "the guest reported 3: it needs two vCPUs"),
     ],
 )
 def test_the_exit_status_follows_from_the_result(fields, status, text):

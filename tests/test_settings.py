@@ -7,6 +7,7 @@ from vlapic.profiles import SERIES, find_profile
 from vlapic.settings import (
     advance_setting,
     check_range,
+    distance_cycles,
     kernel_settings,
     on_preemption_timer,
     same_file,
@@ -83,3 +84,31 @@ def test_a_file_is_the_same_by_another_path_and_one_that_is_missing_is_not(tmp_p
     assert same_file(there, tmp_path / "link")
     assert not same_file(there, tmp_path / "missing")
     assert not same_file(tmp_path / "missing", tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("text", "khz", "cycles"),
+    [
+        ("50us", 2_500_000, 125_000),
+        ("50 us", 1_500_000, 75_000),
+        ("0.5ms", 2_000_000, 1_000_000),
+        ("1s", 1, 1000),
+        ("1ns", 2_500_000, 2),
+        ("200000cycles", 1, 200_000),
+        (f"{2**64 - 1}cycles", 1, 2**64 - 1),
+    ],
+)
+def test_a_distance_of_deadlines_is_a_time_in_cycles_rounded_down(text, khz, cycles):
+    assert distance_cycles(text, khz) == cycles
+
+
+@pytest.mark.parametrize("text", ["50", "", "us", "-1us", "1e3ns", "5 %", "1m", "\u0665us", "1_0us"])
+def test_a_distance_without_a_unit_or_number_is_refused(text):
+    with pytest.raises(UsageError, match=r"is no distance of deadlines; it takes a time \(50us; "):
+        distance_cycles(text, 2_500_000)
+
+
+@pytest.mark.parametrize("text", ["0ns", "0.3ns", f"{2**64}cycles"])
+def test_a_distance_of_no_cycle_or_too_many_is_refused(text):
+    with pytest.raises(UsageError, match="out of range; it takes 1 to 18446744073709551615 cycles"):
+        distance_cycles(text, 2_500_000)

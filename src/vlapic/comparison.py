@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vlapic import results
 from vlapic.errors import (
@@ -26,14 +27,11 @@ from vlapic.errors import (
     WorldError,
     unknown_name,
 )
-from vlapic.machine.host import check_preemption_timer
-from vlapic.machine.hosts import find_model
 from vlapic.numerals import shown
 from vlapic.regime import Regime
 from vlapic.results import RunResult
-from vlapic.session import SoFar, run
-from vlapic.settings import KERNEL_SETTINGS, kernel_settings
-from vlapic.signature import check, checked
+from vlapic.session import SoFar, check, run
+from vlapic.signature import checked
 
 SCHEMA = "vlapic.compare/1"
 #: Exit statuses of several runs: the first that one of them has is that of all.
@@ -46,17 +44,96 @@ _NOT_THERE = "-"
 _VCPU_SETUP = ("tsc_khz", "tsc_ratio", "timer")
 
 
+def _whole_number(text: str) -> int:
+    if not _NUMBER.fullmatch(text):
+        raise ValueError("a whole number")
+    return int(text)
+
+
 def _advance(text: str) -> int | str:
     if text == "auto":
         return text
     try:
-        return int(text)
+        return _whole_number(text)
     except ValueError:
-        raise UsageError(f"compare advance={text}: it is 'auto' or a whole number of ns") from None
+        raise ValueError("'auto' or a whole number of ns") from None
 
 
-#: Options that can be varied, and how their values are read.
-COMPARABLE: dict[str, Callable[[str], Any]] = {"profile": str, "timer": str, "advance": _advance, "host": str}
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError("a number of seconds") from None
+
+
+def _switch(text: str) -> bool:
+    if text not in ("on", "off"):
+        raise ValueError("on or off")
+    return text == "on"
+
+
+def _several(none: str = "") -> Callable[[str], list[int]]:
+    """Reads whole numbers with a plus between them; `none` is a word for not one."""
+
+    def read(text: str) -> list[int]:
+        if none and text == none:
+            return []
+        try:
+            return [_whole_number(part) for part in text.split("+")]
+        except ValueError:
+            but = f"{none!r}, or " if none else ""
+            raise ValueError(f"{but}whole numbers with a + between them") from None
+
+    return read
+
+
+_NUMBER = re.compile(r"-?[0-9]{1,20}")
+
+
+class Option(NamedTuple):
+    """An option that can be varied.
+
+    Attributes:
+        parameter: of :func:`vlapic.run`.
+        read: how one of its values is read; a ValueError says what it would be.
+        offers: values to offer, where they are few.
+    """
+
+    parameter: str
+    read: Callable[[str], Any]
+    offers: tuple[str, ...] = ()
+
+
+_ON_OFF = ("off", "on")
+#: Options that can be varied, by the name they have on the command line.
+COMPARABLE: dict[str, Option] = {
+    "profile": Option("profile", str),
+    "timer": Option("timer", str),
+    "advance": Option("advance", _advance, ("auto", "0")),
+    "host": Option("host", str),
+    "guest": Option("guest", str),
+    "seed": Option("seed", _whole_number),
+    "without": Option("without", _several("none"), ("none", *"1234567")),
+    "apicv": Option("apicv", _switch, _ON_OFF),
+    "pi-inject": Option("pi_inject", _switch, _ON_OFF),
+    "mwait-in-guest": Option("mwait_in_guest", _switch, _ON_OFF),
+    "delta": Option("delta", str),
+    "tsc-khz": Option("tsc_khz", _several()),
+    "host-tsc-khz": Option("host_tsc_khz", _whole_number),
+    "events": Option("events", _whole_number),
+    "seconds": Option("seconds", _seconds),
+    "instructions": Option("instructions", _whole_number),
+    "vcpus": Option("vcpus", _whole_number),
+    "vms": Option("vms", _whole_number),
+    "pcpus": Option("pcpus", _whole_number),
+    "memory": Option("memory_mib", _whole_number),
+    "append": Option("append", str),
+}
+#: Options that do not change what a run comes to, so that there would be nothing to compare.
+NOT_COMPARABLE = (
+    "trace", "worst", "events-off", "budget", "junit", "config", "compare", "live", "quiet", "json", "list",
+    "print-host",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -83,6 +160,10 @@ class Variants:
             raise UsageError(f"compare {text!r} has no values; give two or more, as in {by}=A,B")
         if not equals:
             by, listed = "profile", text
+        by = by.strip().removeprefix("--").replace("_", "-")
+        if by in NOT_COMPARABLE:
+            known = ", ".join(sorted(COMPARABLE))
+            raise UsageError(f"compare {by}: it changes nothing that a run comes to; known: {known}")
         if by not in COMPARABLE:
             raise unknown_name("option to compare", by, COMPARABLE)
         labels = [label.strip() for label in listed.split(",")]
@@ -90,7 +171,19 @@ class Variants:
             raise UsageError(f"compare {text!r} has one value; give two or more, as in {by}=A,B")
         if twice := next((label for label in labels if labels.count(label) > 1), None):
             raise UsageError(f"compare {text!r} has {twice!r} twice")
-        return cls(by, {label: COMPARABLE[by](label) for label in labels})
+        return cls(by, {label: _value_of(by, label) for label in labels})
+
+    def options(self) -> dict[str, dict[str, Any]]:
+        """The argument of :func:`vlapic.run` that each run has of its own, by label."""
+        name = COMPARABLE[self.by].parameter
+        return {label: {name: value} for label, value in self.values.items()}
+
+
+def _value_of(by: str, label: str) -> Any:
+    try:
+        return COMPARABLE[by].read(label)
+    except ValueError as error:
+        raise UsageError(f"compare {by}={label}: it is {error}") from None
 
 
 @dataclass(frozen=True)
@@ -155,14 +248,14 @@ def compare(
     """
     if isinstance(variants, str):
         variants = Variants.parse(variants)
-    check(run, guest, **options)
-    for value in variants.values.values():
-        _check(options | {variants.by: value})
+    each = {label: {"guest": guest} | options | own for label, own in variants.options().items()}
+    for arguments in each.values():
+        check(**arguments)
     runs: list[tuple[str, RunResult]] = []
-    for label, value in variants.values.items():
+    for label, arguments in each.items():
         show = None if progress is None else partial(_labelled, progress, label)
         try:
-            result = run(guest, **options | {variants.by: value}, progress=show)
+            result = run(**arguments, progress=show)
         except KeyboardInterrupt:  # before it ran, or after
             if not runs:
                 raise
@@ -171,15 +264,6 @@ def compare(
         if result.interrupted:
             break
     return Comparison(variants.by, tuple(runs), len(variants.values))
-
-
-def _check(options: dict[str, Any]) -> None:
-    """Find out before the first run whether a later one cannot be."""
-    rules, _ = kernel_settings(**{name: options[name] for name in KERNEL_SETTINGS if name in options})
-    host_tsc_khz = options.get("host_tsc_khz")
-    model = find_model(options.get("host", "default"), host_tsc_khz)
-    if options.get("timer") == "preemption":
-        check_preemption_timer(rules, model, host_tsc_khz or model.tsc_khz)
 
 
 def _labelled(progress: Callable[[SoFar, str], None], label: str, now: SoFar) -> None:

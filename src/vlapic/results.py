@@ -17,6 +17,7 @@ from vlapic.errors import (
     STATUS_WORLD,
     GuestFailure,
 )
+from vlapic.machine.programs import PROGRAMS
 from vlapic.regime import NOT_SETTLED, Regime
 from vlapic.statistics import Bin, Distribution, VcpuStatistics, samples_needed
 
@@ -236,6 +237,7 @@ class RunResult:
         worst: the latest interrupts, the very latest first; None if they were not asked for.
         wall_seconds: how long it took; None where time is virtual.
         notes: what the guest's image asks for and did not get, each in a line.
+        delta_cycles: distance of the guest's deadlines, if one was asked for.
         apicv: "on" if the CPU virtualised the APIC, "posted" if timer interrupts were posted too; else empty.
     """
 
@@ -256,6 +258,7 @@ class RunResult:
     worst: tuple[Span, ...] | None = None
     wall_seconds: float | None = None
     apicv: str = ""
+    delta_cycles: int | None = None
     last_events: tuple[LastEvent, ...] = ()
     notes: tuple[str, ...] = ()
     end: str | None = None
@@ -291,7 +294,11 @@ class RunResult:
         """What the guest did wrong, in one line; None if nothing."""
         if self.failure is not None:
             return str(self.failure)
-        return f"the guest reported {self.exit_code}; 0 is success" if self.exit_code else None
+        if not self.exit_code:
+            return None
+        program = PROGRAMS.get(self.guest)
+        words = program.report_in_words(self.exit_code) if program else ""
+        return f"the guest reported {self.exit_code}{f': {words}' if words else '; 0 is success'}"
 
     @property
     def end_text(self) -> str | None:
@@ -312,6 +319,7 @@ class RunResult:
             **({"apicv": self.apicv} if self.apicv else {}),
             "host": self.host,
             "seed": self.seed,
+            **({"delta_cycles": self.delta_cycles} if self.delta_cycles is not None else {}),
             "guest": self.guest,
             "exit_code": self.exit_code,
             **({"end": self.end_text} if self.end else {}),

@@ -7,28 +7,32 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vlapic.analysis.spans import Spans, Worst
-from vlapic.budgets import check, parse_all
+from vlapic.budgets import Budget, parse_all
+from vlapic.budgets import check as check_budgets
 from vlapic.collector import Collector
 from vlapic.errors import GuestFailure, UsageError
 from vlapic.machine.engine import CpuMode
-from vlapic.machine.host import Host, Vm, check_preemption_timer
+from vlapic.machine.host import Host, ModuleParameters, Vm, check_preemption_timer
 from vlapic.machine.hostmodel import DEFAULT, HostModel
 from vlapic.machine.hosts import find_model
 from vlapic.machine.images.modules import ModuleFile
 from vlapic.machine.last_events import last_events
 from vlapic.machine.limits import Limits, run_to_end
 from vlapic.machine.loader import DEFAULT_MEMORY, MAX_MEMORY, MIN_MEMORY, LoadedGuest, load
-from vlapic.machine.programs import Program, find_program
+from vlapic.machine.programs import PROGRAMS, Program, find_program
 from vlapic.machine.unicorn.engine import UnicornEngine
 from vlapic.machine.vcpu import Vcpu
 from vlapic.observers import Observer, TraceFile, all_of
+from vlapic.profiles import Profile
 from vlapic.regime import TuningLimits
 from vlapic.results import RunResult, VcpuResult
-from vlapic.settings import check_range, kernel_settings, same_file, tsc_frequencies
+from vlapic.settings import check_range, distance_cycles, kernel_settings, same_file, tsc_frequencies
+from vlapic.signature import check as check_kinds
 from vlapic.signature import checked
 from vlapic.statistics import VcpuStatistics
 from vlapic.trace.ftrace_text import FtraceTextWriter
@@ -90,6 +94,7 @@ def run(
     trace: str | os.PathLike[str] | None = None,
     worst: int = 0,
     budgets: Sequence[str] = (),
+    delta: str | None = None,
     delta_cycles: int | None = None,
     host: HostModel | str | os.PathLike[str] = DEFAULT,
     progress: Progress | None = None,
@@ -126,7 +131,9 @@ def run(
         worst: how many of the latest interrupts to give step by step, 0 to 10000. Events are made for them,
             which takes time.
         budgets: limits for the figures of each vCPU, as `vlapic.budgets` reads them: "p99=3us".
-        delta_cycles: distance of the guest's deadlines in guest TSC cycles, None for the guest's own.
+        delta: distance of the guest's deadlines as a time with its unit, "50us" or "125000cycles", for guests
+            that have deadlines; converted by the first vCPU's TSC. None for the guest's own.
+        delta_cycles: the same as a number of guest TSC cycles.
         host: what the host's work costs: a model, the name of one, or a model file.
         progress: called a few times a second of wall time.
 
@@ -140,39 +147,34 @@ def run(
         WorldError: the file of the host model cannot be read.
         OutputError: `trace` cannot be begun.
     """
-    rules, parameters = kernel_settings(profile, without, timer, apicv, pi_inject, mwait_in_guest, advance)
-    limits_of_figures = parse_all(budgets)
-    check_range("worst", worst, 0, MAX_WORST)
-    check_range("events", events, 1, U64)
-    check_range("seed", seed, 0, U64)
-    check_range("memory", memory_mib, MIN_MEMORY >> 20, MAX_MEMORY >> 20, "MiB")
-    if seconds is not None and not 0 < seconds <= MAX_SECONDS:
-        raise UsageError(
-            f"seconds {seconds:g} is out of range; it takes more than 0 and at most {MAX_SECONDS}"
-        )
-    if instructions is not None:
-        check_range("instructions", instructions, 1, U64)
-    if host_tsc_khz is not None:
-        check_range("host TSC frequency", host_tsc_khz, 1, U32, "kHz")
-    model = find_model(host, host_tsc_khz)
-    if host_tsc_khz is None:
-        host_tsc_khz = model.tsc_khz
-    if timer == "preemption":
-        check_preemption_timer(rules, model, host_tsc_khz)
-    program = find_program(os.fspath(guest))
+    plan = _plan(
+        guest,
+        profile=profile,
+        without=without,
+        timer=timer,
+        apicv=apicv,
+        pi_inject=pi_inject,
+        mwait_in_guest=mwait_in_guest,
+        advance=advance,
+        events=events,
+        seconds=seconds,
+        instructions=instructions,
+        vcpus=vcpus,
+        tsc_khz=tsc_khz,
+        vms=vms,
+        pcpus=pcpus,
+        host_tsc_khz=host_tsc_khz,
+        memory_mib=memory_mib,
+        seed=seed,
+        worst=worst,
+        budgets=budgets,
+        delta=delta,
+        delta_cycles=delta_cycles,
+        host=host,
+    )
+    rules, parameters, model, host_tsc_khz = plan.rules, plan.parameters, plan.model, plan.host_tsc_khz
+    program, vcpus, frequencies = plan.program, len(plan.frequencies), plan.frequencies
     built_in = program if isinstance(program, Program) else None
-    if vcpus is None:
-        vcpus = built_in.vcpus if built_in else 1
-    if tsc_khz is None and built_in and built_in.tsc_khz and vcpus == built_in.vcpus:
-        tsc_khz = built_in.tsc_khz
-    check_range("vcpus", vcpus, 1, MAX_VCPUS)
-    check_range("vms", vms, 1, MAX_VMS)
-    if pcpus is not None:
-        check_range("pcpus", pcpus, 1, vms * vcpus, why=", as many as there are vCPUs")
-    frequencies = tsc_frequencies(tsc_khz, vcpus, host_tsc_khz)
-    if delta_cycles is None:
-        delta_cycles = built_in.delta_cycles if built_in else DEFAULT_DELTA_CYCLES
-    check_range("distance of deadlines", delta_cycles, 0, U64, "cycles")
     if trace is not None and isinstance(program, Path) and same_file(program, trace):
         raise UsageError(f"the trace {os.fspath(trace)!r} is the guest's image; choose another file")
     if trace is not None and any(same_file(ModuleFile.of(module).path, trace) for module in modules):
@@ -183,13 +185,18 @@ def run(
             program.image() if isinstance(program, Program) else program,
             memory_bytes=memory_mib << 20,
             interrupts=events,
-            delta_cycles=delta_cycles,
+            delta_cycles=plan.delta_cycles,
             append=append,
             modules=modules,
             cpus=vcpus,
         )
         for _ in range(vms)
     ]
+    if plan.delta_given and guests[0].first.mode is CpuMode.PROTECTED:
+        raise UsageError(
+            f"{os.fspath(guest)!r} starts in protected mode, where it is told no distance of deadlines;"
+            " leave delta out"
+        )
     with ExitStack() as stack:
         observers: list[Observer] = []
         written = None
@@ -250,6 +257,7 @@ def run(
                 apicv=("posted" if pi_inject else "on") if apicv else "",
                 host=machine.model.name,
                 seed=seed,
+                delta_cycles=plan.delta_cycles if plan.delta_given else None,
                 guest=os.fspath(guest),
                 exit_code=_exit_code([vm.ports.exit_value for vm in machine.vms]),
                 consoles=tuple(vm.ports.console.decode(errors="replace") for vm in machine.vms),
@@ -296,9 +304,126 @@ def run(
             result,
             interrupted=interrupted,
             trace_failure=None if written is None else written.failure,
-            budgets=check(limits_of_figures, result),
+            budgets=check_budgets(plan.budgets, result),
             worst=None if latest is None else latest.spans(),
         )
+
+
+class _Plan(NamedTuple):
+    """What the arguments of a run come to.
+
+    Attributes:
+        program: a built-in guest, or an image's path.
+        frequencies: of each vCPU's TSC in a VM, kHz.
+        delta_cycles: distance of the deadlines; `delta_given` if it was asked for.
+    """
+
+    rules: Profile
+    parameters: ModuleParameters
+    budgets: tuple[Budget, ...]
+    model: HostModel
+    host_tsc_khz: int
+    program: Program | Path
+    frequencies: list[int]
+    delta_cycles: int
+    delta_given: bool
+
+
+def check(guest: str | os.PathLike[str] = "deadline", **options: Any) -> None:
+    """Find out whether `run` would refuse these arguments, and run nothing.
+
+    Raises:
+        UsageError, ImageError, WorldError: as `run` does.
+    """
+    check_kinds(run, guest, **options)
+    arguments = {name: of.default for name, of in signature(run).parameters.items()} | options
+    planned = signature(_plan).parameters.keys() - {"guest"}
+    plan = _plan(guest, **{name: arguments[name] for name in planned})
+    if isinstance(plan.program, Path):
+        load(plan.program, memory_bytes=arguments["memory_mib"] << 20)
+
+
+def _plan(
+    guest: str | os.PathLike[str],
+    *,
+    profile: str,
+    without: Sequence[int],
+    timer: str,
+    apicv: bool,
+    pi_inject: bool,
+    mwait_in_guest: bool,
+    advance: str | int,
+    events: int,
+    seconds: float | None,
+    instructions: int | None,
+    vcpus: int | None,
+    tsc_khz: int | Sequence[int] | None,
+    vms: int,
+    pcpus: int | None,
+    host_tsc_khz: int | None,
+    memory_mib: int,
+    seed: int,
+    worst: int,
+    budgets: Sequence[str],
+    delta: str | None,
+    delta_cycles: int | None,
+    host: HostModel | str | os.PathLike[str],
+) -> _Plan:
+    """What these arguments of `run` come to; refused as it refuses them."""
+    rules, parameters = kernel_settings(profile, without, timer, apicv, pi_inject, mwait_in_guest, advance)
+    limits_of_figures = parse_all(budgets)
+    check_range("worst", worst, 0, MAX_WORST)
+    check_range("events", events, 1, U64)
+    check_range("seed", seed, 0, U64)
+    check_range("memory", memory_mib, MIN_MEMORY >> 20, MAX_MEMORY >> 20, "MiB")
+    if seconds is not None and not 0 < seconds <= MAX_SECONDS:
+        raise UsageError(
+            f"seconds {seconds:g} is out of range; it takes more than 0 and at most {MAX_SECONDS}"
+        )
+    if instructions is not None:
+        check_range("instructions", instructions, 1, U64)
+    if host_tsc_khz is not None:
+        check_range("host TSC frequency", host_tsc_khz, 1, U32, "kHz")
+    model = find_model(host, host_tsc_khz)
+    if host_tsc_khz is None:
+        host_tsc_khz = model.tsc_khz
+    if timer == "preemption":
+        check_preemption_timer(rules, model, host_tsc_khz)
+    program = find_program(os.fspath(guest))
+    built_in = program if isinstance(program, Program) else None
+    if vcpus is None:
+        vcpus = built_in.vcpus if built_in else 1
+    if tsc_khz is None and built_in and built_in.tsc_khz and vcpus == built_in.vcpus:
+        tsc_khz = built_in.tsc_khz
+    check_range("vcpus", vcpus, 1, MAX_VCPUS)
+    check_range("vms", vms, 1, MAX_VMS)
+    if pcpus is not None:
+        check_range("pcpus", pcpus, 1, vms * vcpus, why=", as many as there are vCPUs")
+    frequencies = tsc_frequencies(tsc_khz, vcpus, host_tsc_khz)
+    given = delta is not None or delta_cycles is not None
+    if given and delta is not None and delta_cycles is not None:
+        raise UsageError("delta and delta_cycles are one setting; give one of them")
+    if delta is not None:
+        delta_cycles = distance_cycles(delta, frequencies[0])
+    if delta is not None and built_in and not built_in.deadlines:
+        those = ", ".join(each.name for each in PROGRAMS.values() if each.deadlines)
+        raise UsageError(
+            f"guest {built_in.name!r} has no deadlines to set a distance of; delta goes with {those}"
+        )
+    if delta_cycles is None:
+        delta_cycles = built_in.delta_cycles if built_in else DEFAULT_DELTA_CYCLES
+    check_range("distance of deadlines", delta_cycles, 0, U64, "cycles")
+    return _Plan(
+        rules,
+        parameters,
+        limits_of_figures,
+        model,
+        host_tsc_khz,
+        program,
+        frequencies,
+        delta_cycles,
+        given,
+    )
 
 
 def _switch_on(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 from vlapic.apic.parameter import PARAMETERS
@@ -11,7 +13,7 @@ from vlapic.errors import UsageError, nearest
 from vlapic.machine.apicv import check_posting
 from vlapic.machine.host import ModuleParameters
 from vlapic.profiles import Profile, find_profile
-from vlapic.tsc import U32, scaling_ratio
+from vlapic.tsc import U32, U64, scaling_ratio
 
 TIMERS = ("auto", "hrtimer", "preemption")
 #: The arguments of `kernel_settings`.
@@ -37,6 +39,29 @@ def tsc_frequencies(tsc_khz: int | Sequence[int] | None, vcpus: int, host_tsc_kh
         except ValueError as error:
             raise UsageError(str(error)) from None
     return given + given[-1:] * (vcpus - len(given))
+
+
+_DISTANCE = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?) ?(?P<unit>ns|us|µs|ms|s|cycles)")
+_NS_OF = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
+
+
+def distance_cycles(text: str, tsc_khz: int) -> int:
+    """A distance of deadlines, a time with its unit, in cycles of a TSC; rounded down, 1 at least.
+
+    Raises:
+        UsageError: it is no such time, or is less than a cycle or 2^64 of them or more.
+    """
+    found = _DISTANCE.fullmatch(text.strip())
+    if found is None:
+        raise UsageError(
+            f"delta {text!r} is no distance of deadlines; it takes a time (50us; ns, us, ms or s) or cycles"
+            " (125000cycles)"
+        )
+    number, unit = Fraction(found["number"]), found["unit"]
+    cycles = int(number if unit == "cycles" else number * _NS_OF[unit] * tsc_khz / 1_000_000)
+    if not 1 <= cycles <= U64:
+        raise UsageError(f"delta {text!r} is {cycles} cycles, out of range; it takes 1 to {U64} cycles")
+    return cycles
 
 
 def same_file(first: Path, second: str | os.PathLike[str]) -> bool:

@@ -133,3 +133,27 @@ def test_one_run_interrupted_at_once_is_shown_alone(monkeypatch, capsys):
     )
     assert main(["run", "--compare", "advance=0,1,2"]) == 130
     assert capsys.readouterr().out.splitlines()[2].split() == ["vCPU", "0", "0"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--compare", "seed=1,2", "--seed", "3"], "--compare varies seed, and --seed sets it"),
+        (["--compare", "tsc-khz=1,2", "--tsc-khz", "3"], "--compare varies tsc-khz, and --tsc-khz sets it"),
+        (["--compare", "tsc_khz=1,2", "--tsc-khz", "3"], "--compare varies tsc-khz, and --tsc-khz sets it"),
+        (["--compare", "memory=16,32", "--memory", "64"], "--compare varies memory, and --memory sets it"),
+        (["--compare", "guest=deadline,ipi", "storm"], "--compare varies guest, and GUEST sets it"),
+    ],
+)
+def test_what_is_varied_and_set_is_refused_in_a_line(capsys, arguments, message):
+    assert main(["run", *arguments]) == 2
+    assert capsys.readouterr() == ("", f"vlapic: {message}: they contradict each other; leave one out\n")
+
+
+def test_guests_that_are_compared_are_no_part_of_the_title(capsys):
+    assert main(["run", "--compare", "guest=deadline,deadline-hlt", "--events", "40"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "vlapic run guest: deadline, deadline-hlt; seed 0"
+    assert lines[2].split() == ["vCPU", "0", "deadline", "deadline-hlt"]
+    assert main(["run", "--compare", "seed=1,2", "--events", "40"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "vlapic run deadline   seed: 1, 2"

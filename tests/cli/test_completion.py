@@ -12,6 +12,7 @@ import time
 import pytest
 
 from vlapic.cli import complete, main
+from vlapic.comparison import COMPARABLE
 from vlapic.machine.hosts import HOSTS
 from vlapic.machine.programs import PROGRAMS
 from vlapic.profiles import PROFILES
@@ -170,7 +171,10 @@ def test_what_is_offered_is_what_there_is():
     assert [item.value for item in complete.profiles(None, None, "")] == list(PROFILES)
     assert complete.TIMERS == TIMERS
     offers = [item.value for item in complete.variants(None, None, "")]
-    assert offers == ["profile=", "timer=", "advance=", "host=", *PROFILES]
+    assert offers == [*(f"{by}=" for by in COMPARABLE), *PROFILES]
+    assert {by: option.offers for by, option in COMPARABLE.items()} == complete.COMPARABLE
+    guests = [item.value for item in complete.variants(None, None, "guest=deadline,")]
+    assert guests[0] == "guest=deadline,deadline-hlt"
     assert tuple(HOSTS) == complete.HOSTS
     assert [item.value for item in complete.hosts(None, None, "no")] == ["noisy"]
     assert [item.value for item in complete.variants(None, None, "timer=auto,")] == [

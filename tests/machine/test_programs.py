@@ -1,5 +1,7 @@
 """Finding a guest by what a user types, and what is found runs on every host."""
 
+import re
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import vlapic
 from vlapic.errors import UsageError
 from vlapic.machine.hosts import HOSTS
 from vlapic.machine.loader import load
-from vlapic.machine.programs import DEFAULT_PROGRAM, PROGRAMS, find_program
+from vlapic.machine.programs import DEFAULT_PROGRAM, EXCEPTION, PROGRAMS, REPORTS, STAGE, find_program
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -71,3 +73,56 @@ def test_every_guest_runs_to_its_end_on_every_host_however_its_cpus_are_shared(n
     # A timer of 20 us comes before the guest is asleep where an exit takes longer than that.
     short_sleep_fails = (name, host) == ("interrupt", "nested")
     assert set(found.values()) == {(16 + 3 if short_sleep_fails else 0, None)}, found
+
+
+@pytest.mark.parametrize(
+    ("guest", "value", "words"),
+    [
+        ("deadline", 1, "an interrupt came before its deadline"),
+        ("storm", 2, "more or fewer interrupts than it was asked for"),
+        ("ipi", 3, "it needs two vCPUs"),
+        ("uneven", 4, "its second vCPU does not start"),
+        ("stall", 16, "the last interrupt came before its HLT"),
+        ("interrupt", 19, "stage 3 failed"),
+        ("deadline", 0x80 + 13, "exception 13 (#GP), which it did not expect"),
+        ("deadline", 0x80 + 31, "exception 31, which it did not expect"),
+        ("deadline", 16, ""),
+        ("deadline", 5, ""),
+        ("deadline", 0x80 + 32, ""),
+    ],
+)
+def test_what_a_guest_reports_is_said_in_words(guest, value, words):
+    assert PROGRAMS[guest].report_in_words(value) == words
+
+
+def test_the_words_are_for_the_values_of_the_sources():
+    source = (files("vlapic.machine") / "guests" / "common.S").read_text()
+    values = dict(re.findall(r"^ +\.set +([A-Z_]+), (\w+)", source, re.MULTILINE))
+    named = ("ALL_GOOD", "SOME_EARLY", "WRONG_COUNT", "ONE_CPU", "NO_SECOND_CPU")
+    assert [int(values[name], 0) for name in named] == list(REPORTS)
+    assert (int(values["STAGE"], 0), int(values["EXCEPTION"], 0)) == (STAGE, EXCEPTION)
+
+
+@pytest.mark.parametrize("name", [each.name for each in PROGRAMS.values() if each.deadlines])
+def test_a_guest_with_deadlines_takes_their_distance(name):
+    near, far = (vlapic.run(name, events=5, delta=delta).virtual_ns for delta in ("300us", "600us"))
+    assert far > 1.5 * near
+    assert vlapic.run(name, events=5, delta="300us").delta_cycles == 750_000
+
+
+@pytest.mark.parametrize("name", [each.name for each in PROGRAMS.values() if not each.deadlines])
+def test_a_guest_without_deadlines_refuses_their_distance(name):
+    with pytest.raises(UsageError, match=f"guest '{name}' has no deadlines to set a distance of; delta goes"):
+        vlapic.run(name, delta="50us")
+
+
+def test_a_distance_is_given_once():
+    with pytest.raises(UsageError, match="delta and delta_cycles are one setting"):
+        vlapic.run(delta="50us", delta_cycles=5)
+
+
+def test_without_one_asked_for_a_guest_has_its_own_distance():
+    result = vlapic.run(events=5)
+    assert result.delta_cycles is None
+    assert "delta_cycles" not in result.as_json()
+    assert vlapic.run(events=5, delta="200000cycles").as_json()["delta_cycles"] == 200_000

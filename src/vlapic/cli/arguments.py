@@ -142,8 +142,12 @@ def refuse_contradictions(ctx: click.Context) -> None:
                 f"{options[one]} and {options[other]} contradict each other: {why}; leave one out"
             )
     by = (ctx.params["compare"] or "").partition("=")
-    varied = by[0] if by[1] else "profile"
-    if by[0] and varied in ctx.params and ctx.get_parameter_source(varied) is ParameterSource.COMMANDLINE:
-        raise UsageError(
-            f"--compare varies {varied}, and --{varied} sets it: they contradict each other; leave one out"
-        )
+    varied = (by[0].strip() if by[1] else "profile").replace("_", "-")
+    names = {max(param.opts, key=len): param.name for param in ctx.command.params}
+    for option in (f"--{varied}", varied):
+        name = names.get(option)
+        if by[0] and name and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            shown = option if option.startswith("--") else option.upper()
+            raise UsageError(
+                f"--compare varies {varied}, and {shown} sets it: they contradict each other; leave one out"
+            )

@@ -69,7 +69,10 @@ def budgets(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionI
 def variants(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
     """Options to compare, and the next of their values."""
     by, equals, listed = incomplete.rpartition("=")
-    values = {"profile": _profiles(), "timer": list(TIMERS), "advance": ["auto", "0"], "host": list(HOSTS)}
+    from vlapic.machine.programs import PROGRAMS
+
+    names = {"profile": _profiles(), "timer": list(TIMERS), "host": list(HOSTS), "guest": list(PROGRAMS)}
+    values = {by: names.get(by, list(offers)) for by, offers in COMPARABLE.items()}
     before, comma, last = listed.rpartition(",")
     given = before.split(",")
     left = [name for name in values.get(by or "profile", []) if name not in given]
@@ -82,6 +85,15 @@ def variants(ctx: Context, param: Parameter, incomplete: str) -> list[Completion
 TIMERS = ("auto", "hrtimer", "preemption")
 #: As `vlapic.machine.hosts.HOSTS`, for the same reason.
 HOSTS = ("default", "nested", "realtime", "noisy")
+
+
+#: As `vlapic.comparison.COMPARABLE`, with the values it offers where no list of names has them.
+COMPARABLE = {
+    "profile": (), "timer": (), "advance": ("auto", "0"), "host": (), "guest": (), "seed": (),
+    "without": ("none", *"1234567"), "apicv": ("off", "on"), "pi-inject": ("off", "on"),
+    "mwait-in-guest": ("off", "on"), "delta": (), "tsc-khz": (), "host-tsc-khz": (), "events": (),
+    "seconds": (), "instructions": (), "vcpus": (), "vms": (), "pcpus": (), "memory": (), "append": (),
+}  # fmt: skip
 
 
 def _profiles() -> list[str]:

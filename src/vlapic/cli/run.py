@@ -109,6 +109,12 @@ if TYPE_CHECKING:
 @number_option(
     "--memory", "memory_mib", default="128", show_default=True, metavar="MIB", help="Guest memory in MiB."
 )
+@click.option(
+    "--delta",
+    metavar="TIME",
+    show_default="the guest's own",
+    help="Distance of the deadlines of a guest that has some, as 50us, 1ms or 125000cycles.",
+)
 @click.option("--append", default="", metavar="TEXT", help="The guest's command line.")
 @click.option(
     "--module",
@@ -146,7 +152,8 @@ if TYPE_CHECKING:
     "--compare",
     metavar="[OPTION=]A,B[,C]",
     shell_complete=complete.variants,
-    help="Run once for each value of profile, timer, advance or host; show the runs side by side.",
+    help="Run once for each value of an option, as of profile, advance, seed or guest; show the runs side by"
+    " side.",
 )
 @click.option("--live", is_flag=True, help="Show a table of the vCPUs while they run, on a terminal.")
 @quiet_option

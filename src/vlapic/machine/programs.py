@@ -23,6 +23,8 @@ class Program:
         vcpus: how many it is made for.
         tsc_khz: frequencies of their TSCs unless others are asked for; empty: the host's.
         needs: what it needs that not every machine has, in words; empty: nothing.
+        deadlines: whether it has any, whose distance can be set.
+        stage: what failed where it reports 16, or 16 and the number of a stage: with a place for that number.
     """
 
     name: str
@@ -31,10 +33,43 @@ class Program:
     vcpus: int = 1
     tsc_khz: tuple[int, ...] = ()
     needs: str = ""
+    deadlines: bool = True
+    stage: str = ""
 
     def image(self) -> bytes:
         """The built image."""
         return files("vlapic.machine").joinpath("guests", f"{self.name}.bin").read_bytes()
+
+    def report_in_words(self, value: int) -> str:
+        """What a value that it reports means; empty for one that it does not report (`guests/common.S`)."""
+        if value in REPORTS:
+            return REPORTS[value]
+        if self.stage and STAGE <= value < STAGE + MAX_STAGES:
+            return self.stage.format(value - STAGE)
+        if EXCEPTION <= value < EXCEPTION + 32:
+            vector = value - EXCEPTION
+            named = f" ({EXCEPTIONS[vector]})" if vector in EXCEPTIONS else ""
+            return f"exception {vector}{named}, which it did not expect"
+        return ""
+
+
+#: What all of them may report.
+REPORTS = {
+    0: "all good",
+    1: "an interrupt came before its deadline",
+    2: "more or fewer interrupts than it was asked for",
+    3: "it needs two vCPUs",
+    4: "its second vCPU does not start",
+}
+STAGE = 16
+MAX_STAGES = 16
+EXCEPTION = 0x80
+#: SDM vol. 3A "Interrupt and Exception Handling", the table of exceptions.
+EXCEPTIONS = {
+    0: "#DE", 1: "#DB", 2: "NMI", 3: "#BP", 4: "#OF", 5: "#BR", 6: "#UD", 7: "#NM", 8: "#DF", 10: "#TS",
+    11: "#NP", 12: "#SS", 13: "#GP", 14: "#PF", 16: "#MF", 17: "#AC", 18: "#MC", 19: "#XM", 20: "#VE",
+    21: "#CP",
+}  # fmt: skip
 
 
 PROGRAMS = {
@@ -50,7 +85,9 @@ PROGRAMS = {
         Program("tickless", "asleep in HLT between deadlines from 1/16 to 50 times the distance"),
         Program("storm", "deadlines near and already past; each must bring its handler once", 5_000),
         Program(
-            "stall", "TSC-deadline interrupts, spinning; then one for STI;HLT, which must not come before it"
+            "stall",
+            "TSC-deadline interrupts, spinning; then one for STI;HLT, which must not come before it",
+            stage="the last interrupt came before its HLT",
         ),
         Program(
             "ipi",
@@ -58,8 +95,14 @@ PROGRAMS = {
             delta_cycles=0,
             vcpus=2,
             needs="two vCPUs",
+            deadlines=False,
         ),
-        Program("interrupt", 'stages of kvm-unit-tests\' "interrupt": while running, STI;HLT, HLT state'),
+        Program(
+            "interrupt",
+            'stages of kvm-unit-tests\' "interrupt": while running, STI;HLT, HLT state',
+            deadlines=False,
+            stage="stage {} failed",
+        ),
         Program(
             "scaled",
             "two vCPUs with TSCs of different frequency, each taking TSC-deadline interrupts by its own",

@@ -52,11 +52,12 @@ def _print_tables(runs: Runs, console: Console) -> None:
 
 def print_compared(by: str, results: Sequence[tuple[str, RunResult]], console: Console) -> None:
     """Print runs of now that differ in one option: tables, budgets, latest interrupts, and each in words."""
-    title = Text("vlapic run ", "dim").append(results[0][1].guest, "not dim bold")
-    seed = f"; seed {results[0][1].seed}"
-    values = f"   {by}: {', '.join(printable(label) for label, _ in results)}"
+    guest = "" if by == "guest" else results[0][1].guest
+    title = Text("vlapic run ", "dim").append(printable(guest), "not dim bold")
+    seed = "" if by == "seed" else f"; seed {results[0][1].seed}"
+    values = f"{'   ' if guest else ''}{by}: {', '.join(printable(label) for label, _ in results)}"
     if len(title) + len(values) + len(seed) > min(console.width, MAX_WIDTH):
-        values = f"   {len(results)} runs, by {by}"  # the tables name them
+        values = f"{'   ' if guest else ''}{len(results)} runs, by {by}"  # the tables name them
     title.append(values + seed, "dim")
     console.print(title, soft_wrap=True)
     _print_tables([(label, result.as_json()) for label, result in results], console)

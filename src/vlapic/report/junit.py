@@ -16,7 +16,7 @@ def junit_xml(runs: Sequence[tuple[str, RunResult]]) -> bytes:
     """The document for runs, each with its label; a label may be empty."""
     root = ElementTree.Element("testsuites", name="vlapic")
     for label, result in runs:
-        _add_suite(root, f"{result.guest} {label}".strip(), result)
+        _add_suite(root, result.guest if label == result.guest else f"{result.guest} {label}".strip(), result)
     for count in ("tests", "failures"):
         root.set(count, str(sum(int(suite.get(count, "0")) for suite in root)))
     ElementTree.indent(root)

@@ -204,11 +204,16 @@ def _title(result: RunResult) -> Text:
     text = Text("vlapic run ", "dim")
     text.append(result.guest, "bold")
     text.append(
-        f"   {result.engine} CPU, profile {result.profile}, {APICV[result.apicv]}{host}seed {result.seed}\n"
+        f"   {result.engine} CPU, profile {result.profile}, {APICV[result.apicv]}{host}{_distance(result)}"
+        f"seed {result.seed}\n"
         f"{result.virtual_seconds:.6f} s of virtual time, {result.instructions} guest instructions",
         "dim",
     )
     return text
+
+
+def _distance(result: RunResult) -> str:
+    return "" if result.delta_cycles is None else f"deadlines {result.delta_cycles} cycles apart, "
 
 
 def _vcpu_line(vcpu: VcpuResult, vms: int) -> Text:
