@@ -138,3 +138,31 @@ def test_wrong_numbers_are_refused(arguments, message):
     with pytest.raises(UsageError) as caught:
         vlapic.run(**arguments)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("profile", ["series", "v5.0", "v5.4", "v6.19"])
+@pytest.mark.parametrize("guest", ["oneshot", "periodic"])
+def test_counts_on_the_hrtimer_are_not_advanced_and_never_settle(guest, profile):
+    vcpu = vlapic.run(guest, timer="hrtimer", profile=profile, events=100, budgets=["settled=50"]).vcpus[0]
+    assert (vcpu.regime, vcpu.advance_ns.settled_after) == ("not advanced", None)
+
+
+def test_a_number_changes_nothing_for_timers_that_are_not_advanced():
+    assert vlapic.run("oneshot", timer="hrtimer", advance=3000, events=50).vcpus[0].regime == "not advanced"
+    assert vlapic.run("oneshot", advance=3000, events=50).vcpus[0].regime == "fixed"
+    assert vlapic.run("deadline", timer="hrtimer", advance=3000, events=50).vcpus[0].regime == "fixed"
+
+
+@pytest.mark.parametrize("profile", ["v5.0", "v5.2", "v5.4"])
+def test_counts_that_come_early_and_are_not_waited_for_are_untuned(profile):
+    vcpu = vlapic.run("oneshot", profile=profile, events=100).vcpus[0]
+    assert (vcpu.regime, vcpu.advance_ns.final, vcpu.wait_ns.total) == ("untuned", 1000, 0)
+
+
+def test_a_vcpu_that_ends_frozen_or_is_never_advanced_misses_a_budget_for_settling():
+    for arguments in ({}, {"timer": "hrtimer"}):
+        result = vlapic.run("periodic", events=200, budgets=["settled=50"], **arguments)
+        assert (result.exit_status, result.budgets[0].figure) == (3, None)
+    assert result.budgets[0].in_words() == (
+        "not settled: no timer was armed early, so there is nothing to settle"
+    )

@@ -6,6 +6,7 @@ None; in the JSON that is null, with the reason under `unavailable`.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from vlapic.machine.last_events import LastEvent
 
 SCHEMA = "vlapic.run/1"
+#: The path of what may be null in a budget or a vCPU.
+_PLACE = re.compile(r"(?P<table>budgets|vcpus)\[(?P<index>\d+)\].*?(?P<field>\w+)")
 #: Rows of the histogram a result keeps for the report.
 HISTOGRAM_BINS = 16
 #: The percentiles of lateness, per mille, by their field.
@@ -353,14 +356,16 @@ class RunResult:
                 if self.interrupted
                 else "the guest did not report a value"
             )
-        place, _, field_name = path.rpartition(".")
-        index = int(place.partition("[")[2].partition("]")[0])
-        if place.startswith("budgets"):
+        place = _PLACE.fullmatch(path)
+        assert place is not None, path
+        index = int(place["index"])
+        if place["table"] == "budgets":
             return self.budgets[index].unknown
-        if field_name == "settled_after":
-            return not_settled(self.vcpus[index])
-        if self.vcpus[index].interrupts and field_name in PERCENTILES:
-            return str(too_few_samples(field_name, self.vcpus[index].interrupts))
+        vcpu = self.vcpus[index]
+        if place["field"] == "settled_after":
+            return not_settled(vcpu)
+        if vcpu.interrupts and place["field"] in PERCENTILES:
+            return str(too_few_samples(place["field"], vcpu.interrupts))
         return NOTHING_MEASURED
 
 

@@ -12,7 +12,8 @@ from vlapic.machine.last_events import LastEvent
 from vlapic.profiles import V5_4
 from vlapic.regime import Regime, TuningLimits
 from vlapic.report import terminal
-from vlapic.report.terminal import in_words, print_run
+from vlapic.report.terminal import in_words, live_table, print_run
+from vlapic.session import SoFar
 
 
 class Terminal(io.StringIO):
@@ -200,3 +201,34 @@ def test_a_run_without_interrupts_is_told_as_such():
 
 def test_every_regime_has_a_colour():
     assert set(terminal.STYLES) == set(Regime)
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_the_live_table_is_whole_on_a_narrow_terminal_too(width):
+    vcpus = [
+        vcpu_result(interrupts([10**9 + index for index in range(1000)]), vcpu=index) for index in (0, 1)
+    ]
+    now = SoFar(7, 1000, 500_000_000, lambda: run_result(*vcpus))
+    console = Console(file=Terminal(), width=width)
+    console.print(live_table(now, "", 3.0, console))
+    said = console.file.getvalue().split()
+    assert said.count(str((10**9 + 999) * 2 // 5)) == 4  # p99.9 and the greatest of each, in ns
+    assert said.count("settled") == 2
+
+
+@pytest.mark.parametrize(
+    ("samples", "words"),
+    [
+        (1, "the only one within 480 ns"),
+        (999, "all 999 within 480 ns"),
+        (1000, "99.9 % within 480 ns"),
+    ],
+)
+def test_the_words_say_what_so_many_interrupts_can(samples, words):
+    assert f"; {words}; " in in_words(vcpu_result(interrupts([1200] * samples)))
+
+
+def test_a_percentile_of_too_few_interrupts_is_a_dash_and_says_what_it_needs():
+    text = report(run_result())
+    assert row(text, "p99.9") == ["-", "-", "needs", "1000", "samples,", "200", "there"]
+    assert row(text, "p99")[2:] == ["number", "198", "of", "200"]
