@@ -36,6 +36,8 @@ WORDS = {
     "comm": st.sampled_from(["qemu (x)", "y"]),
     "mode": st.sampled_from(["ABS", "REL|PINNED|HARD", "0xa"]),
     "previous_state": st.sampled_from(["S", "R+"]),
+    # What no host can have is damage when it is read.
+    "frac_bits": st.integers(1, 63),
     "delivery_mode": st.integers(0, 7),
     "icr_low": st.integers(0, 2**32 - 1).map(lambda value: value & ICR_PRINTED),
 }

@@ -103,6 +103,7 @@ class VcpuReplay:
             "vm_inferred": self.vm_inferred,
             "tsc_khz": self.tsc_khz,
             "tsc_khz_from": self.tsc_khz_from,
+            "resolution_ns": "only text with times in ns shows it",
             "tsc_khz_error": self.tsc_khz_error,
             "approximate": self.approximate,
             "parameter": self.parameter,
@@ -151,6 +152,8 @@ class ReplayResult:
         trace: the file.
         form: what kind of file it is.
         clock: `tsc`, `ns` or `unknown`: what its times count.
+        resolution_ns: where that is ns, what its times are whole multiples of, as far as can be seen: 1000 is
+            text with microseconds. None of other clocks, and of trace.dat.
         kernel: the release that recorded it; None if nobody says.
         profile: the rules' name, and why these.
         vcpus: one result a vCPU.
@@ -176,6 +179,7 @@ class ReplayResult:
     unplaced: int = 0
     passed_over: int = 0
     interrupted: bool = False
+    resolution_ns: int | None = None
 
     @property
     def events(self) -> int:
@@ -206,6 +210,7 @@ class ReplayResult:
             "trace": self.trace,
             "form": self.form,
             "clock": self.clock,
+            "resolution_ns": self.resolution_ns,
             "kernel": self.kernel,
             "profile": self.profile,
             "profile_from": self.profile_from,
@@ -221,6 +226,7 @@ class ReplayResult:
     def _why_null(self, path: str) -> str:
         reasons = {
             "kernel": "neither the trace nor a sidecar says it",
+            "resolution_ns": "only text with times in ns shows it",
             "tsc_khz_error": "the frequency is not fitted",
             "parting": "model and samples agree, or there are no samples",
             "rebuilt": "the trace's clock is not the host's TSC",

@@ -263,6 +263,7 @@ def _result(reader: TraceReader, sources: Sources, fold: Replay, interrupted: bo
         unplaced=fold.comparison.unplaced,
         passed_over=sum(reader.passed_over.values()),
         interrupted=interrupted,
+        resolution_ns=reader.facts.resolution_ns,
     )
 
 

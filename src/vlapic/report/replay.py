@@ -22,7 +22,8 @@ def print_replay(result: ReplayResult, console: Console) -> None:
     """Print the whole report."""
     show = partial(console.print, soft_wrap=True)
     kernel = f", kernel {result.kernel}" if result.kernel else ""
-    show(Text(f"{result.trace}: {result.form}, {_CLOCKS[result.clock]}{kernel}"))
+    rounded = " (approximate: whole microseconds)" if result.resolution_ns == 1000 else ""
+    show(Text(f"{result.trace}: {result.form}, {_CLOCKS[result.clock]}{rounded}{kernel}"))
     show(Text(f"profile {result.profile}: {result.profile_from}"))
     show()
     show(whole(_table(result), console))

@@ -15,7 +15,7 @@ from functools import partial
 from vlapic.errors import TraceError
 from vlapic.signature import checked
 from vlapic.trace.compressed import open_file
-from vlapic.trace.mistaken import mistaken
+from vlapic.trace.mistaken import lacking, mistaken
 from vlapic.trace.origin import Origin
 from vlapic.trace.reader import Batch, Clock, TraceFacts, TraceReader
 from vlapic.trace.text.reader import TextReader
@@ -33,6 +33,8 @@ DAT_MAGIC = b"\x17\x08\x44tracing"
 TRACE_CMD_BEGINNING = b"cpus="
 
 _SHOWN = 40
+#: How much of a file tells what it is.
+_LOOKED_AT = 4096
 
 
 @checked
@@ -49,7 +51,7 @@ def open_trace(trace: str | os.PathLike[str] | Origin) -> TraceReader:
     origin = Origin.of(trace)
     name = origin.name
     with open_file(origin) as file:
-        head = file.read(64)
+        head = file.read(_LOOKED_AT)
         damage = getattr(file, "damage", None)
     if not head and damage:
         raise TraceError(f"nothing can be read of the trace {name!r}: its packing is {damage}; copy it anew")
@@ -59,12 +61,14 @@ def open_trace(trace: str | os.PathLike[str] | Origin) -> TraceReader:
         from vlapic.trace.dat import open_dat
 
         return open_dat(origin)
-    if (known := mistaken(head)) is not None:
+    if (known := mistaken(head[:64])) is not None:
         raise TraceError(f"{name!r} is no trace but {known.is_a}; {known.give}")
     reader = TextReader(name, partial(open_file, origin))
     if not reader.probe():
         if reader.header_only or (head.startswith(TRACE_CMD_BEGINNING) and not reader.lost):
             raise TraceError(f"the trace {name!r} has no events, only a header; record anew, or give another")
+        if (part := lacking(head)) is not None:
+            raise TraceError(f"{name!r} is {part.is_a}; {part.give}")
         seen = head[:_SHOWN].decode(errors="backslashreplace").splitlines() or [""]
         raise TraceError(f"{name!r} is no trace: it begins with {seen[0]!r}; expected {KNOWN}")
     if reader.raw_event is not None:

@@ -62,6 +62,7 @@ class Form:
         symbols: numbers of the words that a `symbol` field may be.
         decode: makes the event's fields of those read, if they are not the same.
         closed: it ends in a literal, so that a line that ends there is whole.
+        swallows: it ends in text, which may be anything.
         pattern: an event's text is `pattern % values(event)[1:]`.
     """
 
@@ -89,6 +90,7 @@ class Form:
             self.pieces.append(text[at:].encode())
         self.fields = [piece for piece in self.pieces if isinstance(piece, Field)]
         self.closed = isinstance(self.pieces[-1], bytes)
+        self.swallows = isinstance(self.pieces[-1], Field) and self.pieces[-1].kind in ("s", "w")
         self.pattern = "".join(
             piece.decode().replace("%", "%%") if isinstance(piece, bytes) else _percent(piece)
             for piece in self.pieces

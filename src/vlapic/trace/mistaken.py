@@ -44,6 +44,32 @@ KINDS = (
 )
 
 
+_COLUMNS = "print it with `perf script -F comm,tid,cpu,time,event,trace`"
+#: What perf prints of events where columns are missing; each is searched in lines that are no events.
+LACKING = (
+    Mistaken(
+        re.compile(rb"^ *\d+\.\d{3} .*\b[a-z]+:[a-z_]+\(", re.MULTILINE),
+        "what `perf trace` prints, which has other names for the fields",
+        f"record with `perf record -a -e 'kvm:*'` and {_COLUMNS}",
+    ),
+    Mistaken(
+        re.compile(rb"^(?:.*\D|) ?\d+\.(?:\d{6}|\d{9}): +[\w-]+:[\w-]+:(?: |$)", re.MULTILINE),
+        "text of perf script without the thread's number (tid)",
+        _COLUMNS,
+    ),
+    Mistaken(
+        re.compile(rb"^ *\S.* \d+ +(?:\[\d+\] +)?[\w-]+:[\w-]+:(?: |$)", re.MULTILINE),
+        "text of perf script without the time",
+        _COLUMNS,
+    ),
+)
+
+
+def lacking(head: bytes) -> Mistaken | None:
+    """What is missing of a text of events that has none that can be read; None if it is no such text."""
+    return next((kind for kind in LACKING if kind.beginning.search(head)), None)
+
+
 def mistaken(head: bytes) -> Mistaken | None:
     """The kind of file that begins with these bytes (64 are enough), None if it is none of these."""
     return next((kind for kind in KINDS if kind.beginning.match(head)), None)

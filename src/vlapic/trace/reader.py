@@ -33,6 +33,9 @@ class Clock(Enum):
     UNKNOWN = "an unknown clock"
 
 
+#: The CPU of an event where the trace does not say it (perf, where it was not recorded).
+NO_CPU = 0xFFFF
+
 #: Clocks of Linux's tracing by their names in trace_clock; what the others count is of no use here.
 TRACE_CLOCKS = {
     **dict.fromkeys(("x86-tsc", "tsc2nsec"), Clock.TSC),
@@ -69,6 +72,12 @@ class TraceFacts:
         samples: the advancement over time, where the header says it.
         conversion: how the trace's ns were made of TSC cycles.
         of_guest: it was recorded inside a guest, together with the host's trace; its times are the guest's.
+        resolution_ns: of times in ns, what they are whole multiples of, as far as can be seen: 1000 is text
+            with microseconds. None where the clock is no time or that is not looked at.
+        since_start: its times begin at 0 where tracing began, so that they are no clock's own (the kernel's
+            latency format, a dump of its buffer).
+        wrapped: how many of its lines were put together again from several, as mail programs wrap them.
+        refused: facts that the header says and that cannot be, by name: the line's number and what is there.
         disordered: events that stood later than their time by more than a batch, and so are out of order.
     """
 
@@ -80,6 +89,10 @@ class TraceFacts:
     samples: list[HeaderSample] = field(default_factory=list)
     conversion: TscConversion | None = None
     of_guest: bool = False
+    resolution_ns: int | None = None
+    since_start: bool = False
+    wrapped: int = 0
+    refused: dict[str, tuple[int, str]] = field(default_factory=dict)
     disordered: int = 0
 
 
@@ -89,7 +102,7 @@ class Batch:
 
     Attributes:
         codes: for each event in order, the number of its class (`EVENT_CODES`); u1.
-        cpus: the CPU it was made on; u2.
+        cpus: the CPU it was made on, `NO_CPU` where that is not told; u2.
         tids: the thread; u4.
         tables: the events of each class there is, in the same order.
     """

@@ -2,14 +2,20 @@
 
 A vCPU is the thread that enters a guest; kvm_entry and its like say its number. What VM it belongs to no
 tracepoint says. The process does (record-tgid), vlapic's own markers do, and else it is inferred: a VMM makes
-its vCPU threads one after the other, so that their tids are neighbours, and gives them names that differ in a
-number (`CPU 0/KVM`, `CPU 1/KVM`).
+its vCPU threads one after the other in the order of their numbers, so that their tids are neighbours and rise
+with the numbers, and gives them names that differ in a number (`CPU 0/KVM`, `CPU 1/KVM`).
+
+One damaged digit makes a thread that is not there. So what is seen once counts less than what is seen often:
+the number that most of a thread's events say is its vCPU, and VMs of which every thread was seen once are
+inferred after the others and have the numbers behind theirs.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from bisect import bisect_left, insort
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,9 +25,11 @@ from vlapic.events import NO_VCPU
 
 #: How far apart the tids of one VM's vCPUs may be for them to be taken for neighbours.
 NEIGHBOUR_TIDS = 1024
+#: A thread of which there are so many events is there; fewer may be damage.
+SURE_EVENTS = 2
 
 
-@dataclass
+@dataclass(slots=True)
 class Thread:
     """A thread that a trace names.
 
@@ -30,7 +38,8 @@ class Thread:
         comm: its name.
         tgid: its process, None where that was not recorded.
         vcpu: which vCPU it is, None if it is none.
-        vm: the number of that vCPU's VM, from 0 in the order of their appearance; None if it is no vCPU.
+        vm: the number of that vCPU's VM, from 0 in the order of their appearance, of those that appear at the
+            same time in the order of their tids; None if it is no vCPU.
         vm_inferred: the VM follows from names and neighbouring tids only.
     """
 
@@ -49,7 +58,10 @@ class Threads(dict[int, Thread]):
         super().__init__()
         self._vm_of_tgid: dict[int, int] = {}
         self._vms = 0
-        self._waiting: set[int] = set()
+        #: Of threads that are vCPUs and have no VM yet: how many events say which number.
+        self._waiting: dict[int, Counter[int]] = {}
+        #: The VMs that were inferred, by the name of their threads without its numbers.
+        self._inferred: dict[str, _Kin] = {}
         self._tids: npt.NDArray[Any] = np.zeros(0, "<u4")
         self._columns: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None
 
@@ -65,12 +77,17 @@ class Threads(dict[int, Thread]):
             thread.tgid = tgid
         return thread
 
-    def is_vcpu(self, tid: int, vcpu: int) -> None:
-        """A thread enters a guest as this vCPU; the first number a thread gives stands."""
+    def is_vcpu(self, tid: int, vcpu: int, events: int = 1) -> None:
+        """So many events say that a thread enters a guest as this vCPU.
+
+        What most of them say stands, of equal numbers of events what was said first, once the thread's VM is
+        asked for (`vcpus_of`).
+        """
         thread = self.note(tid)
-        if thread.vcpu is None:
-            thread.vcpu = vcpu
-            self._waiting.add(tid)
+        if thread.vm is None:
+            said = self._waiting.setdefault(tid, Counter())
+            said[vcpu] += events
+            thread.vcpu = said.most_common(1)[0][0]
             self._columns = None
 
     def is_vcpu_of(self, tid: int, vm: int, vcpu: int) -> None:
@@ -79,7 +96,7 @@ class Threads(dict[int, Thread]):
         if thread.vm is None or thread.vm_inferred:
             thread.vm, thread.vcpu, thread.vm_inferred = vm, vcpu, False
             self._vms = max(self._vms, vm + 1)
-            self._waiting.discard(tid)
+            self._waiting.pop(tid, None)
             self._columns = None
 
     def vcpus_of(self, tids: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
@@ -101,37 +118,85 @@ class Threads(dict[int, Thread]):
         return np.where(known_tid, vms[places], NO_VCPU), np.where(known_tid, vcpus[places], NO_VCPU)
 
     def _find_vms(self) -> None:
-        """Give every new vCPU its VM, in the order of their tids."""
-        for tid in sorted(self._waiting):
+        """Give every new vCPU its VM, in the order of their tids; those that may be damage come last."""
+        waiting = sorted(self._waiting)
+        sure = [tid for tid in waiting if self._waiting[tid].total() >= SURE_EVENTS]
+        once = [tid for tid in waiting if self._waiting[tid].total() < SURE_EVENTS]
+        for tid in [*sure, *once]:
             thread = self[tid]
             if thread.tgid is not None:
                 if thread.tgid not in self._vm_of_tgid:
                     self._vm_of_tgid[thread.tgid] = self._vms
                     self._vms += 1
                 thread.vm = self._vm_of_tgid[thread.tgid]
-            else:
-                thread.vm, thread.vm_inferred = self._neighbours_vm(thread), True
+                continue
+            assert thread.vcpu is not None
+            kin = self._inferred.setdefault(_stem(thread.comm), _Kin())
+            vm = kin.vm_for(tid, thread.vcpu)
+            if vm is None:
+                vm = self._vms
+                self._vms += 1
+            kin.add(tid, thread.vcpu, vm)
+            thread.vm, thread.vm_inferred = vm, True
         self._waiting.clear()
 
-    def _neighbours_vm(self, thread: Thread) -> int:
-        """The VM of the nearest vCPU of such a name that has none of this number yet; else a new one."""
-        near: dict[int, int] = {}
-        taken = set()
-        for other in self.values():
-            if other.vm is None or not other.vm_inferred:
-                continue
-            if other.vcpu == thread.vcpu or _stem(other.comm) != _stem(thread.comm):
-                taken.add(other.vm)
-            distance = abs(other.tid - thread.tid)
-            if distance <= NEIGHBOUR_TIDS:
-                near[other.vm] = min(distance, near.get(other.vm, distance))
-        free = {vm: distance for vm, distance in near.items() if vm not in taken}
-        if free:
-            return min(free, key=lambda vm: free[vm])
-        self._vms += 1
-        return self._vms - 1
+
+@dataclass
+class _Kin:
+    """vCPUs whose VMs were inferred and whose threads have the same name but for its numbers.
+
+    Attributes:
+        tids: of all of them, in order.
+        members: each one's number and VM, by tid.
+        of_vm: each VM's tids and numbers, in order of the tids.
+        having: in how many of these VMs there is each number.
+    """
+
+    tids: list[int] = field(default_factory=list)
+    members: dict[int, tuple[int, int]] = field(default_factory=dict)
+    of_vm: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+    having: Counter[int] = field(default_factory=Counter)
+
+    def vm_for(self, tid: int, vcpu: int) -> int | None:
+        """The VM of the nearest vCPU into whose VM this one fits; None if there is none near.
+
+        The work does not grow with the number of vCPUs: no more are looked at than have neighbouring tids,
+        and none where every VM has this number already.
+        """
+        if self.having[vcpu] == len(self.of_vm):
+            return None
+        at = bisect_left(self.tids, tid)
+        below, above = at - 1, at
+        refused: set[int] = set()
+        while True:
+            down = tid - self.tids[below] if below >= 0 else NEIGHBOUR_TIDS + 1
+            up = self.tids[above] - tid if above < len(self.tids) else NEIGHBOUR_TIDS + 1
+            if min(down, up) > NEIGHBOUR_TIDS:
+                return None
+            if down <= up:
+                other, below = self.tids[below], below - 1
+            else:
+                other, above = self.tids[above], above + 1
+            vm = self.members[other][1]
+            if vm not in refused:
+                if self._fits(vm, tid, vcpu):
+                    return vm
+                refused.add(vm)
+
+    def _fits(self, vm: int, tid: int, vcpu: int) -> bool:
+        """Whether the numbers of a VM's vCPUs still rise with their tids when this one is among them."""
+        members = self.of_vm[vm]
+        at = bisect_left(members, (tid, vcpu))
+        return (at == 0 or members[at - 1][1] < vcpu) and (at == len(members) or members[at][1] > vcpu)
+
+    def add(self, tid: int, vcpu: int, vm: int) -> None:
+        """A vCPU is of this VM, which may be a new one."""
+        insort(self.tids, tid)
+        self.members[tid] = vcpu, vm
+        insort(self.of_vm.setdefault(vm, []), (tid, vcpu))
+        self.having[vcpu] += 1
 
 
 def _stem(comm: str) -> str:
     """A name without its numbers."""
-    return re.sub(r"\d+", "", comm)
+    return re.sub(r"[0-9]+", "", comm)

@@ -354,6 +354,12 @@ TRACEPOINTS = (
                 "{previous_comm:s}:{previous_tid} [{previous_prio:d}] {previous_state:s} ==>"
                 " {next_comm:s}:{next_tid} [{next_prio:d}]"
             ),
+            # libtraceevent, where it cannot read the kernel's own format: the fields, the state a number.
+            Form(
+                "[FAILED TO PARSE] prev_comm={previous_comm:s} prev_pid={previous_tid}"
+                " prev_prio={previous_prio:d} prev_state={previous_state:s} next_comm={next_comm:s}"
+                " next_pid={next_tid} next_prio={next_prio:d}"
+            ),
         ),
     ),
     Tracepoint(

@@ -9,24 +9,36 @@ tracefs and `trace-cmd report` print
 
      CPU 0/KVM  5001/5002  [003]    12.345678:      kvm:kvm_entry: vcpu 0
 
+(the CPU only where it was recorded). tracefs with options/latency-format, which the tracers of latencies
+set, a kernel that dumps its buffer into its log, and tracefs with options/verbose beside that one print
+
+CPU 0/KV-5001     3d..1.   12345us+: kvm_entry: vcpu 0
+       CPU 0/KVM    5001   3 1 00000001 00000002 [00003039] 12.345ms (+0.001ms): kvm_entry: vcpu 0
+
 A line is read from its time backwards and forwards: the first number that a colon and a space follow is the
 time, the last bracket before it closes the CPU. A line for which that does not come out is read by a regular
-expression, which knows more: hexadecimal times, `trace-cmd report -l` and `--ts-diff`, the function tracer's
-`name <-caller`.
+expression, which knows more: hexadecimal times, microseconds, `trace-cmd report -l` and `--ts-diff`, the
+function tracer's `name <-caller`.
 
 trace-cmd leaves no blank between the CPU, or its flags, and a time that has more digits than its column.
 Flags may be digits, so that a time right behind them is taken only where the fifth of five flags is none.
+There are four, five since v5.15, and seven where the kernel has PREEMPT_RT's patches.
+
+Follows `kernel/trace/trace_output.c: trace_print_context, trace_print_lat_context, lat_print_timestamp`. A
+time with a unit or with a point is ns here; the mark behind it (`+` for more than 10 us, up to `$` for more
+than a second) says again what the next line's time does.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from vlapic.trace.reader import NO_CPU
 from vlapic.trace.text.words import PAD_BEFORE, Text, decimals_before, spaces_at, spaces_before
 
 Array = npt.NDArray[Any]
@@ -41,16 +53,37 @@ NO_TGID = -1
 #: `tids` of a thread that had ended when its event was made: perf prints -1.
 NO_TID = 0xFFFF_FFFF
 
+#: What a kernel's log has before each line: `[   12.345678]`, and if so configured the thread or the CPU.
+_LOG = rb"(?: (?:<\d{1,2}>)? \[ [ ]* \d{1,9}\.\d{6} \] (?: \[ [ ]* [TC]\d{1,9} \] )? [ ] )?"
+
+#: The same, to be cut off.
+LOG_PREFIX = re.compile(_LOG, re.VERBOSE)
+
 _LINE = re.compile(
-    rb"""[ \t]* (?P<comm>\S.*?|)
-    (?: (?! (?<=[ /]) -1[ ]) - (?P<tid>\d{1,10}) [ ]+ (?: \( [ ]* (?P<tgid>\d{1,9}|-+) \) [ ]+ )?
-      (?: \[ (?P<cpu>\d{1,4}) \] (?: [ ]+ [^\s:]{4,6} (?=[ ]) )?
-        | (?P<cpu_l>\d{1,4}) [^\s:\d] (?: [^\s:]{3,5} (?=[ ]) | [^\s:]{3} [^\s:\d] (?=\d) ) )
-    | [ ]+ (?: (?P<tgid_p>\d{1,9}|-1) / )? (?P<tid_p>\d{1,9}|-1) [ ]+ \[ (?P<cpu_p>\d{1,4}) \]
-      (?: [ ]+ [^\s:]{4,6} (?=[ ]) )? )
-    [ ]* (?: 0x (?P<hex>[0-9a-fA-F]{1,16}) | (?P<whole>\d{1,20}) (?: \. (?P<part>\d{6}|\d{9}) )? )
-    (?: us [ ]? [!+#*@$]? )? [ ]? : [ ]+ (?: \( \+ [\d.]+ \) [ ]+ )?
+    _LOG
+    + rb"""[ \t]* (?P<comm>\S.*?|)
+    (?: (?! (?<=[ /]) -1[ ]+[(\[] ) - (?P<tid>\d{1,10}) [ ]+ (?: \( [ ]* (?P<tgid>\d{1,9}|-+) \) [ ]+ )?
+      (?: \[ (?P<cpu>\d{1,5}) \] (?: [ ]+ [^\s:]{4,8} (?=[ ]) )?
+        | (?P<cpu_l>\d{1,4}) [^\s:\d] (?: [^\s:]{3,7} (?=[ ]) | [^\s:]{3} [^\s:\d] (?=\d) ) )
+    | [ ]+ (?: (?P<tgid_p>\d{1,9}|-1) / )? (?P<tid_p>\d{1,9}|-1)
+      (?: [ ]+ \[ (?P<cpu_p>\d{1,5}) \] (?: [ ]+ [^\s:]{4,8} (?=[ ]) )?
+        # Without the CPU only what nothing but perf prints is sure: a time with a point, a system.
+        | (?= [ ]+ \d{1,10} \. (?:\d{6}|\d{9}) : [ ]+ [\w-]+ : [\w-]+ : (?:\s|\Z) ) ) )
+    [ ]* (?: 0x (?P<hex>[0-9a-fA-F]{1,16}) | (?P<whole>\d{1,20})
+      (?: \. (?P<part>\d{6}|\d{9}) | (?P<us>us) [ ]? [!+#*@$]? )? )
+    [ ]? : [ ]+ (?: \( \+ [\d.]+ \) [ ]+ )?
     (?: [\w-]+ : (?=[\w-]+:) )? (?P<name>[^\s:]+) (?: : (?=\s|\Z) | [ ] (?=<-) ) [ ]*""",
+    re.VERBOSE | re.DOTALL,
+)
+
+#: A line with options/verbose: flags, preemption depth and the event's number; the time since the beginning
+#: behind the clock's own, which is hexadecimal: us, or a clock's whole numbers.
+_VERBOSE = re.compile(
+    _LOG
+    + rb"""[ \t]* (?P<comm>\S.*?|) [ ]+ (?P<tid>\d{1,10}) [ ]+ (?P<cpu>\d{1,4}) [ ]+ \d{1,10}
+    [ ]+ [0-9a-f]{8} [ ]+ [0-9a-f]{8,16} [ ]+ \[ (?P<hex>[0-9a-f]{8,16}) \] [ ]
+    (?: \d{1,17} \. \d{3} (?P<us>ms) [ ] \( \+ \d{1,17} \. \d{3} ms \) | \d{1,20} [ ] \( \+ \d{1,20} \) )
+    : [ ]+ (?P<name>[^\s:]+) (?: : (?=\s|\Z) | [ ] (?=<-) ) [ ]*""",
     re.VERBOSE | re.DOTALL,
 )
 
@@ -62,9 +95,10 @@ class Lines:
     Attributes:
         starts, ends: where each stands, without its newline and what blank space is before that.
         read: whether it is an event; the rest means something only then.
-        times: cycles, or ns where the time has a point.
-        with_point: whether it has.
-        cpus, tids, tgids: `NO_TGID` where none is told.
+        times: ns where a point or a unit says so, else what the clock counts.
+        in_ns: whether one does.
+        cpus: `NO_CPU` where none is told.
+        tids, tgids: `NO_TGID` where none is told.
         comm_ends: where the task's name ends, which begins the line.
         name_starts, name_ends: where the event's name stands, without its system.
         text_starts: where what the event says begins; it goes on to the line's end.
@@ -74,7 +108,7 @@ class Lines:
     ends: Array
     read: Array
     times: Array
-    with_point: Array
+    in_ns: Array
     cpus: Array
     tids: Array
     tgids: Array
@@ -148,7 +182,7 @@ def _read(text: Text, starts: Array, ends: Array) -> Lines:
     closing = np.where(read, closing, starts)
     cpus, digits = decimals_before(text, closing)
     opening = closing - digits - 1
-    read &= (digits > 0) & (digits < 5) & (chars[opening] == ord("[")) & (opening > starts)
+    read &= (digits > 0) & (digits < 6) & (cpus <= NO_CPU) & (chars[opening] == ord("[")) & (opening > starts)
     # The latency flags and blanks, no more.
     behind = chars[closing + 1] == ord(" ")
     read &= (time_starts - closing < _FLAGS_AND_BLANKS) & (behind | (time_starts == closing + 1))
@@ -229,29 +263,60 @@ def _processes(text: Text, ends: Array) -> tuple[Array, Array]:
 
 
 def _read_one(text: Text, lines: Lines, row: int) -> None:
-    """Read a line by the regular expression."""
-    start = int(lines.starts[row])
-    end = int(lines.ends[row])
-    match = _LINE.match(text.cut(start, min(end, start + _HEAD)))
-    if match is None:
-        return
-    tid = match["tid"] or match["tid_p"]
-    tgid = match["tgid"] or match["tgid_p"]
-    part = match["part"]
-    if match["hex"]:
-        time = int(match["hex"], 16)
-    elif part:
-        time = int(match["whole"]) * 1_000_000_000 + int(part.ljust(9, b"0"))
-    else:
-        time = int(match["whole"])
-    if time >> 64 or int(tid) > NO_TID:
+    """Read a line by the regular expressions."""
+    start, end = int(lines.starts[row]), int(lines.ends[row])
+    head = read_head(text.cut(start, min(end, start + _HEAD)))
+    if head is None:
         return
     lines.read[row] = True
-    lines.times[row] = time
-    lines.with_point[row] = part is not None
-    lines.cpus[row] = int(match["cpu"] or match["cpu_l"] or match["cpu_p"])
-    lines.tids[row] = int(tid) % (NO_TID + 1)
-    lines.tgids[row] = int(tgid) if tgid and tgid.isdigit() else NO_TGID
-    lines.comm_ends[row] = start + match.end("comm")
-    lines.name_starts[row], lines.name_ends[row] = (start + at for at in match.span("name"))
-    lines.text_starts[row] = min(start + match.end(), end)
+    lines.times[row] = head.time
+    lines.in_ns[row] = head.in_ns
+    lines.cpus[row] = head.cpu
+    lines.tids[row] = head.tid
+    lines.tgids[row] = head.tgid
+    lines.comm_ends[row] = start + head.comm_end
+    lines.name_starts[row], lines.name_ends[row] = start + head.name_start, start + head.name_end
+    lines.text_starts[row] = min(start + head.text_start, end)
+
+
+class Head(NamedTuple):
+    """What stands before an event in one line; the places are in the line, the rest is as in `Lines`."""
+
+    time: int
+    in_ns: bool
+    cpu: int
+    tid: int
+    tgid: int
+    comm_end: int
+    name_start: int
+    name_end: int
+    text_start: int
+
+
+def read_head(line: bytes) -> Head | None:
+    """Read a line by the regular expressions; None if it is no event."""
+    match = _LINE.match(line) or _VERBOSE.match(line)
+    if match is None:
+        return None
+    found = match.groupdict()
+    tid = int(found["tid"] or found["tid_p"])
+    tgid = found.get("tgid") or found.get("tgid_p")
+    part = found.get("part")
+    time = int(found["hex"], 16) if found["hex"] else int(found["whole"])
+    if part:
+        time = time * 1_000_000_000 + int(part.ljust(9, b"0"))
+    elif found["us"]:
+        time *= 1000
+    cpu = int(found["cpu"] or found.get("cpu_l") or found.get("cpu_p") or NO_CPU)
+    if time >> 64 or tid > NO_TID or cpu > NO_CPU:
+        return None
+    return Head(
+        time,
+        bool(part or found["us"]),
+        cpu,
+        tid % (NO_TID + 1),
+        int(tgid) if tgid and tgid.isdigit() else NO_TGID,
+        match.end("comm"),
+        *match.span("name"),
+        match.end(),
+    )

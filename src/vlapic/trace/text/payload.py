@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from vlapic.events import DTYPES
+from vlapic.events import DTYPES, VcpuStart
 from vlapic.trace.exit_reasons import plugin_reason
 from vlapic.trace.forms import Form
 from vlapic.trace.text.scan import scan
 from vlapic.trace.text.words import Text
 
 Array = npt.NDArray[Any]
+
+#: What a kernel and a host can have at most; what is above is damage. KVM_MAX_VCPU_IDS is 4 * 4096 where
+#: CONFIG_KVM_MAX_NR_VCPUS is its greatest (arch/x86/include/asm/kvm_host.h, v6.12).
+_MOST = {"vcpu": (1 << 14) - 1, "vm": (1 << 16) - 1}
+#: A state that is a number.
+_NUMBER = re.compile(rb"0x[0-9a-f]{1,16}|0|[1-9][0-9]{0,18}")
 
 #: Longest text that is read by a regular expression.
 _LONGEST = 512
@@ -126,5 +134,27 @@ def _rows(event_type: type[Any], form: Form, columns: dict[str, Array], count: i
         elif kind == "i" and size < 8:
             limit = np.uint64(1 << (8 * size - 1))
             fits &= column + limit < limit + limit
-        rows[name] = plugin_reason(column) if name == "reason" else column
+        rows[name] = _NAMED[name](column) if name in _NAMED else column
+        if name in _MOST:
+            fits &= column <= np.uint64(_MOST[name])
+    if event_type is VcpuStart:
+        # What scales a TSC has a fraction of 1 to 63 bits, or there is no scaling.
+        fits &= (rows["tsc_ratio"] == 0) | ((rows["frac_bits"] >= 1) & (rows["frac_bits"] <= 63))
     return rows, fits
+
+
+def _task_states(column: Array) -> Array:
+    """sched_switch's states by their letters, where a printer gives numbers in place of them."""
+    from vlapic.trace.dat.decode import TASK_STATES
+    from vlapic.trace.dat.names import flag_names
+
+    name = flag_names(TASK_STATES)
+    states, where = np.unique(column, return_inverse=True)
+    letters = [
+        name(int(state, 0)).encode() if _NUMBER.fullmatch(state) else state for state in states.tolist()
+    ]
+    return np.array(letters, column.dtype)[where] if letters != states.tolist() else column
+
+
+#: Fields whose text has more than one way to say a thing.
+_NAMED: dict[str, Callable[[Array], Array]] = {"reason": plugin_reason, "previous_state": _task_states}

@@ -25,10 +25,11 @@ from vlapic.trace.compressed import Pieces
 from vlapic.trace.markers import HANDLERS, MARKER_BEGINNINGS, MARKER_NAMES, MARKERS
 from vlapic.trace.reader import TRACE_CLOCKS, Batch, Clock, TraceReader, in_time_order
 from vlapic.trace.text.asides import read_aside
-from vlapic.trace.text.lines import NO_TID, Lines, read_lines
+from vlapic.trace.text.lines import LOG_PREFIX, NO_TID, Lines, read_lines
 from vlapic.trace.text.names import Names
 from vlapic.trace.text.payload import Part, Payload
 from vlapic.trace.text.words import Text, starts_with
+from vlapic.trace.text.wrapped import Fit, joined, unwrapped
 from vlapic.trace.tracepoints import TRACEPOINTS
 
 Array = npt.NDArray[Any]
@@ -46,7 +47,7 @@ _WEAK_EVIDENCE = (TscOffset,)
 
 #: What `trace-cmd report -R` prints of KVM's events, the fields of their records; of their texts only that of
 #: kvm_write_tsc_offset has an equals sign.
-_RAW = re.compile(rb"(?!vcpu=)[a-z_]+=[^ ]")
+_RAW = re.compile(rb"(?:\[FAILED TO PARSE\] )?(?!vcpu=)[a-z_]+=[^ ]")
 #: Of the lines above its events, those that only a trace has.
 _HEADINGS = ("tracer: ", "entries-in-buffer/entries-written: ", "captured on")
 #: What trace-cmd prints before a task where there are several instances or files. A task's name has at most
@@ -80,12 +81,16 @@ class TextReader(TraceReader):
             Payload([(point.event_type, form) for form in point.line_forms]) for point in TRACEPOINTS
         ]
         self._markers = Payload(list(MARKERS))
+        self._payload_of = {
+            **{point.name: payload for point, payload in zip(TRACEPOINTS, self._payloads, strict=True)},
+            **dict.fromkeys(MARKER_NAMES, self._markers),
+        }
         self._line_number = 0
         self._last_time = 0
         # Whether the last line so far was that of an interrupt.
         self._interrupt_told = False
-        # Whether times have a point; None before the first event.
-        self._with_point: bool | None = None
+        # Whether times are ns, by their point or their unit; None before the first event.
+        self._in_ns: bool | None = None
         #: The first of KVM's events that has raw fields in place of its text.
         self.raw_event: str | None = None
 
@@ -141,37 +146,88 @@ class TextReader(TraceReader):
                 yield text, *self._read_stretch(text, last=True, damage=damage)
 
     def _read_stretch(self, text: Text, *, last: bool, damage: str | None = None) -> tuple[Lines, Batch]:
-        lines = read_lines(text)
+        lines, numbers = self._unwrapped(text, read_lines(text))
         count = len(lines.starts)
         self._find_point(lines)
-        lines.read &= lines.with_point == bool(self._with_point)
+        lines.read &= lines.in_ns == bool(self._in_ns)
         unfinished = count - 1 if last and text.unfinished else -1
         rows = np.flatnonzero(lines.read)
         self._note_threads(text, lines, rows)
         parts, failed = self._read_payloads(text, lines, rows, unfinished)
         self._find_vcpus(parts, lines)
-        losses = self._read_asides(text, lines, failed, unfinished)
+        losses = self._read_asides(text, lines, failed, unfinished, numbers)
         self._find_clock()
+        self._find_resolution(lines)
+        physical = int(numbers[-1]) + 1
         if damage is not None:
-            losses.append((count, Lost(0, NO_VCPU, NO_VCPU, NO_VCPU, 0, damage, self._line_number + count)))
+            losses.append(
+                (count, Lost(0, NO_VCPU, NO_VCPU, NO_VCPU, 0, damage, self._line_number + physical))
+            )
         batch = self._batch(parts, lines, losses)
-        self._line_number += count
+        self._line_number += physical
         return lines, batch
 
+    def _unwrapped(self, text: Text, lines: Lines) -> tuple[Lines, Array]:
+        """Lines with those put together that were wrapped, and the number of each in the stretch, from 0.
+
+        Behind them is that of the last line in the file, less one where there is none.
+        """
+        count = len(lines.starts)
+        groups = unwrapped(text, lines, self._judge, known_to_be=bool(self.facts.wrapped))
+        if not groups:
+            return lines, np.append(np.arange(count), count - 1)
+        pieces: list[bytes] = []
+        numbers: list[int] = []
+        begins = [*lines.starts.tolist(), text.end]
+        at = 0
+        for first, end in [*groups, (count, count)]:
+            if at < first:
+                pieces.append(text.cut(begins[at], begins[first]))
+                numbers += range(at, first)
+            if first < end:
+                cut = [text.cut(int(lines.starts[row]), int(lines.ends[row])) for row in range(first, end)]
+                pieces.append(joined(cut) + b"\n")
+                numbers.append(first)
+            at = end
+        if text.unfinished:
+            pieces[-1] = pieces[-1].removesuffix(b"\n")
+        self.facts.wrapped += len(groups)
+        text.put(*pieces)
+        return read_lines(text), np.array([*numbers, count - 1])
+
+    def _judge(self, name: bytes, said: bytes) -> Fit:
+        """How an event's text fits its forms."""
+        payload = self._payload_of.get(name.decode(errors="replace"))
+        if payload is None:
+            return Fit(known=False, whole=False, closed=False)
+        if payload is self._markers:
+            at = next((said.find(beginning) for beginning in MARKER_BEGINNINGS if beginning in said), 0)
+            said = said[at:]
+        for _, form in payload.forms:
+            if form.read(said) is not None:
+                return Fit(known=True, whole=True, closed=not form.swallows)
+        return Fit(known=True, whole=False, closed=False)
+
+    def _find_resolution(self, lines: Lines) -> None:
+        """Whether times in ns are whole microseconds, as most printers have them."""
+        if self._in_ns and self.facts.resolution_ns != 1 and lines.read.any():
+            whole = not np.any(lines.times[lines.read] % np.uint64(1000))
+            self.facts.resolution_ns = 1000 if whole else 1
+
     def _find_point(self, lines: Lines) -> None:
-        if self._with_point is None and lines.read.any():
-            self._with_point = bool(
-                np.count_nonzero(lines.with_point & lines.read) * 2 > np.count_nonzero(lines.read)
-            )
+        if self._in_ns is None and lines.read.any():
+            self._in_ns = bool(np.count_nonzero(lines.in_ns & lines.read) * 2 > np.count_nonzero(lines.read))
 
     def _find_clock(self) -> None:
         """Name the clock: a line of the header may say it; else whole numbers are cycles."""
-        if self._with_point is None:
+        if self._in_ns is None:
             return
         named = self.facts.trace_clock
-        clock = Clock.NS if self._with_point else Clock.TSC
-        if named is not None and not (self._with_point and TRACE_CLOCKS.get(named) is Clock.TSC):
+        clock = Clock.NS if self._in_ns else Clock.TSC
+        if named is not None and not (self._in_ns and TRACE_CLOCKS.get(named) is Clock.TSC):
             clock = TRACE_CLOCKS.get(named, Clock.UNKNOWN)
+        if clock is Clock.TSC and self.facts.since_start:
+            clock = Clock.UNKNOWN
         self.clock = clock
 
     def _note_threads(self, text: Text, lines: Lines, rows: Array) -> None:
@@ -182,7 +238,7 @@ class TextReader(TraceReader):
         _, first = np.unique(tids[changes], return_index=True)
         for row in rows[changes[first]].tolist():
             comm = text.cut(int(lines.starts[row]), int(lines.comm_ends[row])).strip()
-            comm = _INSTANCE.sub(b"", comm)
+            comm = _INSTANCE.sub(b"", LOG_PREFIX.sub(b"", comm, 1))
             if lines.tids[row] == NO_TID:
                 continue
             tgid = int(lines.tgids[row])
@@ -247,17 +303,17 @@ class TextReader(TraceReader):
         for kinds in (_EVIDENCE, _WEAK_EVIDENCE):
             for part in parts:
                 if part.event_type in kinds and "vcpu" in part.form.stored:
-                    for tid, _, vcpu in _who(part, lines):
-                        self.threads.is_vcpu(tid, vcpu)
+                    for tid, vcpu, events in _counted(part, lines):
+                        self.threads.is_vcpu(tid, vcpu, events)
 
     def _read_asides(
-        self, text: Text, lines: Lines, failed: list[Array], unfinished: int
+        self, text: Text, lines: Lines, failed: list[Array], unfinished: int, numbers: Array
     ) -> list[tuple[int, Lost]]:
         """What lines that are no events tell, and what is lost, each with its line."""
         losses: list[tuple[int, Lost]] = []
         damaged = [row for rows in failed for row in rows.tolist()]
         for row in np.flatnonzero(~lines.read & (lines.starts < lines.ends)).tolist():
-            number = self._line_number + row + 1
+            number = self._line_number + int(numbers[row]) + 1
             found = read_aside(text.cut(int(lines.starts[row]), int(lines.ends[row])), number, self.facts)
             if found is None:
                 damaged.append(row)
@@ -267,11 +323,11 @@ class TextReader(TraceReader):
             damaged.append(unfinished)
         if unfinished in damaged:
             damaged.remove(unfinished)
-            number = self._line_number + unfinished + 1
+            number = self._line_number + int(numbers[unfinished]) + 1
             losses.append((unfinished, Lost(0, NO_VCPU, NO_VCPU, NO_VCPU, 1, "unfinished", number)))
         if damaged:
             first = min(damaged)
-            number = self._line_number + first + 1
+            number = self._line_number + int(numbers[first]) + 1
             losses.append((first, Lost(0, NO_VCPU, NO_VCPU, NO_VCPU, len(damaged), "damaged", number)))
         return losses
 
@@ -342,6 +398,18 @@ def _who(part: Part, lines: Lines) -> Iterator[tuple[int, int, int]]:
     return zip(tids[first].tolist(), chosen["vm"].tolist(), chosen["vcpu"].tolist(), strict=True)
 
 
+def _counted(part: Part, lines: Lines) -> Iterator[tuple[int, int, int]]:
+    """Each thread of a part's lines with each vCPU that its lines say, and how many lines say so."""
+    said = lines.tids[part.lines].astype(np.uint64) << np.uint64(32) | part.rows["vcpu"]
+    keys, counts = np.unique(said, return_counts=True)
+    return zip(
+        (keys >> np.uint64(32)).tolist(),
+        (keys & np.uint64(NO_VCPU)).tolist(),
+        counts.tolist(),
+        strict=True,
+    )
+
+
 def _skip_function(text: Text, starts: Array, ends: Array) -> Array:
     """Where markers begin, behind the function that wrote them, if that is told."""
     named = starts_with(text, starts, b"tracing_mark_write: ")
@@ -359,7 +427,7 @@ def _skip_function(text: Text, starts: Array, ends: Array) -> Array:
 def _form_of(text: Text, lines: Lines, rows: Array) -> str:
     """Who printed lines: each leaves other blanks; behind a long name trace-cmd leaves but one."""
     row = int(rows[0])
-    if text.raw[lines.comm_ends[row]] == ord(" ") or text.raw[lines.name_starts[row] - 1] == ord(":"):
+    if text.raw[lines.name_starts[row] - 1] == ord(":"):
         return "perf script text"
     if np.any(lines.name_ends[rows] + 2 < lines.text_starts[rows]):
         return "trace-cmd report text"
