@@ -338,7 +338,7 @@ def _hint(name: str) -> str:
 
 def release_numbers(release: str) -> tuple[int, int]:
     """Major and minor number of a kernel's release as `uname -r` says it; (0, 0) if it says none."""
-    match = re.match(r"v?(\d+)\.(\d+)", release)
+    match = re.match(r"v?([0-9]{1,4})\.([0-9]{1,4})(?![0-9])", release)
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 

@@ -21,6 +21,8 @@ from vlapic.rules import Ending, Overflow, Scope, Tuning
 
 #: Events kept one by one; from there on pairs of neighbours are merged.
 HISTORY_CELLS = 65_536
+#: How many there is room for at first.
+_FIRST_CELLS = 32
 #: The least number of events in the last quarter that can show a vCPU settled.
 SETTLED_EVENTS = 32
 #: Settled means within this many ns of the last quarter's median, or within an eighth of it if that is more.
@@ -33,6 +35,15 @@ DONE_CYCLES = 100
 _NO_DELTA = -1
 _U32_MAX = (1 << 32) - 1
 _S64_MAX = (1 << 63) - 1
+#: What a cell without an event holds, column by column.
+_EMPTY_CELL = {
+    "_first": 0,
+    "_low": _U32_MAX,
+    "_high": 0,
+    "_last": 0,
+    "_delta": _NO_DELTA,
+    "_resets": 0,
+}
 
 
 class Regime(StrEnum):
@@ -135,12 +146,9 @@ class AdvanceHistory:
         self.filtered = 0
         self.done = False
         self._width = 1
-        self._first = np.zeros(HISTORY_CELLS, np.int64)
-        self._low = np.full(HISTORY_CELLS, _U32_MAX, np.int64)
-        self._high = np.zeros(HISTORY_CELLS, np.int64)
-        self._last = np.zeros(HISTORY_CELLS, np.int64)
-        self._delta = np.full(HISTORY_CELLS, _NO_DELTA, np.int64)
-        self._resets = np.zeros(HISTORY_CELLS, np.int64)
+        self._first, self._low, self._high, self._last, self._delta, self._resets = (
+            np.full(_FIRST_CELLS, empty, np.int64) for empty in _EMPTY_CELL.values()
+        )
 
     def add(
         self,
@@ -202,6 +210,7 @@ class AdvanceHistory:
     ) -> None:
         """Append events that are known to fit; a cell at a time."""
         count, width = len(advance), self._width
+        self._make_room(-(-(self.events + count) // width))
         if width == 1:
             self._first[self.events : self.events + count] = advance
         cells = np.arange(self.events // width, (self.events + count - 1) // width + 1)
@@ -219,6 +228,15 @@ class AdvanceHistory:
             self._delta[cells[there]] = magnitude[waits[last[there]]]
         np.add.at(self._resets, (self.events + resets) // width, 1)
         self.events += count
+
+    def _make_room(self, cells: int) -> None:
+        """Have at least so many cells, `HISTORY_CELLS` at most: there may be thousands of vCPUs."""
+        room = len(self._last)
+        if cells <= room:
+            return
+        more = min(HISTORY_CELLS, max(cells, 2 * room)) - room
+        for name, empty in _EMPTY_CELL.items():
+            setattr(self, name, np.append(getattr(self, name), np.full(more, empty, np.int64)))
 
     def _merge_pairs(self) -> None:
         """Make every two cells one, so that half of them are free again."""

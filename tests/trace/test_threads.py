@@ -65,3 +65,88 @@ def test_a_thread_that_becomes_known_later_joins_the_vm_of_its_neighbours():
     assert places(threads, 100, 101) == [(0, 0), (NO_VCPU, NO_VCPU)]
     vcpu(threads, 101, 1)
     assert places(threads, 100, 101) == [(0, 0), (0, 1)]
+
+
+def seen(threads, tid, number, events, comm=None):
+    threads.note(tid, comm or f"CPU {number}/KVM")
+    threads.is_vcpu(tid, number, events)
+
+
+def test_a_thread_seen_once_takes_no_number_from_another_vm():
+    whole, damaged = Threads(), Threads()
+    for threads in (whole, damaged):
+        for first in (5001, 5101, 9001):
+            for number in range(3):
+                seen(threads, first + number, number, 40)
+    for tid, number in ((1001, 0), (5000, 2), (5005, 1), (5100, 0), (9991, 0)):
+        seen(damaged, tid, number, 1)
+    tids = [first + number for first in (5001, 5101, 9001) for number in range(3)]
+    assert places(whole, *tids) == [(vm, number) for vm in range(3) for number in range(3)]
+    assert places(damaged, *tids) == places(whole, *tids)
+    # What was seen once has a number of its own behind those, and takes nothing into its VM.
+    assert all(vm >= 3 for vm, _ in places(damaged, 1001, 5000, 5005, 5100, 9991))
+
+
+def test_a_quiet_vcpu_seen_once_is_of_its_neighbours_vm_all_the_same():
+    threads = Threads()
+    for first in (100, 110):
+        for number in range(4):
+            seen(threads, first + number, number, 1 if number in (0, 3) else 50)
+    assert places(threads, *range(100, 104), *range(110, 114)) == [
+        (vm, number) for vm in range(2) for number in range(4)
+    ]
+
+
+def test_the_number_that_most_events_say_is_the_threads():
+    threads = Threads()
+    seen(threads, 100, 7, 1, "CPU 0/KVM")
+    seen(threads, 100, 0, 1, "CPU 0/KVM")
+    seen(threads, 100, 0, 1, "CPU 0/KVM")
+    assert places(threads, 100) == [(0, 0)]
+
+
+def test_vcpus_whose_numbers_do_not_rise_with_their_tids_are_of_two_vms():
+    threads = Threads()
+    seen(threads, 101, 1, 5)
+    seen(threads, 110, 0, 5)
+    seen(threads, 111, 1, 5)
+    assert places(threads, 101, 110, 111) == [(0, 1), (1, 0), (1, 1)]
+
+
+class Looked(dict):
+    """A dictionary that counts how often it is asked."""
+
+    asked = 0
+
+    def __getitem__(self, key):
+        Looked.asked += 1
+        return super().__getitem__(key)
+
+
+def test_finding_vms_takes_work_in_proportion_to_the_vcpus(monkeypatch):
+    from vlapic.trace import threads as module
+
+    def asked_of(count, of_vm, apart, missing=None):
+        Looked.asked = 0
+        threads = Threads()
+        for at in range(count):
+            vm, number = divmod(at, of_vm)
+            if (vm, number) != missing:
+                seen(threads, 100 + vm * apart + number, number, 2)
+        places(threads, 100)
+        return Looked.asked
+
+    plain = module._Kin
+
+    def counting():
+        kin = plain()
+        kin.members = Looked()
+        return kin
+
+    monkeypatch.setattr(module, "_Kin", counting)
+    for shape in ({"of_vm": 1, "apart": 3}, {"of_vm": 4, "apart": 9}, {"of_vm": 500, "apart": 600}):
+        once, four = asked_of(1000, **shape), asked_of(4000, **shape)
+        assert once <= 4 * 1000
+        assert four <= 4.2 * max(once, 1) + 1000
+    # A VM without its first vCPU is a candidate for all that are near, and for no other.
+    assert asked_of(4000, of_vm=1, apart=3, missing=(0, 0)) <= 4 * 4000

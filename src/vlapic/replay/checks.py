@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from vlapic.replay.numbers import Groups
+
 Array = npt.NDArray[Any]
 
 
@@ -112,7 +114,7 @@ class Courses:
             shared: one value is tuned by all of them.
         """
         self._columns = places, times, after_ns
-        self._numbers = numbers
+        self._groups = Groups(numbers, len(vcpus))
         self._vcpus = vcpus
         self._shared = shared
         self._made: dict[int, Course] = {}
@@ -120,7 +122,7 @@ class Courses:
     def __getitem__(self, key: int) -> Course:
         if key not in self._made:
             number, before = self._vcpus[key]
-            mine = slice(None) if len(self._vcpus) == 1 else np.flatnonzero(self._numbers == number)
+            mine = self._groups.places_of(number)
             seen = slice(None) if self._shared else mine
             places, times, after_ns = self._columns
             self._made[key] = Course(

@@ -67,10 +67,11 @@ class Comparison:
             nobody = keys == (NO_VCPU << 32 | NO_VCPU)
             if nobody.any() and len(self._vcpus) == 1:
                 keys = np.where(nobody, next(iter(self._vcpus)), keys)
-            for key in np.unique(keys).tolist():
-                mine = keys == key
+            order = np.argsort(keys, kind="stable")
+            there, first = np.unique(keys[order], return_index=True)
+            for key, mine in zip(there.tolist(), np.split(order, first[1:]), strict=True):
                 if key not in self._vcpus:
-                    self.unplaced += int(np.count_nonzero(mine))
+                    self.unplaced += len(mine)
                     continue
                 indices, model_ns = courses[key].at_places(places[mine], carried[key])
                 self._vcpus[key].check.add(
@@ -87,8 +88,9 @@ class Comparison:
         if (table is None and not self._since_read) or self._outside is not None:
             return
         if table is not None:
+            vm_of = {pid: self._vm_of(pid) for pid in np.unique(table["pid"]).tolist()}
             for place, read in zip(batch.rows_of(DebugfsSample).tolist(), table, strict=True):
-                key = self._vm_of(read.pid) << 32 | read.number
+                key = vm_of[read.pid] << 32 | read.number
                 vcpu = self._vcpus.get(key)
                 if vcpu is None:
                     self.unplaced += 1

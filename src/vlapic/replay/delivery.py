@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vlapic.events import AcceptIrq, Entry, Eoi, InjectVirq, Msr, WaitLapicExpire
-from vlapic.replay.pairs import MSR_TSC_DEADLINE, events_of
-from vlapic.trace.reader import Batch
+from vlapic.replay.numbers import VcpuEvents
+from vlapic.replay.pairs import MSR_TSC_DEADLINE
 
 Array = npt.NDArray[Any]
 
@@ -65,25 +65,25 @@ class Delivery:
     _open_wait: bool = False
     _open_stretch: bool = False
 
-    def add(self, batch: Batch, key: int) -> None:
-        """Go on with the next batch; `key` is the vCPU's."""
-        wait_places, _ = events_of(batch, WaitLapicExpire, key)
-        accept_places, accepts = events_of(batch, AcceptIrq, key)
-        _, injections = events_of(batch, InjectVirq, key)
+    def add(self, events: VcpuEvents, number: int) -> None:
+        """Go on with the next batch; `number` is the vCPU's."""
+        wait_places, _ = events.of(WaitLapicExpire, number)
+        accept_places, accepts = events.of(AcceptIrq, number)
+        _, injections = events.of(InjectVirq, number)
         self._accepted += len(accepts)
-        self._entries += len(events_of(batch, Entry, key)[0])
-        self._eois += len(events_of(batch, Eoi, key)[0])
+        self._entries += len(events.of(Entry, number)[0])
+        self._eois += len(events.of(Eoi, number)[0])
         # What is injected again was interrupted on its way; APICv does that too.
         self._injected += int(np.count_nonzero(~injections["reinjected"]))
         if self.hides:
-            places, msrs = events_of(batch, Msr, key)
+            places, msrs = events.of(Msr, number)
             writes = (msrs["msr"] == MSR_TSC_DEADLINE) & msrs["write"]
             self._find_hidden(places[writes], msrs["host_tsc"][writes], wait_places, accept_places)
         self._waits += len(wait_places)
 
-    def tells(self, batch: Batch) -> bool:
+    def tells(self, events: VcpuEvents) -> bool:
         """Whether a batch has anything but waits of it."""
-        return any(event_type in batch.tables for event_type in _TOLD_BY)
+        return events.has(*_TOLD_BY)
 
     def skip(self, waits: int) -> None:
         """Go on with a batch that has only so many waits of it."""

@@ -14,12 +14,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from vlapic.errors import TraceError, UsageError
 from vlapic.events import (
     NO_VCPU,
+    AcceptIrq,
     AdvanceSample,
     DebugfsSample,
+    Entry,
+    Eoi,
+    InjectVirq,
+    Msr,
     Sample,
     Table,
+    TscOffset,
     VcpuCreated,
     VcpuStart,
     WaitLapicExpire,
@@ -30,11 +37,11 @@ from vlapic.replay.compare import Comparison
 from vlapic.replay.delivery import Delivery
 from vlapic.replay.flag import Flip, Suspicion, Tail
 from vlapic.replay.model import TUNED, Model, Walked
-from vlapic.replay.numbers import NONE, Groups, VcpuNumbers
+from vlapic.replay.numbers import NONE, Groups, VcpuEvents, VcpuNumbers
 from vlapic.replay.pairs import vcpu_keys
 from vlapic.replay.rebuild import Rebuild
 from vlapic.replay.samples import OutsideSample
-from vlapic.replay.sources import Chosen, Sources, setting_of
+from vlapic.replay.sources import AS_GIVEN, Chosen, Sources, setting_of
 from vlapic.replay.vcpu import Vcpu
 from vlapic.rules import Scope, WaitTrace
 from vlapic.trace.reader import Batch, Clock
@@ -43,6 +50,8 @@ Array = npt.NDArray[Any]
 
 #: Flips of the module's flag that are kept one by one.
 FLIPS_KEPT = 1000
+#: Events of a vCPU that its deltas are computed from, or that tell how they were delivered.
+_TOLD_BESIDE = (WaitLapicExpire, Msr, TscOffset, VcpuStart, AcceptIrq, Entry, InjectVirq, Eoi)
 #: Events that the model or its samples come from.
 _TAKEN = (WaitLapicExpire, VcpuStart, VcpuCreated, Sample, AdvanceSample, DebugfsSample)
 #: Deltas that are walked and counted at a time: so many, and so many more for each vCPU.
@@ -118,6 +127,7 @@ class Replay:
         self._seen = VcpuNumbers()
         self.chosen: Chosen | None = None
         self.vcpus: dict[int, Vcpu] = {}
+        self._by_number: list[Vcpu] = []
         self.flips: list[Flip] = []
         self.waits = 0
         self.comparison = Comparison(sources.reader, self.vcpus, samples)
@@ -129,16 +139,19 @@ class Replay:
             TraceError: a vCPU's TSC frequency cannot be known, or the recording's kernel has no profile.
             UsageError: there is no such profile, or it has no such advancement.
         """
-        seen = {key: vcpu.traced for key, vcpu in self.vcpus.items()}
+        seen = [vcpu.traced for vcpu in self._by_number]
         if any(kind in batch.tables for kind in _TAKEN):
             self._take(batch)
-        for key, vcpu in self.vcpus.items():
-            waits = vcpu.traced - seen.get(key, 0)
+        events = VcpuEvents(batch, self._number_of, len(self._by_number))
+        # Who has nothing in this batch learns nothing of it.
+        for number in events.numbers_of(_TOLD_BESIDE):
+            vcpu = self._by_number[number]
+            waits = vcpu.traced - (seen[number] if number < len(seen) else 0)
             for beside in (vcpu.delivery, vcpu.rebuild):
                 if beside is None:
                     continue
-                if beside.tells(batch):
-                    beside.add(batch, key)
+                if beside.tells(events):
+                    beside.add(events, number)
                 else:
                     beside.skip(waits)
 
@@ -269,7 +282,12 @@ class Replay:
         frequency = self._sources.frequency(key, start)
         setting = self._sources.setting(start)
         start_ns = self._sources.start_ns(key, start)
-        number = self._model.create(setting.ns, frequency.khz, seen=start is not None, start_ns=start_ns)
+        try:
+            number = self._model.create(setting.ns, frequency.khz, seen=start is not None, start_ns=start_ns)
+        except UsageError as error:
+            if setting.source == AS_GIVEN:
+                raise
+            raise TraceError(f"{setting.source} has it, but {error}; give --advance or --profile") from None
         ratio, frac_bits = self._sources.ratio(start)
         made = self.vcpus[key] = Vcpu(
             vm=key >> 32,
@@ -283,6 +301,8 @@ class Replay:
             rebuild=Rebuild(ratio, frac_bits) if self._sources.reader.clock is Clock.TSC else None,
             delivery=Delivery(hides=self.chosen.hides_deltas),
         )
+        assert number == len(self._by_number)
+        self._by_number.append(made)
         self._number_of.give(made.vm, made.vcpu, number)
         return made
 
@@ -302,13 +322,13 @@ class Replay:
         groups = Groups(numbers, len(self.vcpus))
         mine = [groups.sorted(column) for column in (deltas, walked.after_ns, walked.notes)]
         index = np.zeros(len(deltas) if self._on_rows is not None else 0, np.int64)
-        for vcpu in self.vcpus.values():
-            part = groups.slice_of(vcpu.number)
+        for number in groups.there:
+            vcpu = self._by_number[number]
+            part = groups.slice_of(number)
             first = vcpu.events
-            if part.stop > part.start:
-                vcpu.take(*(column[part] for column in mine))
+            vcpu.take(*(column[part] for column in mine))
             if len(index):
-                index[groups.places_of(vcpu.number)] = np.arange(first, vcpu.events)
+                index[groups.places_of(number)] = np.arange(first, vcpu.events)
         if self._on_rows is not None:
             self._on_rows(
                 Rows(
@@ -328,16 +348,18 @@ class Replay:
         """Look for a flip of the module's flag where a vCPU's samples part from the model."""
         if self.suspicions is None or self._model is None or self._model.module_tunes is None:
             return
+        groups = Groups(numbers, len(self.vcpus))
+        whole = Tail(
+            np.arange(len(numbers)) + self.waits,
+            table["host_tsc"],
+            table["delta_cycles"],
+            walked.before_ns,
+            walked.noted(TUNED),
+        )
+        by_vcpu = Tail(*map(groups.sorted, whole))
         for key, vcpu in self.vcpus.items():
             suspicion = self.suspicions.setdefault(key, Suspicion())
-            mine = np.flatnonzero(numbers == vcpu.number)
-            tail = Tail(
-                mine + self.waits,
-                table["host_tsc"][mine],
-                table["delta_cycles"][mine],
-                walked.before_ns[mine],
-                walked.noted(TUNED)[mine],
-            )
+            tail = Tail(*(column[groups.slice_of(vcpu.number)] for column in by_vcpu))
             parting = vcpu.check.parting
             if parting is None:
                 suspicion.keep(tail)

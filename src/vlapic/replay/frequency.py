@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from vlapic.events import Msr, TscOffset, WaitLapicExpire
+from vlapic.events import NO_VCPU, Msr, TscOffset, WaitLapicExpire
+from vlapic.replay.numbers import VcpuEvents, VcpuNumbers
 from vlapic.replay.pairs import Deadlines, vcpu_keys
 from vlapic.trace.reader import TraceReader
+from vlapic.tsc import U32
 
 Array = npt.NDArray[Any]
 
@@ -26,6 +28,8 @@ _ROUNDS = 4
 #: Points further off than so many times the median distance, and more than that many ns, are left out.
 _OFF_MEDIANS = 6
 _OFF_NS = 50
+#: Events that points come from.
+_READ = (WaitLapicExpire, Msr, TscOffset)
 
 
 class Frequency(NamedTuple):
@@ -49,19 +53,20 @@ def fit_frequencies(reader: TraceReader) -> dict[int, Frequency]:
     Reads the whole trace.
     """
     found: dict[int, _Points] = {}
+    of_number: list[_Points] = []
+    numbers = VcpuNumbers()
     for batch in reader.batches():
-        waits = batch.tables.get(WaitLapicExpire)
-        if waits is None and Msr not in batch.tables and TscOffset not in batch.tables:
-            continue
-        keys = {
-            key
-            for event_type in (WaitLapicExpire, Msr, TscOffset)
-            if event_type in batch.tables
-            for key in np.unique(vcpu_keys(batch.tables[event_type])).tolist()
-        }
-        for key in keys:
-            points = found.setdefault(key, _Points(Deadlines(), [], []))
-            paired = points.deadlines.add(batch, key)
+        for event_type in _READ:
+            table = batch.tables.get(event_type)
+            for key in () if table is None else np.unique(vcpu_keys(table)).tolist():
+                if key not in found:
+                    numbers.give(key >> 32, key & NO_VCPU, len(found))
+                    found[key] = _Points(Deadlines(), [], [])
+                    of_number.append(found[key])
+        events = VcpuEvents(batch, numbers, len(found))
+        for number in events.numbers_of(_READ):
+            points = of_number[number]
+            paired = points.deadlines.add(events, number)
             points.times_ns.append(paired.times[paired.known])
             # Only the host's TSC goes evenly: a guest's that was moved has a step.
             guest = paired.deadline_tsc + paired.delta_cycles.view(np.uint64) - paired.tsc_offset
@@ -75,7 +80,10 @@ def fit_frequencies(reader: TraceReader) -> dict[int, Frequency]:
 
 
 def fit_line(times_ns: Array, guest_tsc: Array) -> Frequency | None:
-    """The slope of a TSC over nanoseconds; None where there are too few points, or all at one time."""
+    """The slope of a TSC over nanoseconds, as kHz.
+
+    None where there are too few points, or all at one time, or where it is no frequency (1 kHz to 2^32-1).
+    """
     if len(times_ns) < LEAST_POINTS:
         return None
     x = (times_ns - times_ns[0]).view(np.int64).astype(float)
@@ -103,4 +111,6 @@ def fit_line(times_ns: Array, guest_tsc: Array) -> Frequency | None:
         intercept = mean_y - slope * mean_x
         rest = dy - slope * dx
         error = float(np.sqrt(rest @ rest / (len(rest) - 2) / spread))
+    if not 1 <= slope * 1e6 <= U32:
+        return None
     return Frequency(slope * 1e6, error * 1e6, int(np.count_nonzero(kept)))

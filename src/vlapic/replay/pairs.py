@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from vlapic.events import NO_VCPU, Msr, Table, TscOffset, VcpuStart, WaitLapicExpire
-from vlapic.trace.reader import Batch
+from vlapic.events import Msr, Table, TscOffset, VcpuStart, WaitLapicExpire
+from vlapic.replay.numbers import VcpuEvents
 
 Array = npt.NDArray[Any]
 
@@ -53,16 +53,16 @@ class Deadlines:
         self._deadline: int | None = None
         self._offset: int | None = None
 
-    def has_any(self, batch: Batch) -> bool:
+    def has_any(self, events: VcpuEvents) -> bool:
         """Whether a wait of this batch can have a deadline."""
-        return self._deadline is not None or any(kind in batch.tables for kind in (Msr, TscOffset, VcpuStart))
+        return self._deadline is not None or events.has(Msr, TscOffset, VcpuStart)
 
-    def add(self, batch: Batch, key: int) -> Paired:
-        """The waits of the next batch."""
-        wait_places, waits = events_of(batch, WaitLapicExpire, key)
-        msr_places, msrs = events_of(batch, Msr, key)
+    def add(self, events: VcpuEvents, number: int) -> Paired:
+        """The waits of the next batch; `number` is the vCPU's."""
+        wait_places, waits = events.of(WaitLapicExpire, number)
+        msr_places, msrs = events.of(Msr, number)
         writes = (msrs["msr"] == MSR_TSC_DEADLINE) & msrs["write"] & ~msrs["fault"]
-        offset_places, offsets = self._offsets(batch, key)
+        offset_places, offsets = self._offsets(events, number)
         deadline, last_write = _latest(
             wait_places, msr_places[writes], msrs["value"][writes], self._deadline or 0
         )
@@ -89,13 +89,13 @@ class Deadlines:
         else:
             self._deadline = int(written[-1])
 
-    def _offsets(self, batch: Batch, key: int) -> tuple[Array, Array]:
+    def _offsets(self, events: VcpuEvents, number: int) -> tuple[Array, Array]:
         """Places and values of what tells this vCPU's offset; moves are few.
 
         A vCPU that is being created has no `previous`: it may be another one that the same thread makes.
         """
-        places, moved = events_of(batch, TscOffset, key)
-        start_places, starts = events_of(batch, VcpuStart, key)
+        places, moved = events.of(TscOffset, number)
+        start_places, starts = events.of(VcpuStart, number)
         told = [
             (place, int(previous), int(offset))
             for place, previous, offset in zip(
@@ -115,17 +115,6 @@ class Deadlines:
             np.array([place for place, _ in kept], np.intp),
             np.array([offset for _, offset in kept], np.uint64),
         )
-
-
-def events_of(batch: Batch, event_type: type[Any], key: int) -> tuple[Array, Array]:
-    """Places and rows of one vCPU's events of a class."""
-    table = batch.tables.get(event_type)
-    if table is None:
-        return np.zeros(0, np.intp), Table.of(event_type, ()).rows
-    places = np.arange(len(batch)) if len(table) == len(batch) else batch.rows_of(event_type)
-    vm, vcpu = key >> 32, key & NO_VCPU
-    mine = (table["vcpu"] == vcpu) & (table["vm"] == vm)
-    return (places, table.rows) if mine.all() else (places[mine], table.rows[mine])
 
 
 def _latest(places: Array, at: Array, values: Array, before: int) -> tuple[Array, Array]:

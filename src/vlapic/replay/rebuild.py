@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vlapic.replay.numbers import VcpuEvents
 from vlapic.replay.pairs import Deadlines, Paired
 from vlapic.statistics import Distribution
-from vlapic.trace.reader import Batch
 from vlapic.tsc import U64_BITS, multiply_wide_limbs
 
 Array = npt.NDArray[Any]
@@ -52,9 +52,9 @@ class Rebuild:
     _usual: int | None = None
     _seen: int = 0
 
-    def add(self, batch: Batch, key: int) -> None:
-        """Go on with the next batch of a trace whose clock is the host's TSC; `key` is the vCPU's."""
-        paired = self._deadlines.add(batch, key)
+    def add(self, events: VcpuEvents, number: int) -> None:
+        """Go on with the next batch of a trace whose clock is the host's TSC; `number` is the vCPU's."""
+        paired = self._deadlines.add(events, number)
         usable = paired.known & paired.offset_known
         costs = self._costs(paired)[usable]
         self.compared += len(costs)
@@ -63,9 +63,9 @@ class Rebuild:
             self._judge(costs, np.flatnonzero(usable) + self._seen)
         self._seen += len(usable)
 
-    def tells(self, batch: Batch) -> bool:
+    def tells(self, events: VcpuEvents) -> bool:
         """Whether a batch has anything that its deltas could be computed from."""
-        return self._deadlines.has_any(batch)
+        return self._deadlines.has_any(events)
 
     def skip(self, waits: int) -> None:
         """Go on with a batch of so many waits that nothing is known of."""

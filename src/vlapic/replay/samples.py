@@ -5,7 +5,8 @@ A CSV file has a line of names, then a line a sample:
     timestamp,advance_ns            host_tsc (or ns) as the trace has it: the deltas up to then came before
     index,advance_ns                so many deltas of the vCPU came before
 
-with `vm` and `vcpu` beside, where there are several vCPUs.
+with `vm` and `vcpu` beside, where there are several vCPUs. Numbers are as `vlapic.numerals` has them; there
+may be blanks around them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 from dataclasses import dataclass
 
 from vlapic.errors import TraceError
+from vlapic.numerals import shown, whole_number
 from vlapic.tsc import U32, U64
 
 _COLUMNS = ("timestamp", "index", "advance_ns", "vm", "vcpu")
@@ -49,10 +51,15 @@ def read_samples(path: str | os.PathLike[str]) -> list[OutsideSample]:
             f"the samples {os.fspath(path)!r} are no CSV text: {error}; give a CSV file"
         ) from None
     names = [name.strip() for name in rows[0]] if rows else []
+    if len(set(names)) < len(names):
+        raise TraceError(
+            f"the samples {os.fspath(path)!r} begin with {shown(','.join(names))}, which has a name"
+            " twice; leave one out"
+        )
     unknown = [name for name in names if name not in _COLUMNS]
     if unknown or "advance_ns" not in names or not {"timestamp", "index"} & set(names):
         raise TraceError(
-            f"the samples {os.fspath(path)!r} begin with {','.join(names)!r}; expected a line of names:"
+            f"the samples {os.fspath(path)!r} begin with {shown(','.join(names))}; expected a line of names:"
             " advance_ns, timestamp or index, and vm and vcpu if there are several"
         )
     return [_sample(names, row, f"{os.fspath(path)}:{line}") for line, row in enumerate(rows[1:], 2) if row]
@@ -60,10 +67,15 @@ def read_samples(path: str | os.PathLike[str]) -> list[OutsideSample]:
 
 def _sample(names: list[str], row: list[str], where: str) -> OutsideSample:
     try:
-        values = {name: int(text) for name, text in zip(names, row, strict=True) if text.strip()}
+        values = {
+            name: whole_number(text.strip(" "))
+            for name, text in zip(names, row, strict=True)
+            if text.strip(" ")
+        }
     except ValueError:
         raise TraceError(
-            f"{where} is no sample: {','.join(row)!r}; expected a whole number for each of {', '.join(names)}"
+            f"{where} is no sample: {shown(','.join(row))}; expected a whole number for each of"
+            f" {', '.join(names)}"
         ) from None
     timestamp, index = values.get("timestamp"), values.get("index")
     if "advance_ns" not in values or (timestamp is None and index is None):

@@ -97,7 +97,9 @@ def replay(
     outside = None if samples is None else read_samples(samples)
     flips: list[Flip] = []
     if infer_flag:
-        flips = _infer(sources, profile, outside, compiled)
+        flips, ended = _infer(sources, profile, outside, compiled, progress)
+        if ended is not None:
+            return _result(reader, sources, ended, interrupted=True)
     with ExitStack() as stack:
         rows = None if trajectory is None else stack.enter_context(Trajectory(trajectory)).add
         fold = Replay(sources, profile, samples=outside, flips=flips, on_rows=rows, compiled=compiled)
@@ -150,7 +152,7 @@ def _starts(start: int | Mapping[tuple[int, int], int] | None) -> dict[int | Non
 
 def _check_starts(starts: dict[int | None, int], fold: Replay) -> None:
     """A start that was given belongs to a vCPU that was there before the trace."""
-    before = [key for key, vcpu in fold.vcpus.items() if not vcpu.created]
+    before = {key for key, vcpu in fold.vcpus.items() if not vcpu.created}
     seen = ", ".join(f"{vcpu.vm}.{vcpu.vcpu}" for vcpu in fold.vcpus.values())
     for key in starts:
         if key is None and not before:
@@ -193,19 +195,26 @@ def _run(reader: TraceReader, fold: Replay, progress: Callable[[SoFar], None] | 
 
 
 def _infer(
-    sources: Sources, profile: str | None, samples: list[OutsideSample] | None, compiled: bool | None
-) -> list[Flip]:
-    """The flips of the module's flag that samples make likely: found one by one, each by a pass."""
+    sources: Sources,
+    profile: str | None,
+    samples: list[OutsideSample] | None,
+    compiled: bool | None,
+    progress: Callable[[SoFar], None] | None,
+) -> tuple[list[Flip], Replay | None]:
+    """The flips of the module's flag that samples make likely: found one by one, each by a pass.
+
+    Where a person ended a pass, what it came to is the second; else that is None.
+    """
     flips: list[Flip] = []
     while len(flips) < MOST_INFERRED:
         fold = Replay(sources, profile, samples=samples, flips=flips, infer_flag=True, compiled=compiled)
-        if _run(sources.reader, fold, None):
-            break
+        if _run(sources.reader, fold, progress):
+            return flips, fold
         found = [each.found for each in (fold.suspicions or {}).values() if each.found is not None]
         if not found:
             break
         flips = sorted([*flips, min(found, key=lambda flip: flip.wait)], key=lambda flip: flip.wait)
-    return flips
+    return flips, None
 
 
 def _header_samples(reader: TraceReader, fold: Replay) -> list[OutsideSample]:

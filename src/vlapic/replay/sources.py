@@ -6,13 +6,13 @@ from.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from vlapic.errors import TraceError, UsageError
 from vlapic.events import VcpuStart
+from vlapic.numerals import shown, whole_number
 from vlapic.profiles import (
     ADVANCE_START_NS,
     PROFILES,
@@ -27,10 +27,14 @@ from vlapic.trace import open_trace
 from vlapic.trace.origin import Origin
 from vlapic.trace.reader import Clock, TraceFacts, TraceReader, TscConversion
 from vlapic.trace.sidecar import Sidecar
-from vlapic.tsc import U32, VMX_FRAC_BITS
+from vlapic.tsc import U32, U64_BITS, VMX_FRAC_BITS
 
 #: Where nothing says which kernel it was: the one whose rules have been longest in force.
 FALLBACK_PROFILE = "v6.1"
+#: More than a kernel's release has (`struct new_utsname`).
+_LONGEST_RELEASE = 64
+#: The source of what a person gave.
+AS_GIVEN = "as given"
 #: The module's parameter, before v6.11 and since.
 PARAMETER_NAMES = ("lapic_timer_advance_ns", "lapic_timer_advance")
 
@@ -105,7 +109,7 @@ class Sources:
         else:
             release = self.sidecar.kernel or self.reader.facts.kernel or ""
             recorded = profile_of_release(release)
-            why = f"{'the sidecar' if self.sidecar.kernel else 'the trace'} says kernel {release}"
+            why = f"{'the sidecar' if self.sidecar.kernel else 'the trace'} says kernel {_in_short(release)}"
             hides = HIDING_KERNELS[0] <= release_numbers(release) < HIDING_KERNELS[1]
             if recorded is None and release and name is None:
                 raise TraceError(
@@ -113,7 +117,7 @@ class Sources:
                     " replay by the rules of another kernel"
                 )
         if name is not None:
-            return Chosen(find_profile(name), "as given", recorded, hides)
+            return Chosen(find_profile(name), AS_GIVEN, recorded, hides)
         if recorded is not None:
             return Chosen(recorded, why, recorded, hides)
         return Chosen(PROFILES[FALLBACK_PROFILE], "nothing says which kernel recorded the trace", None)
@@ -131,7 +135,7 @@ class Sources:
             TraceError: nobody says it, and it cannot be fitted.
         """
         if self.tsc_khz is not None:
-            return TscFrequency(self.tsc_khz, "as given")
+            return TscFrequency(self.tsc_khz, AS_GIVEN)
         if self.sidecar.tsc_khz is not None:
             return TscFrequency(self.sidecar.tsc_khz, "the sidecar")
         if start is not None and start.tsc_khz:
@@ -142,8 +146,8 @@ class Sources:
             facts = self._survey()
         if facts.tsc_khz is not None:
             return TscFrequency(facts.tsc_khz, "the header")
-        if facts.conversion is not None:
-            return TscFrequency(khz_of_conversion(facts.conversion), "the host's TSC in trace.dat")
+        if facts.conversion is not None and (khz := khz_of_conversion(facts.conversion)) is not None:
+            return TscFrequency(khz, "the host's TSC in trace.dat")
         if key in self._fitted:
             fit = self._fitted[key]
             return TscFrequency(round(fit.khz), f"fitted to {fit.points} deadlines", fit.error_khz)
@@ -156,7 +160,7 @@ class Sources:
             TraceError: what is said there is no value of it.
         """
         if self.advance is not None:
-            return Setting(None if self.advance == "auto" else int(self.advance), "as given")
+            return Setting(None if self.advance == "auto" else int(self.advance), AS_GIVEN)
         told = [(self.sidecar.parameters.get(name), "the sidecar") for name in PARAMETER_NAMES]
         if start is not None and start.parameter:
             told.append((start.parameter, "the start marker"))
@@ -188,11 +192,19 @@ class Sources:
 
     def _unknown_frequency(self) -> str:
         fit = "; too few writes of TSC_DEADLINE are in it to fit one" if self.reader.clock is Clock.NS else ""
+        refused = self.reader.facts.refused | (self._whole.refused if self._whole else {})
+        if "virtual_tsc_khz" in refused:
+            line, said = refused["virtual_tsc_khz"]
+            fit = f" (line {line} has virtual_tsc_khz {said!r}, expected 1 to {U32}){fit}"
         return (
             f"the trace {self.reader.path!r} does not say the frequency of the guest's TSC{fit}; give it by"
             " --tsc-khz or as tsc_khz in a sidecar NAME.toml. It is what KVM_GET_TSC_KHZ returns, and for a"
             " guest that is not scaled the host's: `dmesg | grep -i 'tsc:.*MHz'`, times 1000"
         )
+
+
+def _in_short(release: str) -> str:
+    return release if len(release) <= _LONGEST_RELEASE else f"{release[:_LONGEST_RELEASE]}..."
 
 
 def setting_of(value: str, source: str) -> int | None:
@@ -204,18 +216,22 @@ def setting_of(value: str, source: str) -> int | None:
     words = {"-1": None, "Y": None, "auto": None, "N": 0}
     if value in words:
         return words[value]
-    if not (re.fullmatch(r"[0-9]{1,10}", value, re.ASCII) and int(value) <= U32):
+    try:
+        return whole_number(value, (0, U32))
+    except ValueError:
         raise TraceError(
-            f"{source} has {PARAMETER_NAMES[0]} = {value!r}; expected -1, a number of ns up to {U32}, Y or N"
-        )
-    return int(value)
+            f"{source} has {PARAMETER_NAMES[0]} = {shown(value)}; expected -1, a number of ns up to {U32},"
+            " Y or N"
+        ) from None
 
 
-def khz_of_conversion(conversion: TscConversion) -> int:
-    """The TSC frequency that a clock's conversion to ns was made for, kHz."""
-    return (1_000_000 << conversion.shift) // conversion.mult + (
-        2 * ((1_000_000 << conversion.shift) % conversion.mult) >= conversion.mult
-    )
+def khz_of_conversion(conversion: TscConversion) -> int | None:
+    """The TSC frequency that a clock's conversion to ns was made for, kHz, rounded; None if it is none."""
+    mult, shift = conversion.mult, conversion.shift
+    if mult <= 0 or not 0 <= shift < U64_BITS:
+        return None
+    khz = (1_000_000 << shift) // mult + (2 * ((1_000_000 << shift) % mult) >= mult)
+    return khz if 1 <= khz <= U32 else None
 
 
 def profile_in_trace(name: str) -> Profile:

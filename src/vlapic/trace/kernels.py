@@ -103,7 +103,7 @@ def trace_kernel(name: str) -> TraceKernel:
     Raises:
         ValueError: the name is no release of Linux.
     """
-    match = re.fullmatch(r"v(\d+)\.(\d+)", name)
+    match = re.fullmatch(r"v([0-9]{1,4})\.([0-9]{1,4})", name)
     if match is None:
         raise ValueError(f"{name!r} is no kernel; expected a name like v5.2")
     version = int(match[1]), int(match[2])

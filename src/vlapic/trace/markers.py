@@ -99,3 +99,6 @@ MARKERS: tuple[tuple[type[Any], Form], ...] = (
 
 #: What every one of them begins with; perf tells the function that wrote it before that.
 MARKER_BEGINNINGS = (b"vlapic: ", b"LAB ", b"debugfs ")
+
+#: What only those begin with that are read. A recording's VMM writes other lines with `LAB` too.
+MARKER_OPENINGS = (b"vlapic: ", b"LAB start ", b"LAB sample ", b"debugfs pid=")

@@ -20,6 +20,7 @@ from typing import Any
 
 from vlapic import toml
 from vlapic.errors import TraceError
+from vlapic.numerals import shown
 from vlapic.trace.origin import STDIN
 from vlapic.tsc import U32, U64
 
@@ -94,17 +95,18 @@ def _read(path: Path) -> Sidecar:
         value = said.get(key)
         if value is not None and not (type(value) is int and least <= value <= most):
             raise TraceError(
-                f"the sidecar {str(path)!r} has {key} = {value!r}; expected a whole number, {least} to {most}"
+                f"the sidecar {str(path)!r} has {key} = {_seen(value)}; expected a whole number,"
+                f" {least} to {most}"
             )
     kernel, parameters = said.get("kernel"), said.get("parameters", {})
     if kernel is not None and not isinstance(kernel, str):
         raise TraceError(
-            f"the sidecar {str(path)!r} has kernel = {kernel!r}; expected a release in quotes, as uname -r"
-            " says it"
+            f"the sidecar {str(path)!r} has kernel = {_seen(kernel)}; expected a release in quotes, as"
+            " uname -r says it"
         )
     if not isinstance(parameters, dict):
         raise TraceError(
-            f"the sidecar {str(path)!r} has parameters = {parameters!r}; expected a table [parameters]"
+            f"the sidecar {str(path)!r} has parameters = {_seen(parameters)}; expected a table [parameters]"
         )
     return Sidecar(
         path=str(path),
@@ -117,4 +119,17 @@ def _read(path: Path) -> Sidecar:
 
 
 def _as_sysfs(value: Any) -> str:
-    return ("Y" if value else "N") if isinstance(value, bool) else str(value)
+    return ("Y" if value else "N") if isinstance(value, bool) else _text(value)
+
+
+def _seen(value: Any) -> str:
+    """A value for an error's one line."""
+    return shown(value) if isinstance(value, str) else shown(_text(value))[1:-1]
+
+
+def _text(value: Any) -> str:
+    try:
+        return str(value)
+    except ValueError:
+        # A hexadecimal number of thousands of digits is TOML; Python does not print it in decimal.
+        return hex(value) if isinstance(value, int) else "..."

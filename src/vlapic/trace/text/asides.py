@@ -32,7 +32,8 @@ _COUNTS = re.compile(f"entries-in-buffer/entries-written: {_N}/{_N}")
 _LATENCY_COUNTS = re.compile(f"latency: {_N} us, #{_N}/{_N}, CPU#")
 _LATENCY = re.compile(r"\S+ latency trace v\S+ on (\S+)")
 _STATS = re.compile(f"overrun: {_N}; commit overrun: {_N};.*dropped events: {_N}")
-_SAMPLE = re.compile(r"sample (\S+) (\S+)(?: (.*))?")
+#: What looks like numbers; perf has a line `sample duration : ...`.
+_SAMPLE = re.compile(r"sample ([-+]?\d\S*) ([-+]?\d\S*)(?: (.*))?")
 _OWN_LOST = re.compile(rf"lost {_N} (\w{{1,20}})$", re.ASCII)
 _CLOCK = re.compile(r"(?:trace_clock|clock)\b:? +(?:.*\[([\w-]+)\]|([\w-]+)$)")
 _PARAM = re.compile(r"param \S*/parameters/(\S+) (.*)")
@@ -122,13 +123,12 @@ def _read_comment(comment: str, number: int, facts: TraceFacts) -> Iterator[Lost
             if param := _PARAM.match(comment):
                 facts.parameters[param[1]] = param[2]
         case "sample":
-            sample = _SAMPLE.match(comment)
-            events = _number(sample[1], 0, U64) if sample else None
-            advance_ns = _number(sample[2], 0, U32) if sample else None
-            if sample is None or events is None or advance_ns is None:
-                yield _lost(1, number, cause="damaged")
-            elif len(facts.samples) < _KEPT:
-                facts.samples.append(HeaderSample(events, advance_ns, sample[3] or ""))
+            if sample := _SAMPLE.match(comment):
+                events, advance_ns = _number(sample[1], 0, U64), _number(sample[2], 0, U32)
+                if events is None or advance_ns is None:
+                    yield _lost(1, number, cause="damaged")
+                elif len(facts.samples) < _KEPT:
+                    facts.samples.append(HeaderSample(events, advance_ns, sample[3] or ""))
         case _:
             if latency := _LATENCY.match(comment):
                 facts.kernel = latency[1]

@@ -22,7 +22,7 @@ from vlapic.events import (
     WaitLapicExpire,
 )
 from vlapic.trace.compressed import Pieces
-from vlapic.trace.markers import HANDLERS, MARKER_BEGINNINGS, MARKER_NAMES, MARKERS
+from vlapic.trace.markers import HANDLERS, MARKER_BEGINNINGS, MARKER_NAMES, MARKER_OPENINGS, MARKERS
 from vlapic.trace.reader import TRACE_CLOCKS, Batch, Clock, TraceReader, in_time_order
 from vlapic.trace.text.asides import read_aside
 from vlapic.trace.text.lines import LOG_PREFIX, NO_TID, Lines, read_lines
@@ -228,6 +228,8 @@ class TextReader(TraceReader):
             clock = TRACE_CLOCKS.get(named, Clock.UNKNOWN)
         if clock is Clock.TSC and self.facts.since_start:
             clock = Clock.UNKNOWN
+            # So that what is written of it (`vlapic convert`) says it as well.
+            self.facts.trace_clock = "unknown"
         self.clock = clock
 
     def _note_threads(self, text: Text, lines: Lines, rows: Array) -> None:
@@ -269,8 +271,12 @@ class TextReader(TraceReader):
             starts = _skip_function(text, lines.text_starts[marked], lines.ends[marked])
             other = self._markers.read(text, marked, starts, lines.ends[marked], unfinished)
             parts += self._without_doubles(self._markers.parts, len(lines.starts))
-            if len(other):
-                self.passed_over["tracing_mark_write"] += len(other)
+            for row in other.tolist():
+                # What begins as one that is read, and is none, says something that cannot be.
+                if text.raw.startswith(MARKER_OPENINGS, int(starts[np.searchsorted(marked, row)])):
+                    failed.append(np.array([row]))
+                else:
+                    self.passed_over["tracing_mark_write"] += 1
         for number in np.flatnonzero(counts[self._others :]).tolist():
             self.passed_over[self._names.names[self._others + number]] += int(counts[self._others + number])
         return parts, failed
