@@ -33,7 +33,7 @@ _LATENCY_COUNTS = re.compile(f"latency: {_N} us, #{_N}/{_N}, CPU#")
 _LATENCY = re.compile(r"\S+ latency trace v\S+ on (\S+)")
 _STATS = re.compile(f"overrun: {_N}; commit overrun: {_N};.*dropped events: {_N}")
 #: What looks like numbers; perf has a line `sample duration : ...`.
-_SAMPLE = re.compile(r"sample ([-+]?\d\S*) ([-+]?\d\S*)(?: (.*))?")
+_SAMPLE = re.compile(r"sample ([-+]?\d\S*) ?(\S*) ?(.*)")
 _OWN_LOST = re.compile(rf"lost {_N} (\w{{1,20}})$", re.ASCII)
 _CLOCK = re.compile(r"(?:trace_clock|clock)\b:? +(?:.*\[([\w-]+)\]|([\w-]+)$)")
 _PARAM = re.compile(r"param \S*/parameters/(\S+) (.*)")
@@ -128,7 +128,7 @@ def _read_comment(comment: str, number: int, facts: TraceFacts) -> Iterator[Lost
                 if events is None or advance_ns is None:
                     yield _lost(1, number, cause="damaged")
                 elif len(facts.samples) < _KEPT:
-                    facts.samples.append(HeaderSample(events, advance_ns, sample[3] or ""))
+                    facts.samples.append(HeaderSample(events, advance_ns, sample[3]))
         case _:
             if latency := _LATENCY.match(comment):
                 facts.kernel = latency[1]
