@@ -147,7 +147,7 @@ class AdvanceHistory:
         self.done = False
         self._width = 1
         self._first, self._low, self._high, self._last, self._delta, self._resets = (
-            np.full(_FIRST_CELLS, empty, np.int64) for empty in _EMPTY_CELL.values()
+            np.full(min(_FIRST_CELLS, HISTORY_CELLS), empty, np.int64) for empty in _EMPTY_CELL.values()
         )
 
     def add(
