@@ -105,6 +105,18 @@ def test_the_number_that_most_events_say_is_the_threads():
     assert places(threads, 100) == [(0, 0)]
 
 
+def test_what_another_thread_may_say_counts_only_where_nothing_else_is_said():
+    threads = Threads()
+    threads.is_vcpu(100, 0)
+    threads.is_vcpu(100, 3, 9, weak=True)
+    threads.is_vcpu(101, 3, 9, weak=True)
+    threads.is_vcpu(101, 1)
+    threads.is_vcpu(90, 0, 4, weak=True)
+    threads.is_vcpu(90, 1, 5, weak=True)
+    seen(threads, 5001, 0, 2, "vmm")
+    assert places(threads, 90, 100, 101, 5001) == [(1, 1), (2, 0), (2, 1), (0, 0)]
+
+
 def test_vcpus_whose_numbers_do_not_rise_with_their_tids_are_of_two_vms():
     threads = Threads()
     seen(threads, 101, 1, 5)

@@ -6,8 +6,8 @@ its vCPU threads one after the other in the order of their numbers, so that thei
 with the numbers, and gives them names that differ in a number (`CPU 0/KVM`, `CPU 1/KVM`).
 
 One damaged digit makes a thread that is not there. So what is seen once counts less than what is seen often:
-the number that most of a thread's events say is its vCPU, and VMs of which every thread was seen once are
-inferred after the others and have the numbers behind theirs.
+the number that most of a thread's events say is its vCPU, and VMs of which every thread was seen once, or
+only by events that another thread may make, are inferred after the others and have the numbers behind theirs.
 """
 
 from __future__ import annotations
@@ -60,6 +60,8 @@ class Threads(dict[int, Thread]):
         self._vms = 0
         #: Of threads that are vCPUs and have no VM yet: how many events say which number.
         self._waiting: dict[int, Counter[int]] = {}
+        #: Those of them that only weak evidence speaks for.
+        self._weak: set[int] = set()
         #: The VMs that were inferred, by the name of their threads without its numbers.
         self._inferred: dict[str, _Kin] = {}
         self._tids: npt.NDArray[Any] = np.zeros(0, "<u4")
@@ -77,18 +79,32 @@ class Threads(dict[int, Thread]):
             thread.tgid = tgid
         return thread
 
-    def is_vcpu(self, tid: int, vcpu: int, events: int = 1) -> None:
+    def is_vcpu(self, tid: int, vcpu: int, events: int = 1, *, weak: bool = False) -> None:
         """So many events say that a thread enters a guest as this vCPU.
 
         What most of them say stands, of equal numbers of events what was said first, once the thread's VM is
         asked for (`vcpus_of`).
+
+        Args:
+            tid, vcpu: the thread and the number.
+            events: how many say so.
+            weak: another thread may make such events too (kvm_write_tsc_offset): they count only where there
+                are no others.
         """
         thread = self.note(tid)
-        if thread.vm is None:
-            said = self._waiting.setdefault(tid, Counter())
-            said[vcpu] += events
-            thread.vcpu = said.most_common(1)[0][0]
-            self._columns = None
+        if thread.vm is not None:
+            return
+        if not weak and tid in self._weak:
+            self._weak.discard(tid)
+            del self._waiting[tid]
+        if weak and tid not in self._waiting:
+            self._weak.add(tid)
+        if weak and tid not in self._weak:
+            return
+        said = self._waiting.setdefault(tid, Counter())
+        said[vcpu] += events
+        thread.vcpu = said.most_common(1)[0][0]
+        self._columns = None
 
     def is_vcpu_of(self, tid: int, vm: int, vcpu: int) -> None:
         """A thread is this vCPU of this VM: the trace itself says so."""
@@ -97,6 +113,7 @@ class Threads(dict[int, Thread]):
             thread.vm, thread.vcpu, thread.vm_inferred = vm, vcpu, False
             self._vms = max(self._vms, vm + 1)
             self._waiting.pop(tid, None)
+            self._weak.discard(tid)
             self._columns = None
 
     def vcpus_of(self, tids: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
@@ -118,11 +135,12 @@ class Threads(dict[int, Thread]):
         return np.where(known_tid, vms[places], NO_VCPU), np.where(known_tid, vcpus[places], NO_VCPU)
 
     def _find_vms(self) -> None:
-        """Give every new vCPU its VM, in the order of their tids; those that may be damage come last."""
-        waiting = sorted(self._waiting)
-        sure = [tid for tid in waiting if self._waiting[tid].total() >= SURE_EVENTS]
-        once = [tid for tid in waiting if self._waiting[tid].total() < SURE_EVENTS]
-        for tid in [*sure, *once]:
+        """Give every new vCPU its VM, in the order of their tids; those that may be none come last."""
+
+        def may_be_none(tid: int) -> bool:
+            return tid in self._weak or self._waiting[tid].total() < SURE_EVENTS
+
+        for tid in sorted(self._waiting, key=lambda tid: (may_be_none(tid), tid)):
             thread = self[tid]
             if thread.tgid is not None:
                 if thread.tgid not in self._vm_of_tgid:
@@ -139,6 +157,7 @@ class Threads(dict[int, Thread]):
             kin.add(tid, thread.vcpu, vm)
             thread.vm, thread.vm_inferred = vm, True
         self._waiting.clear()
+        self._weak.clear()
 
 
 @dataclass

@@ -184,9 +184,11 @@ class BatchMaker:
             if not len(left):
                 return
             tid = int(tids[left[0]])
+            mine = tids[left] == tid
             if 0 < tid < _LARGEST_TID:
-                self.threads.is_vcpu(tid, int(records[field][left[0]]))
-            left = left[tids[left] != tid]
+                number, events = int(records[field][left[0]]), int(np.count_nonzero(mine))
+                self.threads.is_vcpu(tid, number, events, weak=decoder.decoding.evidence is Evidence.WEAK)
+            left = left[~mine]
 
     def _vcpus_of(self, tids: Array) -> tuple[Array, Array]:
         """The VM and the vCPU of each of many threads, through a table by tid."""

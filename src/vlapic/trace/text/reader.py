@@ -310,7 +310,7 @@ class TextReader(TraceReader):
             for part in parts:
                 if part.event_type in kinds and "vcpu" in part.form.stored:
                     for tid, vcpu, events in _counted(part, lines):
-                        self.threads.is_vcpu(tid, vcpu, events)
+                        self.threads.is_vcpu(tid, vcpu, events, weak=kinds is _WEAK_EVIDENCE)
 
     def _read_asides(
         self, text: Text, lines: Lines, failed: list[Array], unfinished: int, numbers: Array
