@@ -134,6 +134,7 @@ class Lost(NamedTuple):
         cause: `overrun` (the buffer was full, or its oldest events were overwritten), `unfinished` (the file
             ends in the middle), `damaged` (what stands there cannot be read).
         place: where in the file, for `damaged` and `unfinished`: the line's number or the byte's offset.
+        size_bytes: how much of a trace.dat cannot be used there, 0 if that is not known; 0 for text.
     """
 
     host_tsc: U64
@@ -143,6 +144,7 @@ class Lost(NamedTuple):
     events: U64
     cause: Name
     place: U64
+    size_bytes: U64 = 0
 
 
 class RemoteEoi(NamedTuple):

@@ -90,6 +90,7 @@ class BatchMaker:
         if rest or tid_rest:
             raise ValueError(f"{NUMBER} and {TID} are not aligned")
         self._fewest_words = max(self._number_at // 2, self._tid_at) + 1
+        self._lengths = {number: one.record_words() for number, one in self.formats.items()}
         self.start(Threads(), Counter(), [])
 
     def start(self, threads: Threads, passed_over: Counter[str], lost: list[Lost]) -> None:
@@ -128,19 +129,29 @@ class BatchMaker:
         gathered: list[tuple[_Decoder, Array, Array]] = []
         tables: Tables = {}
         markers: list[tuple[int, type[Any], dict[str, Any]]] = []
-        short: list[int] = np.flatnonzero(~whole & (words >= 0)).tolist()
+        wrong: list[Array] = []
+        if not whole.all():
+            wrong.append(np.flatnonzero(~whole & (words >= 0)))
         for number, at in places.items():
             decoder = self._decoders.get(number)
+            if number not in self._lengths:
+                wrong.append(at)
+                continue
+            least, most = self._lengths[number]
+            as_promised = (lengths[at] >= least) & (lengths[at] <= most)
+            if not as_promised.all():
+                wrong.append(at[~as_promised])
+                at = at[as_promised]
             if decoder is None:
                 event_format = self.formats.get(number)
                 if event_format and event_format.name == MARKER and MARKER_TEXT in event_format.fields:
                     markers += self._read_markers(event_format, at, stretch, times, tids)
                 else:
-                    self.passed_over[event_format.name if event_format else f"event {number}"] += len(at)
+                    self.passed_over[self.formats[number].name] += len(at)
                 continue
             enough = lengths[at] >= decoder.record.itemsize // 4
             if not enough.all():
-                short += at[~enough].tolist()
+                wrong.append(at[~enough])
                 at = at[enough]
             records = self._gather(stretch.data, words[at], decoder.record)
             gathered.append((decoder, at, records))
@@ -156,7 +167,7 @@ class BatchMaker:
             tables.setdefault(event_type, []).append((at, events))
             codes[at] = EVENT_CODES[event_type]
         self._marker_table(markers, vms, vcpus, codes, tables)
-        self._lose(stretch, short, codes, tables)
+        self._lose(stretch, wrong, codes, tables)
         return self._put_together(codes, stretch.cpus, tids, tables)
 
     def _common(self, data: Array, words: Array) -> tuple[Array, Array]:
@@ -250,17 +261,25 @@ class BatchMaker:
     def _lose(
         self,
         stretch: Stretch,
-        short: list[int],
+        wrong: list[Array],
         codes: Array,
         tables: Tables,
     ) -> None:
-        """Events for what was lost, and for records shorter than their event."""
+        """Events for what was lost, and for records that are none of their event: one for each CPU's.
+
+        Args:
+            wrong: places of records that are of no event that the file describes, or not as long as it says.
+        """
         lost: list[tuple[int, Lost]] = []
         for place in np.flatnonzero(stretch.words < 0).tolist():
             lost.append((place, self.loss(stretch.losses[-1 - int(stretch.words[place])])))
-        for place in short:
-            loss = Loss(int(stretch.times[place]), int(stretch.cpus[place]), 1, "damaged", 0)
-            lost.append((place, self.loss(loss)))
+        for places in wrong:
+            for cpu in np.unique(stretch.cpus[places]).tolist():
+                of_cpu = places[stretch.cpus[places] == cpu]
+                first, size = int(of_cpu[0]), 4 * int(stretch.lengths[of_cpu].sum())
+                place = stretch.place(int(stretch.words[first]))
+                loss = Loss(int(stretch.times[first]), cpu, len(of_cpu), "damaged", place, size)
+                lost.append((first, self.loss(loss)))
         lost.sort(key=lambda one: one[0])
         if lost:
             at = np.array([place for place, _ in lost])
@@ -272,7 +291,7 @@ class BatchMaker:
     def loss(self, loss: Loss) -> Lost:
         """A loss as an event."""
         time = (loss.time + int(self._shift)) & (1 << 64) - 1 if loss.time else 0
-        return Lost(time, NO_VCPU, NO_VCPU, loss.cpu, loss.events, loss.cause, loss.place)
+        return Lost(time, NO_VCPU, NO_VCPU, loss.cpu, loss.events, loss.cause, loss.place, loss.size_bytes)
 
     @staticmethod
     def _put_together(codes: Array, cpus: Array, tids: Array, tables: Tables) -> Batch:

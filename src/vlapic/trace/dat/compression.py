@@ -10,6 +10,7 @@ import io
 import zlib
 from collections.abc import Callable
 from types import ModuleType
+from typing import NamedTuple
 
 from vlapic.errors import TraceError
 
@@ -17,14 +18,25 @@ from vlapic.errors import TraceError
 LIMIT_BYTES = 1 << 28
 _STEP_BYTES = 1 << 20
 
-#: Unpacks a block into at most so many bytes; None if it is damaged from the start.
-Decompressor = Callable[[memoryview, int], bytes | None]
+
+class Unpacked(NamedTuple):
+    """What came out of a block.
+
+    Attributes:
+        data: at most as much as was asked for; of a damaged block, what comes before the damage.
+        whole: it is as long as was asked for, the block ends there, and its checksum, if any, is right.
+    """
+
+    data: bytes
+    whole: bool
+
+
+#: Unpacks a block that should give so many bytes.
+Decompressor = Callable[[memoryview, int], Unpacked]
 
 
 def decompressor(name: str, path: str) -> Decompressor:
     """What unpacks blocks of the compression that a file's header names.
-
-    A damaged block gives what came out before the damage, or None if that is nothing.
 
     Raises:
         TraceError: the compression is unknown, or the package it needs is not installed.
@@ -41,15 +53,17 @@ def decompressor(name: str, path: str) -> Decompressor:
     )
 
 
-def _stored(block: memoryview, size: int) -> bytes | None:
-    return bytes(block[:size])
+def _stored(block: memoryview, size: int) -> Unpacked:
+    return Unpacked(bytes(block[:size]), len(block) == size)
 
 
-def _zlib(block: memoryview, size: int) -> bytes | None:
+def _zlib(block: memoryview, size: int) -> Unpacked:
     stream = zlib.decompressobj()
     out = bytearray()
     rest: bytes | memoryview = block
-    limit = min(size, LIMIT_BYTES)
+    # One byte more than there should be: only so is the end reached, and its checksum compared.
+    limit = min(size, LIMIT_BYTES) + 1
+    sound = True
     try:
         while len(out) < limit and not stream.eof:
             step = stream.decompress(rest, min(_STEP_BYTES, limit - len(out)))
@@ -58,8 +72,9 @@ def _zlib(block: memoryview, size: int) -> bytes | None:
                 break
             out += step
     except zlib.error:
-        pass
-    return bytes(out) or None
+        sound = False
+    whole = sound and stream.eof and len(out) == size and not stream.unused_data
+    return Unpacked(bytes(out[:size]), whole)
 
 
 def _zstandard(path: str) -> ModuleType:
@@ -73,9 +88,10 @@ def _zstandard(path: str) -> ModuleType:
 
 
 def _zstd(zstandard: ModuleType) -> Decompressor:
-    def unpack(block: memoryview, size: int) -> bytes | None:
+    def unpack(block: memoryview, size: int) -> Unpacked:
         out = bytearray()
-        limit = min(size, LIMIT_BYTES)
+        limit = min(size, LIMIT_BYTES) + 1
+        sound = True
         try:
             # A damaged frame may ask for a huge window; the encoder's largest level needs 8 MiB.
             engine = zstandard.ZstdDecompressor(max_window_size=1 << 27)
@@ -85,8 +101,8 @@ def _zstd(zstandard: ModuleType) -> Decompressor:
                     if not step:
                         break
                     out += step
-        except (zstandard.ZstdError, MemoryError):
-            pass
-        return bytes(out) or None
+        except zstandard.ZstdError:
+            sound = False
+        return Unpacked(bytes(out[:size]), sound and len(out) == size)
 
     return unpack

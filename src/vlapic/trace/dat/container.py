@@ -9,16 +9,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from vlapic.events import NO_VCPU
 from vlapic.trace.dat.cursor import Cursor, EndOfData
 
 
 @dataclass(frozen=True)
 class CpuData:
-    """Where the ring buffer's pages of one CPU lie in the file; `size` is 0 where it recorded nothing."""
+    """Where the ring buffer's pages of one CPU lie in the file.
+
+    Attributes:
+        size: bytes from `offset` on that may be its; 0 where it recorded nothing.
+        stated: what the file says of that, which for chunks leaves out 4 bytes (trace-cmd 3.1.6) or none.
+    """
 
     cpu: int
     offset: int
     size: int
+    stated: int = 0
 
 
 @dataclass(frozen=True)
@@ -42,10 +49,19 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Damage:
-    """Something of the file that cannot be read: what, and at which byte."""
+    """Something that the file promises and does not hold.
+
+    Attributes:
+        what: in words.
+        offset: the byte at which it is missing or makes no sense; the file's length where it is cut off.
+        cpu: whose data it is of, `NO_VCPU` if it is of none.
+        size: how many bytes cannot be used, 0 if that is not known.
+    """
 
     what: str
     offset: int
+    cpu: int = NO_VCPU
+    size: int = 0
 
 
 @dataclass
@@ -65,7 +81,10 @@ class Container:
         with_peer: it is a guest's, recorded together with its host's.
         guests: the tids of each guest's vCPUs by their number, where trace-cmd recorded guests too.
         stats: the text of each CPU's stats file.
+        read_events: how many events were read of a CPU, by the buffer's name and the CPU's number.
+        stats_of: the buffer whose stats come next.
         damage: what cannot be read.
+        reading: what is being read, and where in the file it begins.
     """
 
     version: int
@@ -87,8 +106,11 @@ class Container:
     with_peer: bool = False
     guests: list[dict[int, int]] = field(default_factory=list)
     stats: list[str] = field(default_factory=list)
+    read_events: dict[tuple[str, int], int] = field(default_factory=dict)
+    stats_of: str = ""
     buffers: list[Buffer] = field(default_factory=list)
     damage: list[Damage] = field(default_factory=list)
+    reading: tuple[str, int] = ("its header", 0)
 
 
 def read_header_info(cursor: Cursor, container: Container) -> None:

@@ -6,7 +6,7 @@ import struct
 
 
 class EndOfData(Exception):
-    """What was to be read does not lie inside the bytes; readers of sections turn it into damage."""
+    """What was to be read does not lie inside the bytes, or makes no sense; readers turn it into damage."""
 
 
 class Cursor:

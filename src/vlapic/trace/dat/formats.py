@@ -120,6 +120,21 @@ class Format:
             }
         )
 
+    def record_words(self) -> tuple[int, int]:
+        """How long its records are in the ring buffer, from and to, words of 4 bytes.
+
+        One without dynamic fields is as long as its last field says, up to the end of its structure: 8 bytes
+        are the largest alignment. Of ftrace's own events some are longer or shorter than their format
+        (`kernel_stack`, `print`).
+        """
+        if self.system == "ftrace" or not self.fields:
+            return 0, _LARGEST_OFFSET
+        end = max(field.offset + field.size for field in self.fields.values())
+        if any(field.dynamic or not field.size for field in self.fields.values()):
+            return -(-end // 4), _LARGEST_OFFSET
+        # Of 8 bytes it makes 12 (`rb_calculate_event_length`).
+        return -(-end // 4), max(-(-end // 8) * 2, 3)
+
     @cached_property
     def symbols(self) -> list[dict[int, str]]:
         """The tables of names in the print format, in their order; a table of unknown numbers is empty."""

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vlapic.trace.dat.pages import PageLayout, Records, find_records
-from vlapic.trace.dat.sources import Pages
+from vlapic.trace.dat.sources import CUT, Pages
 
 Array = npt.NDArray[Any]
 
@@ -32,7 +32,7 @@ class Loss(NamedTuple):
     Attributes:
         time: of the last record of this CPU before it, 0 if there is none.
         events: how many are missing, 0 if that is not known.
-        cause, place: as of the event `Lost`.
+        cause, place, size_bytes: as of the event `Lost`.
     """
 
     time: int
@@ -40,6 +40,22 @@ class Loss(NamedTuple):
     events: int
     cause: str
     place: int
+    size_bytes: int = 0
+
+
+class PagesOrigin(NamedTuple):
+    """Where the pages of one CPU in a stretch are from.
+
+    Attributes:
+        first: the word in the stretch's data with which they begin.
+        page_words: how long each is, words of 4 bytes.
+        places, plain: as of their `Stream`.
+    """
+
+    first: int
+    page_words: int
+    places: Array
+    plain: bool
 
 
 class Stretch(NamedTuple):
@@ -52,6 +68,7 @@ class Stretch(NamedTuple):
         times: u8.
         cpus: u2.
         losses: what was lost.
+        origins: where in the file the pages are.
     """
 
     data: Array
@@ -60,27 +77,43 @@ class Stretch(NamedTuple):
     times: Array
     cpus: Array
     losses: list[Loss]
+    origins: list[PagesOrigin]
+
+    def place(self, word: int) -> int:
+        """Where in the file a word of the data is; of compressed pages, where their chunk is."""
+        first, page_words, places, plain = next(each for each in reversed(self.origins) if each[0] <= word)
+        page, within = divmod(word - first, page_words)
+        return int(places[page]) + (4 * within if plain else 0)
 
 
 class Stream:
     """The pages of one CPU in one buffer, and how far they have been used."""
 
-    def __init__(self, cpu: int, page_size: int, source: Iterator[Pages], *, plain: bool) -> None:
+    def __init__(
+        self, cpu: int, page_size: int, source: Iterator[Pages], *, plain: bool, begin: int = 0
+    ) -> None:
         """Begin.
 
         Args:
             plain: the pages stand in the file as they are.
+            begin: where in the file they do.
         """
+        self.begin = begin
         self.cpu = cpu
         self.page_size = page_size
-        self._plain = plain
+        self.plain = plain
         self.source = source
         self._stamps = np.zeros(0, "u8")
-        self._places = np.zeros(0, "i8")
+        self.places = np.zeros(0, "i8")
+        self._absent = np.zeros(0, "i8")
         self.pages = np.zeros((0, page_size), "u1")
         #: How many entries of the first page are used already.
         self.used = 0
         self.last_time = 0
+        #: How many records have been taken.
+        self.taken = 0
+        #: The last time in the pages before those at hand.
+        self._end_before = 0
         self.ended = False
 
     def refill(self, at_least: int, layout: PageLayout) -> None:
@@ -93,7 +126,8 @@ class Stream:
             stamps = np.ndarray(len(more.data), f"{layout.order}u8", more.data, 0, (self.page_size,))
             self.pages = np.concatenate([self.pages, more.data]) if len(self.pages) else more.data
             self._stamps = np.maximum.accumulate(np.concatenate([self._stamps, stamps.astype("u8")]))
-            self._places = np.concatenate([self._places, more.places])
+            self.places = np.concatenate([self.places, more.places])
+            self._absent = np.concatenate([self._absent, more.absent])
 
     @property
     def complete_before(self) -> np.uint64:
@@ -119,18 +153,28 @@ class Stream:
             found.pages[begin:end] - first,
             [],
         )
-        missed, damaged = found.missed[first : first + number], found.damaged[first : first + number]
-        if missed.any() or (damaged >= 0).any():
-            entries = self._with_losses(entries, missed, damaged, data_at)
+        pages = slice(first, first + number)
+        missed, absent = found.missed[pages], self._absent[:number]
+        damaged = np.where(absent == CUT, -1, found.damaged[pages])
+        there = np.flatnonzero(absent < 0)
+        first_times, last_times = found.first_times[pages][there], found.last_times[pages][there]
+        before_each = np.concatenate([[np.uint64(self._end_before)], last_times[:-1]])[: len(there)]
+        early = there[first_times < before_each]
+        if missed.any() or (damaged >= 0).any() or len(early):
+            entries = self._with_losses(entries, missed, damaged, found.unused[pages], early, data_at)
         last = len(entries.times)
         if before != _FOREVER:
             late = entries.times >= before
             last = int(np.argmax(late)) if late.any() else last
         taken = entries.between(min(self.used, last), last)
-        self._consume(entries, last, number)
+        self.taken += int(np.count_nonzero(taken.words >= 0))
+        drop = self._consume(entries, last, number)
+        if gone := int(np.searchsorted(there, drop)):
+            self._end_before = int(last_times[gone - 1])
         return taken
 
-    def _consume(self, entries: _Entries, last: int, number: int) -> None:
+    def _consume(self, entries: _Entries, last: int, number: int) -> int:
+        """Go on behind the first `last` entries; how many pages they fill."""
         if last == len(entries.times):
             drop, self.used = number, 0
         else:
@@ -139,15 +183,23 @@ class Stream:
         if last:
             self.last_time = int(entries.times[last - 1])
         self.pages, self._stamps = self.pages[drop:], self._stamps[drop:]
-        self._places = self._places[drop:]
+        self.places, self._absent = self.places[drop:], self._absent[drop:]
+        return drop
 
-    def _with_losses(self, entries: _Entries, missed: Array, damaged: Array, data_at: int) -> _Entries:
-        """The entries with one for each loss, at its place and with the time of what is before it."""
+    def _with_losses(
+        self, entries: _Entries, missed: Array, damaged: Array, unused: Array, early: Array, data_at: int
+    ) -> _Entries:
+        """The entries with one for each loss, at its place and with the time of what is before it.
+
+        `early` are pages that begin before the one ahead of them ends: the time of either is not right.
+        """
         losses: list[Loss] = []
         at: list[int] = []
         pages: list[int] = []
         words_a_page = self.page_size // 4
-        for page in np.flatnonzero((missed != 0) | (damaged >= 0)).tolist():
+        wrong = (missed != 0) | (damaged >= 0)
+        wrong[early] = True
+        for page in np.flatnonzero(wrong).tolist():
             begin, end = np.searchsorted(entries.pages, (page, page + 1), "left").tolist()
             if missed[page]:
                 at.append(begin)
@@ -155,13 +207,19 @@ class Stream:
                 losses.append(
                     Loss(self._time(entries, begin), self.cpu, max(int(missed[page]), 0), "overrun", 0)
                 )
+            place, size = int(self.places[page]), int(unused[page])
+            if damaged[page] < 0 and page in early:
+                at.append(begin)
+                pages.append(page)
+                losses.append(Loss(self._time(entries, begin), self.cpu, 0, "damaged", place, 0))
             if damaged[page] >= 0:
-                place = int(self._places[page])
-                if self._plain:
+                if self._absent[page] >= 0:
+                    size = int(self._absent[page])
+                elif self.plain:
                     place += (int(damaged[page]) - data_at - page * words_a_page) * 4
                 at.append(end)
                 pages.append(page)
-                losses.append(Loss(self._time(entries, end), self.cpu, 0, "damaged", place))
+                losses.append(Loss(self._time(entries, end), self.cpu, 0, "damaged", place, size))
         return _Entries(
             np.insert(entries.words, at, np.arange(-1, -1 - len(at), -1)),
             np.insert(entries.lengths, at, 0),
@@ -224,6 +282,7 @@ def _stretch(streams: list[Stream], numbers: list[int], before: np.uint64, layou
     entries: list[_Entries] = []
     cpus: list[int] = []
     losses: list[Loss] = []
+    origins: list[PagesOrigin] = []
     at = 0
     found: Records | None = None
     found_at = first = 0
@@ -240,6 +299,7 @@ def _stretch(streams: list[Stream], numbers: list[int], before: np.uint64, layou
                     break
                 together += pages
             found = find_records(data[at : at + together * page_size].reshape(-1, page_size), layout)
+        origins.append(PagesOrigin(at // 4, page_size // 4, stream.places[:number], stream.plain))
         taken = stream.take(found, first, number, before, (at - found_at) // 4)
         words = taken.words
         if found_at or taken.losses:
@@ -249,10 +309,12 @@ def _stretch(streams: list[Stream], numbers: list[int], before: np.uint64, layou
         cpus.append(stream.cpu)
         first += number
         at += number * page_size
-    return _sorted(data, entries, cpus, losses)
+    return _sorted(data, entries, cpus, losses, origins)
 
 
-def _sorted(data: Array, entries: list[_Entries], cpus: list[int], losses: list[Loss]) -> Stretch:
+def _sorted(
+    data: Array, entries: list[_Entries], cpus: list[int], losses: list[Loss], origins: list[PagesOrigin]
+) -> Stretch:
     if len(entries) == 1:
         words, lengths, times = entries[0].words, entries[0].lengths, entries[0].times
     else:
@@ -263,7 +325,7 @@ def _sorted(data: Array, entries: list[_Entries], cpus: list[int], losses: list[
     if np.any(times[1:] < times[:-1]):
         order = np.argsort(times, kind="stable")
         words, lengths, times, whose = words[order], lengths[order], times[order], whose[order]
-    return Stretch(data, words, lengths, times, whose, losses)
+    return Stretch(data, words, lengths, times, whose, losses, origins)
 
 
 def only_losses(losses: list[Loss]) -> Stretch:
@@ -276,4 +338,5 @@ def only_losses(losses: list[Loss]) -> Stretch:
         np.array([loss.time for loss in losses], "u8"),
         np.full(number, (1 << 16) - 1, "u2"),
         losses,
+        [],
     )

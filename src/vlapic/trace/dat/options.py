@@ -99,7 +99,19 @@ def _writer(cursor: Cursor, container: Container) -> None:
 
 
 def _stat(cursor: Cursor, container: Container) -> None:
-    container.stats.append(_text(cursor))
+    text = _text(cursor)
+    container.stats.append(text)
+    _count_read(text, container)
+
+
+def _count_read(text: str, container: Container) -> None:
+    """How many events of a CPU its stats say were read; `Buffer: NAME` stands before an instance's."""
+    if buffer := re.match(r"\s*Buffer: ([^\n]*)", text):
+        container.stats_of = buffer[1]
+    cpu = re.search(r"^CPU: (\d{1,5})$", text, re.MULTILINE)
+    read = re.search(r"^read events: (\d{1,18})$", text, re.MULTILINE)
+    if cpu and read:
+        container.read_events[container.stats_of, int(cpu[1])] = int(read[1])
 
 
 def _cpu_count(cursor: Cursor, container: Container) -> None:

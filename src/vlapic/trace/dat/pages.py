@@ -33,6 +33,8 @@ TIME_STAMP = 31
 _COMMIT = (1 << 27) - 1
 _MISSED = 1 << 31
 _MISSED_STORED = 1 << 30
+#: Bits of commit that no kernel sets; those above the lower word are the sign of `_MISSED`.
+_NEVER = 7 << 27
 #: A length that no page has.
 _NOWHERE = 1 << 29
 _STAMP_ABOVE = np.uint64(0xF8 << 56)
@@ -47,12 +49,14 @@ class PageLayout:
         commit_offset, commit_size: of the word that says how much is filled, bytes; its size is the kernel's
             `long`.
         data_offset: of the first record.
+        page_size: of a page of the top buffer, bytes.
     """
 
     order: str
     commit_offset: int = 8
     commit_size: int = 8
     data_offset: int = 16
+    page_size: int = 4096
 
     @classmethod
     def of(cls, header_page: str, order: str) -> PageLayout | None:
@@ -66,10 +70,10 @@ class PageLayout:
         stamp, commit, data = (fields.get(name) for name in ("timestamp", "commit", "data"))
         if stamp != (0, 8) or commit is None or data is None:
             return None
-        layout = cls(order, *commit, data[0])
-        sound = layout.commit_size in (4, 8) and layout.commit_offset % 4 == 0 and layout.data_offset % 4 == 0
-        ends = 8 <= layout.commit_offset <= layout.data_offset - layout.commit_size <= 1 << 12
-        return layout if sound and ends else None
+        layout = cls(order, *commit, data[0], sum(data))
+        sound = layout.commit_size in (4, 8) and layout.commit_offset == 8
+        # `struct buffer_data_page`: nothing between the words and the data.
+        return layout if sound and layout.data_offset == 8 + layout.commit_size else None
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,8 @@ class Records:
         pages: the page of each; i4.
         missed: for each page, how many events were lost before it; -1 if that is not known.
         damaged: for each page, the word at which it makes no sense any more; -1 if it all does.
+        unused: for each page, how many bytes from that word on no record was read of.
+        first_times, last_times: each page's stamp, and the time of its last record; without one, the stamp.
     """
 
     words: Array
@@ -91,6 +97,9 @@ class Records:
     pages: Array
     missed: Array
     damaged: Array
+    unused: Array
+    first_times: Array
+    last_times: Array
 
 
 def find_records(pages: Array, layout: PageLayout) -> Records:
@@ -102,20 +111,79 @@ def find_records(pages: Array, layout: PageLayout) -> Records:
     """
     number, size = pages.shape
     words = pages.reshape(-1).view(f"{layout.order}u4")
-    stamps, filled, missed = _headers(pages, layout)
-    first = np.arange(number, dtype="i4") * (size // 4) + layout.data_offset // 4
-    damaged = np.where(filled > size - layout.data_offset, first, -1)
-    end = first + np.where(damaged < 0, filled >> 2, 0).astype("i4")
+    stamps, commit, filled, missed = _headers(pages, layout)
+    room = size - layout.data_offset
+    begin = np.arange(number, dtype="i4") * (size // 4)
+    first = begin + layout.data_offset // 4
+    # One that says it is filled further than it is long may be so up to its end.
+    end = first + (np.minimum(filled, room) >> 2).astype("i4")
+    damaged = np.full(number, -1, "i4")
     steps = _walk(words, first, end, stamps, layout.order, damaged)
 
     # A step has one record a page; a record's rank in its page says where it belongs.
     whose, ranks, *columns = (np.concatenate(parts) for parts in zip(*steps, strict=True))
     counts = np.bincount(whose, minlength=number).astype("i4")
-    places = (np.cumsum(counts, dtype="i4") - counts).take(whose) + ranks
+    after = np.cumsum(counts, dtype="i4")
+    places = (after - counts).take(whose) + ranks
     payloads, lengths, times = (_put(column, places) for column in columns)
-    return Records(
-        payloads, lengths, times, np.repeat(np.arange(number, dtype="i4"), counts), missed, damaged
-    )
+    whose = np.repeat(np.arange(number, dtype="i4"), counts)
+    last_times = stamps.copy()
+    last_times[counts > 0] = times[after[counts > 0] - 1]
+
+    unused = np.where(damaged >= 0, (end - damaged) * 4, 0)
+    for page, word in _falling(times, whose, payloads):
+        if damaged[page] < 0:
+            damaged[page] = word
+    counted = commit & np.uint64(_MISSED_STORED) != 0
+    behind = _behind(pages, layout.data_offset + filled + np.where(counted, layout.commit_size, 0))
+    sound = (filled > 0) & (filled <= room) & (filled & 3 == 0) & _of_a_kernel(commit, layout.commit_size)
+    for page in np.flatnonzero(~sound | (behind > 0)).tolist():
+        if damaged[page] < 0:
+            at = filled[page] if behind[page] and filled[page] else -layout.commit_size
+            damaged[page] = first[page] + (at >> 2)
+        unused[page] += behind[page] or (size if not filled[page] else 0)
+    return Records(payloads, lengths, times, whose, missed, damaged, unused, stamps, last_times)
+
+
+def _falling(times: Array, whose: Array, payloads: Array) -> list[tuple[int, int]]:
+    """Records that are earlier than the one before them in their page: the page, and the word of each."""
+    falls = np.flatnonzero((times[1:] < times[:-1]) & (whose[1:] == whose[:-1])) + 1
+    return [(int(whose[at]), int(payloads[at]) - 1) for at in falls[:1000].tolist()]
+
+
+def _of_a_kernel(commit: Array, size: int) -> Array:
+    """Whether the bits above those that say how much is filled are such as a kernel sets."""
+    sound: Array
+    missed = commit & np.uint64(_MISSED) != 0
+    sound = (commit & np.uint64(_NEVER) == 0) & (missed | (commit & np.uint64(_MISSED_STORED) == 0))
+    if size == 4:
+        return sound
+    above = commit >> np.uint64(32)
+    # The flag is a negative int in `ring_buffer_read_page`, so that above it are ones.
+    sound &= (above == 0) | (missed & (above == 0xFFFF_FFFF))
+    return sound
+
+
+#: So much at the end of each page is looked at together; few pages leave more.
+_TAIL = 128
+
+
+def _behind(pages: Array, at: Array) -> Array:
+    """For each page, how many bytes from `at` on there are up to the last that is not zero.
+
+    The kernel clears what is behind the records of a page that it gives out (`ring_buffer_read_page`).
+    """
+    number, size = pages.shape
+    found = np.zeros(number, "i8")
+    tail = min(_TAIL, size)
+    ends = pages[:, size - tail :]
+    used = at - (size - tail)
+    some = ((ends != 0) & (np.arange(tail) >= used[:, None])).any(axis=1)
+    for page in np.flatnonzero(some | (used < 0)).tolist():
+        there = np.flatnonzero(pages[page, at[page] :])
+        if len(there):
+            found[page] = int(there[-1]) + 1
+    return found
 
 
 def _put(column: Array, places: Array) -> Array:
@@ -125,8 +193,8 @@ def _put(column: Array, places: Array) -> Array:
     return out
 
 
-def _headers(pages: Array, layout: PageLayout) -> tuple[Array, Array, Array]:
-    """Each page's time stamp, filled bytes and missed events."""
+def _headers(pages: Array, layout: PageLayout) -> tuple[Array, Array, Array, Array]:
+    """Each page's time stamp, commit, filled bytes and missed events."""
     number, size = pages.shape
 
     def column(offset: int, width: int) -> Array:
@@ -142,7 +210,7 @@ def _headers(pages: Array, layout: PageLayout) -> tuple[Array, Array, Array]:
         count = pages[page, at : at + layout.commit_size].tobytes()
         if missed[page] and len(count) == layout.commit_size:
             missed[page] = int.from_bytes(count, "big" if layout.order == ">" else "little") & (1 << 62) - 1
-    return stamps, filled.astype("i4"), missed
+    return stamps, commit, filled.astype("i4"), missed
 
 
 def _walk(
@@ -200,12 +268,13 @@ def _rare(words: Array, at: Array, now: Array, length: Array, delta: Array, rare
     holds[rare[kind != 0]] = False
 
     # A long record counts its own length word in; padding does not count its first word. Padding without a
-    # time is what a page's end is filled with.
+    # time fills a page's end where a record has no room (`rb_reset_tail`): two words at most.
     size = np.minimum(word, _NOWHERE).astype("i4")
     following = np.where(kind == 0, (size - 1) >> 2, np.where(kind == PADDING, (size + 3) >> 2, 1))
     following[~there | ((kind == 0) & (size < 4))] = _NOWHERE
     unused = (kind == PADDING) & (passed == 0)
-    following[unused] = (end[rare] - at[rare])[unused]
+    left = (end[rare] - at[rare])[unused]
+    following[unused] = np.where(left > 1, _NOWHERE, left)
     length[rare] = following
     at[rare[kind == 0]] += 1
 

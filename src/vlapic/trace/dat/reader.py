@@ -12,12 +12,12 @@ from typing import BinaryIO
 import numpy as np
 
 from vlapic.errors import TraceError
-from vlapic.events import NO_VCPU
 from vlapic.trace.compressed import Pieces, open_file
 from vlapic.trace.dat.batch import BatchMaker
 from vlapic.trace.dat.compression import decompressor
 from vlapic.trace.dat.container import Buffer, CpuData, Damage
 from vlapic.trace.dat.merge import STRETCH_BYTES, Loss, Stream, in_order, only_losses
+from vlapic.trace.dat.page_size import with_page_size
 from vlapic.trace.dat.pages import PageLayout
 from vlapic.trace.dat.sources import plain_pages, unpacked_pages
 from vlapic.trace.dat.versions import read_container
@@ -87,6 +87,10 @@ class DatReader(TraceReader):
         if layout is None:
             raise TraceError(f"{path}: its header_page makes no sense; try to copy or record it again")
         self._layout = layout
+        self.container.buffers = [
+            with_page_size(data, buffer, layout, self._unpack, self.container.damage)
+            for buffer in self.container.buffers
+        ]
         try:
             self._maker = BatchMaker(self.container, self._shift_ns)
         except ValueError as error:
@@ -120,30 +124,49 @@ class DatReader(TraceReader):
         self._maker.start(self.threads, self.passed_over, self.lost)
         end = len(self.data)
         damage = [
-            Loss(0, NO_VCPU, 0, "unfinished" if found.offset >= end else "damaged", min(found.offset, end))
+            Loss(
+                0,
+                found.cpu,
+                0,
+                "unfinished" if found.offset >= end else "damaged",
+                min(found.offset, end),
+                found.size,
+            )
             for found in self.container.damage
         ]
         if damage:
             yield self._maker.batch(only_losses(damage))
         reached = np.uint64(0)
-        for stretch in in_order(self.streams(), self._layout):
+        streams = self.streams()
+        for stretch in in_order([stream for _, stream in streams], self._layout):
             self.facts.disordered += int(np.count_nonzero(stretch.times < reached))
             reached = max(reached, stretch.times[-1])
             batch = self._maker.batch(stretch)
             if len(batch):
                 yield batch
+        if missing := self._fewer_than_read(streams):
+            yield self._maker.batch(only_losses(missing))
+
+    def _fewer_than_read(self, streams: list[tuple[str, Stream]]) -> list[Loss]:
+        """CPUs of which the file has fewer events than, as it says itself, were read of them."""
+        found = {(name, stream.cpu): stream for name, stream in streams}
+        end = len(self.data)
+        cut_off = any(damage.offset >= end for damage in self.container.damage)
+        losses = []
+        for key, read in self.container.read_events.items():
+            stream = found.get(key)
+            missing = read - (stream.taken if stream else 0)
+            if missing > 0:
+                cause, place = ("unfinished", end) if cut_off else ("damaged", stream.begin if stream else 0)
+                losses.append(Loss(stream.last_time if stream else 0, key[1], missing, cause, place))
+        return losses
 
     def _pages(self) -> list[tuple[Buffer, CpuData]]:
         """The data that can be walked through, in the order of buffers and CPUs."""
-        smallest = self._layout.data_offset + 8
-        return [
-            (buffer, data)
-            for buffer in self.container.buffers
-            if smallest <= buffer.page_size <= STRETCH_BYTES and buffer.page_size % 4 == 0
-            for data in buffer.cpus
-        ]
+        return [(buffer, data) for buffer in self.container.buffers for data in buffer.cpus]
 
-    def streams(self) -> list[Stream]:
+    def streams(self) -> list[tuple[str, Stream]]:
+        """The pages of each CPU, with the name of the buffer they are of."""
         pages = self._pages()
         file = np.frombuffer(self.data, "u1")
         streams = []
@@ -155,5 +178,6 @@ class DatReader(TraceReader):
                 if buffer.compressed
                 else plain_pages(file, data, size, at_once, self._layout)
             )
-            streams.append(Stream(data.cpu, size, source, plain=not buffer.compressed))
+            stream = Stream(data.cpu, size, source, plain=not buffer.compressed, begin=data.offset)
+            streams.append((buffer.name, stream))
         return streams

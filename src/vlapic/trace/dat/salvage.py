@@ -42,7 +42,7 @@ def _chunks(data: memoryview, order: str, start: int, end: int, page_size: int) 
                 cursor.block(packed)
         except EndOfData:
             cursor.at = end
-        cpus.append(CpuData(len(cpus), start, cursor.at - start))
+        cpus.append(CpuData(len(cpus), start, cursor.at - start, cursor.at - start))
         start = -(-cursor.at // page_size) * page_size
     return cpus
 

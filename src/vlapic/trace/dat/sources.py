@@ -23,16 +23,23 @@ Array = npt.NDArray[Any]
 _FILLED = (1 << 27) - 1
 
 
+#: See `Pages.absent`.
+CUT = -2
+
+
 class Pages(NamedTuple):
     """Some pages of one CPU.
 
     Attributes:
         data: u1 of shape (number, size).
         places: where in the file each is; of a compressed one, where its chunk is.
+        absent: of a page that stands for data that cannot be used, how many bytes of the file those are;
+            `CUT` of one whose end is not there, which is told elsewhere; -1 of all others.
     """
 
     data: Array
     places: Array
+    absent: Array
 
 
 def plain_pages(
@@ -51,50 +58,72 @@ def plain_pages(
         pages = file[start : start + number * page_size].reshape(number, page_size)
         if start % 4:
             pages = pages.copy()
-        yield Pages(pages, start + np.arange(number) * page_size)
+        yield Pages(pages, start + np.arange(number) * page_size, np.full(number, -1))
     rest = data.size % page_size
     if rest:
         start = data.offset + whole * page_size
-        yield Pages(_whole_pages(file[start : start + rest], page_size, layout), np.array([start]))
+        yield _whole_pages(file[start : start + rest], start, page_size, layout)
+        if data.stated == data.size:
+            # Not the file ends here, but what it says of this CPU's data.
+            yield _absent(page_size, start, rest)
 
 
 def unpacked_pages(
     file: memoryview, data: CpuData, page_size: int, at_once: int, layout: PageLayout, unpack: Decompressor
 ) -> Iterator[Pages]:
-    """Pages of compressed chunks; in place of what cannot be unpacked stands a page that is damaged."""
+    """Pages of compressed chunks; in place of what cannot be unpacked stands a page that is absent.
+
+    How many chunks there are, the data say, and how long they are together, the file. Where these contradict
+    each other, all that either promises is looked for.
+    """
     cursor = Cursor(file, layout.order, data.offset, data.offset + data.size)
-    held: list[Array] = []
-    places: list[Array] = []
+    stated_end = data.offset + min(data.stated, data.size)
+    held: list[Pages] = []
+    number = 0
     try:
-        for _ in range(cursor.u32()):
+        count = cursor.u32()
+        while number < count or cursor.at < stated_end:
             place = cursor.at
             packed, size = cursor.u32(), cursor.u32()
+            if not packed and place >= stated_end:
+                cursor.at = place
+                break  # what fills up to the next page
             cut_short = packed > cursor.left
-            block = unpack(cursor.block(min(packed, cursor.left)), size) or b""
-            chunk = _whole_pages(np.frombuffer(block, "u1"), page_size, layout)
-            if len(block) < size:
-                chunk = np.concatenate([chunk, _damaged_page(layout, page_size)])
-            held.append(chunk)
-            places.append(np.full(len(chunk), place))
+            block = unpack(cursor.block(min(packed, cursor.left)), size)
+            held.append(_whole_pages(np.frombuffer(block.data, "u1"), place, page_size, layout))
+            if not block.whole or size % page_size or not size:
+                held.append(_absent(page_size, place, min(packed, cursor.left + packed)))
+            number += 1
             if cut_short:
                 break
-            if sum(len(chunk) for chunk in held) >= at_once:
-                yield Pages(np.concatenate(held), np.concatenate(places))
-                held, places = [], []
+            if sum(len(pages.data) for pages in held) >= at_once:
+                yield _together(held)
+                held = []
+        if number != count or cursor.at - stated_end not in (0, 4):
+            held.append(_absent(page_size, data.offset, abs(stated_end - cursor.at)))
     except EndOfData:
-        held.append(_damaged_page(layout, page_size))
-        places.append(np.array([cursor.at]))
+        held.append(_absent(page_size, cursor.at, cursor.left))
     if held:
-        yield Pages(np.concatenate(held), np.concatenate(places))
+        yield _together(held)
 
 
-def _whole_pages(data: Array, page_size: int, layout: PageLayout) -> Array:
+def _absent(page_size: int, place: int, size: int) -> Pages:
+    return Pages(np.zeros((1, page_size), "u1"), np.array([place]), np.array([size]))
+
+
+def _together(parts: list[Pages]) -> Pages:
+    return Pages(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def _whole_pages(data: Array, place: int, page_size: int, layout: PageLayout) -> Pages:
     """Data as whole pages; the last one says that it is filled no further than there are data."""
     pages = -(-len(data) // page_size)
     out = np.zeros((pages, page_size), "u1")
     out.reshape(-1)[: len(data)] = data
+    absent = np.full(pages, -1)
     rest = len(data) % page_size
     if rest:
+        absent[-1] = CUT
         commit = out[-1, layout.commit_offset : layout.commit_offset + layout.commit_size]
         big = layout.order == ">"
         filled = int.from_bytes(commit.tobytes(), "big" if big else "little") & _FILLED
@@ -102,12 +131,4 @@ def _whole_pages(data: Array, page_size: int, layout: PageLayout) -> Array:
         # What it says of missed events stands behind the data, and is gone with them.
         if filled > there:
             commit[:] = np.frombuffer(there.to_bytes(layout.commit_size, "big" if big else "little"), "u1")
-    return out
-
-
-def _damaged_page(layout: PageLayout, page_size: int) -> Array:
-    """A page that says it is filled further than it is long."""
-    page = np.zeros((1, page_size), "u1")
-    commit = _FILLED.to_bytes(layout.commit_size, "big" if layout.order == ">" else "little")
-    page[0, layout.commit_offset : layout.commit_offset + layout.commit_size] = np.frombuffer(commit, "u1")
-    return page
+    return Pages(out, np.full(pages, place), absent)

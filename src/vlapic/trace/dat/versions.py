@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
+
 from vlapic.errors import TraceError
 from vlapic.trace.dat import container as parts
 from vlapic.trace.dat import options
@@ -22,6 +24,8 @@ MAGIC = b"\x17\x08\x44tracing"
 
 _COMPRESSED = 1
 _SECTION_HEADER = 16
+#: So much is looked through at once for what is not zero.
+_LOOKED_AT = 1 << 24
 
 _SECTIONS: dict[int, Callable[[Cursor, Container], None]] = {
     options.HEADER_INFO: parts.read_header_info,
@@ -30,6 +34,19 @@ _SECTIONS: dict[int, Callable[[Cursor, Container], None]] = {
     options.KALLSYMS: parts.read_kallsyms,
     options.PRINTK: parts.read_printk,
     options.CMDLINES: parts.read_cmdlines,
+}
+#: What each section holds, in words.
+_WORDS = {
+    options.DONE: "its options",
+    options.HEADER_INFO: "the description of its pages",
+    options.FTRACE_EVENTS: "the formats of ftrace's own events",
+    options.EVENT_FORMATS: "the formats of its events",
+    options.KALLSYMS: "the kernel's symbols",
+    options.PRINTK: "the kernel's printk formats",
+    options.CMDLINES: "the names of tasks",
+    options.BUFFER: "the CPUs' data",
+    options.BUFFER_TEXT: "a latency tracer's text",
+    options.STRINGS: "its strings",
 }
 
 
@@ -45,6 +62,7 @@ def read_container(data: memoryview, path: str) -> Container:
             be found.
     """
     cursor = Cursor(data, "<")
+    container = None
     try:
         if bytes(cursor.block(len(MAGIC))) != MAGIC:
             raise TraceError(
@@ -61,11 +79,10 @@ def read_container(data: memoryview, path: str) -> Container:
         container = Container(int(version), cursor.order, cursor.u8(), cursor.u32())
         (_read_v6 if version == "6" else _read_v7)(cursor, container, path)
     except EndOfData:
-        raise TraceError(
-            f"{path} ends (after {len(data)} bytes), or is damaged, before its events; "
-            "try to copy or record it again"
-        ) from None
+        raise _before_its_events(path, len(data), container) from None
     if not container.formats or not container.header_page:
+        if any(damage.offset >= len(data) for damage in container.damage):
+            raise _before_its_events(path, len(data), container)
         raise TraceError(
             f"{path}: the formats of its events cannot be read, without which nothing else can; "
             "try to copy or record it again"
@@ -74,17 +91,69 @@ def read_container(data: memoryview, path: str) -> Container:
     return container
 
 
+def _before_its_events(path: str, length: int, container: Container | None) -> TraceError:
+    what, at = ("its header", 0) if container is None else container.reading
+    return TraceError(
+        f"{path} ends (after {length} bytes) in the middle of {what}, from byte {at} on, or is damaged there:"
+        " it was cut off before its events, of which none can be read; try to copy or record it again"
+    )
+
+
 def _read_v6(cursor: Cursor, container: Container, path: str) -> None:
-    for read in _SECTIONS.values():
+    for number, read in _SECTIONS.items():
+        container.reading = _WORDS[number], cursor.at
         read(cursor, container)
+    container.reading = "its options", cursor.at
     container.cpu_count = cursor.u32()
     instances: list[tuple[str, int]] = []
     container.buffers.append(_v6_buffer(cursor, container, "", instances))
+    tables = [(0, cursor.at)]
     for name, at in instances:
         try:
-            container.buffers.append(_v6_buffer(Cursor(cursor.data, cursor.order, at), container, name, []))
+            table = Cursor(cursor.data, cursor.order, at)
+            container.buffers.append(_v6_buffer(table, container, name, []))
+            tables.append((at, table.at))
         except EndOfData:
-            container.damage.append(Damage(f"the buffer {name!r}", at))
+            container.damage.append(Damage(f"the table of the buffer {name!r}", at))
+    claimed = tables + [
+        (data.offset, data.offset + data.size) for buffer in container.buffers for data in buffer.cpus
+    ]
+    # `trace-cmd split` (3.1.6) writes the clock's name also where no option promises it.
+    smallest = container.page_size if container.page_size.bit_count() == 1 else 64
+    _tell_unclaimed(cursor.data, cursor.at, len(cursor.data), claimed, container.damage, smallest)
+
+
+def _tell_unclaimed(
+    data: memoryview,
+    begin: int,
+    end: int,
+    claimed: list[tuple[int, int]],
+    damage: list[Damage],
+    smallest: int = 1,
+) -> None:
+    """Tell of bytes that are not zero in a part of the file where pages are, and that are no CPU's.
+
+    Args:
+        smallest: gaps below this many bytes hold nothing.
+    """
+    at = begin
+    for start, after in [*sorted(claimed), (end, end)]:
+        if smallest <= min(start, end) - at:
+            found = _not_zero(data, at, min(start, end))
+            if found is not None:
+                damage.append(Damage("data that are of no CPU", found[0], size=found[1] - found[0]))
+        at = max(at, after)
+
+
+def _not_zero(data: memoryview, begin: int, end: int) -> tuple[int, int] | None:
+    """The first byte that is not zero, and the end of the last such stretch that was looked at."""
+    first = after = None
+    for at in range(begin, end, _LOOKED_AT):
+        places = np.flatnonzero(np.frombuffer(data[at : min(at + _LOOKED_AT, end)], "u1") != 0)
+        if len(places):
+            first = at + int(places[0]) if first is None else first
+            after = at + int(places[-1]) + 1
+    return None if first is None or after is None else (first, after)
 
 
 def _v6_buffer(cursor: Cursor, container: Container, name: str, instances: list[tuple[str, int]]) -> Buffer:
@@ -120,8 +189,7 @@ def _read_v7(cursor: Cursor, container: Container, path: str) -> None:
     unpack = decompressor(container.compression, path)
     first = cursor.u64()
     sections = _Sections(cursor.data, container, unpack)
-    if not sections.follow(first):
-        sections.scan(cursor.at)
+    sections.walk(cursor.at, whole=sections.follow(first))
 
 
 class _Sections:
@@ -132,10 +200,15 @@ class _Sections:
         self._container = container
         self._unpack = unpack
         self._seen: set[int] = set()
+        #: Where the options that could not be followed are, or are said to be.
+        self._broken = 0
 
     def follow(self, at: int) -> bool:
         """Read the options from this place on and all that they point at; false if the chain is broken."""
+        if not at:
+            return False  # where a recording that was not ended has them
         while at:
+            self._broken = at
             if at in self._seen:
                 return False
             following = self._options(at)
@@ -144,25 +217,52 @@ class _Sections:
             at = following
         return True
 
-    def scan(self, at: int) -> None:
-        """Read every section, one behind the other, that no option has led to."""
-        container, data = self._container, self._data
-        container.damage.append(Damage("options", len(data)))
-        unclaimed: list[tuple[int, int, bool]] = []
-        while len(data) - at >= _SECTION_HEADER:
-            number, compressed, size = self._header(at)
-            if number == options.DONE:
-                self._options(at)
-            elif number in _SECTIONS:
-                self._section(number, at)
-            elif number == options.BUFFER:
-                unclaimed.append((at, size, compressed))
-            elif number != options.STRINGS:
+    def walk(self, at: int, *, whole: bool) -> None:
+        """Go through the sections, one behind the other; read those that no option led to.
+
+        Args:
+            at: where the first begins.
+            whole: the chain of options led to its end, and so to every section.
+        """
+        container, length = self._container, len(self._data)
+        behind = Damage("its options", length) if at < length else None
+        while at < length:
+            if length - at < _SECTION_HEADER:
+                behind = Damage("the head of a section", length)
                 break
-            at += _SECTION_HEADER + size
-        for at, size, compressed in unclaimed:
-            if at not in self._seen:
-                container.buffers += salvage(data, at + _SECTION_HEADER, size, compressed, container)
+            number, compressed, size = self._header(at)
+            what = _WORDS.get(number, f"a section of the unknown number {number}")
+            end = at + _SECTION_HEADER + size
+            container.reading = what, at
+            behind = None
+            if end > length or (number == options.BUFFER and not size):
+                missing = end - length if end > length else 0
+                behind = Damage(what, length, size=missing)
+            if at not in self._seen and number in (*_SECTIONS, options.DONE, options.BUFFER):
+                if whole:
+                    container.damage.append(Damage(f"{what}, which no option leads to", at, size=size))
+                cpus = self._unled(at, number, size, compressed)
+                if behind is not None and cpus:
+                    behind = replace(behind, cpu=cpus - 1)
+            if behind is not None:
+                break
+            at = end
+        if behind is not None:
+            container.damage.append(behind)
+        elif not whole:
+            container.damage.append(Damage("its options", min(self._broken, length - 1)))
+
+    def _unled(self, at: int, number: int, size: int, compressed: bool) -> int:
+        """Read a section that no option led to; of how many CPUs it has data."""
+        if number == options.DONE:
+            self._options(at)
+        elif number in _SECTIONS:
+            self._section(number, at)
+        else:
+            found = salvage(self._data, at + _SECTION_HEADER, size, compressed, self._container)
+            self._container.buffers += found
+            return sum(len(buffer.cpus) for buffer in found)
+        return 0
 
     def _header(self, at: int) -> tuple[int, bool, int]:
         cursor = Cursor(self._data, self._container.order, at)
@@ -180,18 +280,23 @@ class _Sections:
             return cursor
         packed, unpacked = cursor.u32(), cursor.u32()
         contents = self._unpack(cursor.block(min(packed, cursor.left)), unpacked)
-        if contents is None:
-            raise EndOfData
-        return Cursor(memoryview(contents), order)
+        if not contents.whole:
+            self._container.damage.append(Damage(_WORDS[number], at, size=size))
+        return Cursor(memoryview(contents.data), order)
 
     def _section(self, number: int, at: int) -> None:
         if at in self._seen:
             return
         self._seen.add(at)
+        self._container.reading = _WORDS[number], at
         try:
-            _SECTIONS[number](self._contents(at, number), self._container)
+            cursor = self._contents(at, number)
+            _SECTIONS[number](cursor, self._container)
+            if cursor.left:
+                # More than its own counts say.
+                self._container.damage.append(Damage(_WORDS[number], at, size=cursor.left))
         except EndOfData:
-            self._container.damage.append(Damage(_SECTIONS[number].__name__.removeprefix("read_"), at))
+            self._container.damage.append(Damage(_WORDS[number], min(at, len(self._data))))
 
     def _options(self, at: int) -> int | None:
         """Read one section of options; where the next is, 0 after the last, None if it is damaged."""
@@ -205,20 +310,34 @@ class _Sections:
                 number = cursor.u16()
                 option = Cursor(cursor.block(cursor.u32()), cursor.order)
                 if number == options.DONE:
+                    if cursor.left:
+                        container.damage.append(Damage(_WORDS[number], at, size=cursor.left))
                     return option.u64()
                 if number in _SECTIONS:
                     self._section(number, option.u64())
                 elif number in (options.BUFFER, options.BUFFER_TEXT):
                     place = option.u64()
                     buffer = options.read_buffer(option, text=number == options.BUFFER_TEXT)
-                    container.buffers.append(replace(buffer, compressed=self._header(place)[1]))
+                    found, compressed, size = self._header(place)
+                    container.buffers.append(replace(buffer, compressed=compressed))
                     self._seen.add(place)
+                    self._tell_unclaimed(found, place, size, compressed, buffer)
                     container.clock = container.clock or buffer.clock
                 else:
                     options.apply_option(number, option, container)
         except EndOfData:
-            container.damage.append(Damage("options", at))
+            container.damage.append(Damage(_WORDS[options.DONE], min(at, len(self._data))))
             return None
+
+    def _tell_unclaimed(self, number: int, at: int, size: int, compressed: bool, buffer: Buffer) -> None:
+        """Tell of what is in a section of pages and of no CPU, and of a section that is another."""
+        end = min(at + _SECTION_HEADER + size, len(self._data))
+        if number not in (options.BUFFER, options.BUFFER_TEXT):
+            self._container.damage.append(Damage("the head of the CPUs' data", at))
+        elif not buffer.text:
+            heads = 4 if compressed else 0
+            claimed = [(data.offset, data.offset + data.size + heads) for data in buffer.cpus if data.size]
+            _tell_unclaimed(self._data, at + _SECTION_HEADER, end, claimed, self._container.damage)
 
 
 def _apart(buffers: list[Buffer], length: int, damage: list[Damage]) -> list[Buffer]:
@@ -234,11 +353,15 @@ def _apart(buffers: list[Buffer], length: int, damage: list[Damage]) -> list[Buf
     for data, limit in zip(recorded, following, strict=False):
         offset = max(data.offset, end)
         if data.offset < end:
-            damage.append(Damage(f"the place of CPU {data.cpu}'s data", data.offset))
+            overlap = min(end - data.offset, data.size)
+            damage.append(Damage("the place of its data", data.offset, data.cpu, overlap))
         elif data.offset + data.size > length:
-            damage.append(Damage(f"the end of CPU {data.cpu}'s data", length))
+            missing = data.offset + data.size - max(length, data.offset)
+            damage.append(Damage("the end of its data", length, data.cpu, missing))
         end = max(limit if data in compressed else min(data.offset + data.size, length), offset)
-        whole[data] = CpuData(data.cpu, offset, end - offset)
+        whole[data] = CpuData(data.cpu, offset, end - offset, data.offset + data.size - offset)
+    if sum(data.size > 0 for buffer in buffers for data in buffer.cpus) > len(recorded):
+        damage.append(Damage("the place of data that two CPUs have", 0))
     return [
         replace(buffer, cpus=tuple(whole[data] for data in buffer.cpus if data.size and whole[data].size))
         for buffer in buffers
