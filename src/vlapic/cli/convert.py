@@ -41,10 +41,11 @@ def command(trace: str, output: str, kernel: str | None, as_json: bool) -> int:
     }
     if as_json:
         found = {"schema": SCHEMA, "trace": done.trace, "output": done.output, **counts}
+        found["lost_in_words"] = list(done.lost_in_words)
         emit(lambda: print(json.dumps(found, indent=2)))
     else:
         said = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count)
-        emit(lambda: print(f"{done.output}: {said or 'no events'}"))
+        emit(lambda: print("\n".join([f"{done.output}: {said or 'no events'}", *done.lost_in_words])))
     if done.interrupted:
         return complain("interrupted; the output has the events so far", STATUS_INTERRUPTED)
     return STATUS_OK

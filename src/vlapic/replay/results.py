@@ -159,6 +159,7 @@ class ReplayResult:
         vcpus: one result a vCPU.
         flips: changes of the module's flag.
         lost, lost_events: how many losses the trace tells of, and of how many events as far as it says.
+        lost_in_words: the same for people, a line for each cause.
         disordered: events that stood further from their time than a batch.
         unplaced: samples of which nobody knows whose they are, or where.
         passed_over: events of names that are not read.
@@ -175,6 +176,7 @@ class ReplayResult:
     flips: tuple[Flip, ...] = ()
     lost: int = 0
     lost_events: int = 0
+    lost_in_words: tuple[str, ...] = ()
     disordered: int = 0
     unplaced: int = 0
     passed_over: int = 0
@@ -214,7 +216,7 @@ class ReplayResult:
             "kernel": self.kernel,
             "profile": self.profile,
             "profile_from": self.profile_from,
-            "lost": {"losses": self.lost, "events": self.lost_events},
+            "lost": {"losses": self.lost, "events": self.lost_events, "in_words": list(self.lost_in_words)},
             "disordered": self.disordered,
             "unplaced": self.unplaced,
             "passed_over": self.passed_over,

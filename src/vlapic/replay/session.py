@@ -237,6 +237,10 @@ def _no_events(reader: TraceReader) -> str:
         for event_type, table in batch.tables.items():
             found[event_type.__name__] = found.get(event_type.__name__, 0) + len(table)
     seen = ", ".join(f"{name} ({count})" for name, count in found.items()) or "no event at all"
+    if reader.lost and (damage := [loss for loss in reader.lost if loss.cause != "overrun"]):
+        where = "; ".join(reader.losses_in_words())
+        then = "copy it again" if damage[0].cause == "unfinished" else "copy or record it again"
+        return f"no {NEEDED} can be read of {reader.path!r}: {where}; found {seen}. Try to {then}"
     if reader.facts.of_guest:
         return (
             f"the trace {reader.path!r} has no {NEEDED}, and was recorded inside a guest together with its"
@@ -268,6 +272,7 @@ def _result(reader: TraceReader, sources: Sources, fold: Replay, interrupted: bo
         flips=tuple(fold.flips) if chosen.profile.ending is Ending.MODULE_FLAG else (),
         lost=len(reader.lost),
         lost_events=sum(lost.events for lost in reader.lost),
+        lost_in_words=tuple(reader.losses_in_words()),
         disordered=reader.facts.disordered,
         unplaced=fold.comparison.unplaced,
         passed_over=sum(reader.passed_over.values()),

@@ -132,9 +132,8 @@ def _of_trace(result: ReplayResult) -> Iterator[str]:
             f"tuning went {'on' if flip.on else 'off'} for all vCPUs before delta {flip.wait}, at"
             f" {flip.time}: {how}"
         )
-    if result.lost:
-        events = f" of {result.lost_events} events or more" if result.lost_events else ""
-        yield f"the recording has {result.lost} losses{events}: deltas may be missing; a larger buffer helps"
+    for line in result.lost_in_words:
+        yield f"{line}; deltas may be missing"
     if result.disordered:
         yield f"{result.disordered} events are far out of the order of time"
     if result.unplaced:

@@ -46,6 +46,7 @@ class Converted:
         events: how many went over.
         left_out: how many the output's form has no words for.
         lost: how many losses the trace tells of.
+        lost_in_words: the same for people, a line for each cause.
         passed_over: how many events of the trace were of names that are not read.
         interrupted: a person ended it; the output holds the events up to there.
     """
@@ -57,6 +58,7 @@ class Converted:
     lost: int
     passed_over: int
     interrupted: bool = False
+    lost_in_words: tuple[str, ...] = ()
 
 
 def convert(
@@ -116,6 +118,7 @@ def convert(
         len(reader.lost),
         sum(reader.passed_over.values()),
         interrupted or origin.interrupted,
+        tuple(reader.losses_in_words()),
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from vlapic.events import DTYPES, EVENT_CODES, EVENT_TYPES, Event, Lost, Table
+from vlapic.events import DTYPES, EVENT_CODES, EVENT_TYPES, NO_VCPU, Event, Lost, Table
 from vlapic.trace.threads import Threads
 
 E = TypeVar("E")
@@ -204,7 +204,10 @@ class TraceReader(ABC):
         threads: who made them; which are vCPUs, and of which VM.
         passed_over: how many events of each name were none of ours.
         lost: every `Lost` among the events.
+        place_unit: what the place of a `Lost` counts: `line`, or `byte` of a trace.dat.
     """
+
+    place_unit = "line"
 
     def __init__(self, path: str, form: str) -> None:
         self.path = path
@@ -227,6 +230,10 @@ class TraceReader(ABC):
         Raises:
             TraceError: the file cannot be read at all. Damage inside it is a `Lost`.
         """
+
+    def losses_in_words(self) -> list[str]:
+        """What was lost as far as the trace has been read, for people: a line for each cause."""
+        return list(_in_words(self.lost, self.place_unit))
 
     def events(self) -> Iterator[Event]:
         """Every event, in the order of time; of equal time, in the order of the file."""
@@ -252,6 +259,52 @@ class TraceReader(ABC):
                 if event_type in found:
                     found[event_type].append(table.rows)
         return {event_type: Table(event_type, rows.all()) for event_type, rows in found.items()}
+
+
+def _in_words(lost: list[Lost], unit: str) -> Iterator[str]:
+    of_cause = {
+        cause: [loss for loss in lost if loss.cause == cause]
+        for cause in ("unfinished", "damaged", "overrun")
+    }
+    if cut := of_cause["unfinished"]:
+        cpus = sorted({loss.cpu for loss in cut if loss.cpu != NO_VCPU})
+        yield (
+            f"the trace is cut off at {unit} {min(loss.place for loss in cut)}{_in_data_of(cpus)}"
+            f"{_missing(cut, unit)}; what stands before that was read"
+        )
+    if damaged := of_cause["damaged"]:
+        first = damaged[0]
+        cpus = [] if first.cpu == NO_VCPU else [first.cpu]
+        more = f" and in {len(damaged) - 1} more places" if len(damaged) > 1 else ""
+        yield (
+            f"the trace is damaged at {unit} {first.place}{_in_data_of(cpus)}{more}{_missing(damaged, unit)};"
+            " the rest was read"
+        )
+    if overrun := of_cause["overrun"]:
+        events = sum(loss.events for loss in overrun)
+        of_events = f" of {events} events or more" if events else ""
+        yield (
+            f"the recording has {len(overrun)} losses{of_events}, where its buffer was full:"
+            " a larger buffer helps"
+        )
+
+
+def _in_data_of(cpus: list[int]) -> str:
+    if not cpus:
+        return ""
+    if len(cpus) == 1:
+        return f", in CPU {cpus[0]}'s data"
+    return f", in the data of CPUs {', '.join(map(str, cpus[:8]))}{' ...' if len(cpus) > 8 else ''}"
+
+
+def _missing(losses: list[Lost], unit: str) -> str:
+    """How much the losses say that they are of; lines are counted in `events`."""
+    events = sum(loss.events for loss in losses)
+    size = sum(loss.size_bytes for loss in losses)
+    counts = [f"{size} bytes"] if size else []
+    if events:
+        counts.insert(0, f"{events} {'lines' if unit == 'line' else 'events'} or more")
+    return f": {', '.join(counts)} cannot be read" if counts else ""
 
 
 class _Growing:

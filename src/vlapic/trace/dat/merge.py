@@ -90,14 +90,23 @@ class Stream:
     """The pages of one CPU in one buffer, and how far they have been used."""
 
     def __init__(
-        self, cpu: int, page_size: int, source: Iterator[Pages], *, plain: bool, begin: int = 0
+        self,
+        cpu: int,
+        page_size: int,
+        source: Iterator[Pages],
+        *,
+        plain: bool,
+        buffer: str = "",
+        begin: int = 0,
     ) -> None:
         """Begin.
 
         Args:
             plain: the pages stand in the file as they are.
-            begin: where in the file they do.
+            buffer: the name of the buffer.
+            begin: where in the file its data are.
         """
+        self.buffer = buffer
         self.begin = begin
         self.cpu = cpu
         self.page_size = page_size

@@ -67,6 +67,8 @@ class DatReader(TraceReader):
         data: the whole file.
     """
 
+    place_unit = "byte"
+
     def __init__(self, path: str, data: memoryview) -> None:
         """Begin to read.
 
@@ -138,7 +140,7 @@ class DatReader(TraceReader):
             yield self._maker.batch(only_losses(damage))
         reached = np.uint64(0)
         streams = self.streams()
-        for stretch in in_order([stream for _, stream in streams], self._layout):
+        for stretch in in_order(streams, self._layout):
             self.facts.disordered += int(np.count_nonzero(stretch.times < reached))
             reached = max(reached, stretch.times[-1])
             batch = self._maker.batch(stretch)
@@ -147,9 +149,9 @@ class DatReader(TraceReader):
         if missing := self._fewer_than_read(streams):
             yield self._maker.batch(only_losses(missing))
 
-    def _fewer_than_read(self, streams: list[tuple[str, Stream]]) -> list[Loss]:
+    def _fewer_than_read(self, streams: list[Stream]) -> list[Loss]:
         """CPUs of which the file has fewer events than, as it says itself, were read of them."""
-        found = {(name, stream.cpu): stream for name, stream in streams}
+        found = {(stream.buffer, stream.cpu): stream for stream in streams}
         end = len(self.data)
         cut_off = any(damage.offset >= end for damage in self.container.damage)
         losses = []
@@ -165,8 +167,8 @@ class DatReader(TraceReader):
         """The data that can be walked through, in the order of buffers and CPUs."""
         return [(buffer, data) for buffer in self.container.buffers for data in buffer.cpus]
 
-    def streams(self) -> list[tuple[str, Stream]]:
-        """The pages of each CPU, with the name of the buffer they are of."""
+    def streams(self) -> list[Stream]:
+        """The pages of each CPU in each buffer."""
         pages = self._pages()
         file = np.frombuffer(self.data, "u1")
         streams = []
@@ -178,6 +180,6 @@ class DatReader(TraceReader):
                 if buffer.compressed
                 else plain_pages(file, data, size, at_once, self._layout)
             )
-            stream = Stream(data.cpu, size, source, plain=not buffer.compressed, begin=data.offset)
-            streams.append((buffer.name, stream))
+            plain = not buffer.compressed
+            streams.append(Stream(data.cpu, size, source, plain=plain, buffer=buffer.name, begin=data.offset))
         return streams

@@ -206,7 +206,8 @@ class _Sections:
     def follow(self, at: int) -> bool:
         """Read the options from this place on and all that they point at; false if the chain is broken."""
         if not at:
-            return False  # where a recording that was not ended has them
+            self._broken = len(self._data)  # the recording was not ended
+            return False
         while at:
             self._broken = at
             if at in self._seen:
@@ -250,7 +251,7 @@ class _Sections:
         if behind is not None:
             container.damage.append(behind)
         elif not whole:
-            container.damage.append(Damage("its options", min(self._broken, length - 1)))
+            container.damage.append(Damage("its options", min(self._broken, length)))
 
     def _unled(self, at: int, number: int, size: int, compressed: bool) -> int:
         """Read a section that no option led to; of how many CPUs it has data."""
