@@ -87,4 +87,7 @@ class TraceFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
+        if self._open and kind is not None and not issubclass(kind, KeyboardInterrupt):
+            self._open = False
+            self._writer.drop()
         self.close()

@@ -22,7 +22,7 @@ for number in range(20):
             signal.sigtimedwait([signal.SIGUSR1], 1)
         except KeyboardInterrupt:
             told += 1
-writer.close()
+writer.end(None)
 print(told)
 """
 

@@ -6,6 +6,7 @@ exit status 2; the other statuses are those of `errors.py`.
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Any
 
@@ -14,7 +15,7 @@ import click
 from vlapic import __version__
 from vlapic.cli import compare, completion, convert, patches, profiles, record, regs, replay, run
 from vlapic.cli.interrupts import interrupts_kept
-from vlapic.cli.output import complain, drop_stdout
+from vlapic.cli.output import complain, drop_stdout, out_of_memory
 from vlapic.errors import STATUS_INTERRUPTED, STATUS_OK, STATUS_USAGE, STATUS_WORLD, VlapicError, unknown_name
 
 
@@ -98,11 +99,15 @@ def main(arguments: list[str] | None = None) -> int:
         return complain(str(error), error.exit_status)
     except (click.Abort, KeyboardInterrupt):
         return complain("interrupted", STATUS_INTERRUPTED)
+    except MemoryError:
+        return complain(out_of_memory(), STATUS_WORLD)
     except SystemExit:
         # So click ends where the reader of its help went away; commands write by emit().
         drop_stdout()
         return STATUS_OK
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            return complain(out_of_memory(), STATUS_WORLD)
         drop_stdout()
         # One without a file is that of click's help.
         said = str(error) if error.filename else f"cannot write the results to stdout: {error.strerror}"

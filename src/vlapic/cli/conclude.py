@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from vlapic.cli.output import complain
 from vlapic.errors import STATUS_BUDGET, STATUS_GUEST, STATUS_INTERRUPTED, STATUS_WORLD, OutputError
+from vlapic.output_file import OutputFile
 
 if TYPE_CHECKING:
     from vlapic.results import RunResult
@@ -18,13 +18,7 @@ def check_writable(path: str) -> None:
     Raises:
         OutputError: it cannot.
     """
-    existed = os.path.lexists(path)
-    try:
-        open(path, "ab").close()
-        if not existed:
-            os.unlink(path)  # a run that is refused leaves no empty file to a CI system
-    except OSError as error:
-        raise _cannot_write(path, error) from None
+    OutputFile(path).drop()  # a run that is refused leaves no empty file to a CI system
 
 
 def conclude(
@@ -59,10 +53,10 @@ def conclude(
         from vlapic.report.junit import junit_xml
 
         try:
-            with open(junit, "wb") as file:
+            with OutputFile(junit) as file:
                 file.write(junit_xml(runs))
-        except OSError as error:
-            return complain(str(_cannot_write(junit, error)), STATUS_WORLD)
+        except OutputError as error:
+            return complain(str(error), STATUS_WORLD)
     return status
 
 
@@ -76,7 +70,3 @@ def _tell_budgets(before: str, result: RunResult, in_full: bool) -> None:
             complain(f"{before}missed {each.budget.text}: {who}: {each.in_words()}", STATUS_BUDGET)
     elif missed:
         complain(f"{before}{len(missed)} of {len(result.budgets)} budgets missed", STATUS_BUDGET)
-
-
-def _cannot_write(path: str, error: OSError) -> OutputError:
-    return OutputError(f"cannot write {path!r}: {error.strerror}; try another place")

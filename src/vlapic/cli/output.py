@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -30,6 +31,8 @@ def emit(write: Callable[[], object]) -> None:
     except BrokenPipeError:
         drop_stdout()
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise MemoryError from None
         drop_stdout()
         raise OutputError(f"cannot write the results to stdout: {error.strerror}") from None
 
@@ -65,6 +68,19 @@ def complain(message: str, status: int) -> int:
     with suppress(OSError):  # where nobody listens
         print("vlapic:", " ".join(message.split()), file=sys.stderr, flush=True)
     return status
+
+
+def out_of_memory() -> str:
+    """What to say where memory ran out, in this process's limit or in all."""
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return "memory is exhausted; end other programs, or give it less to do (--memory, --vcpus, --vms)"
+    return (
+        f"memory is exhausted: this process may have {limit >> 20} MiB; raise that (`ulimit -v`), or give it"
+        " less to do (--memory, --vcpus, --vms)"
+    )
 
 
 def drop_stdout() -> None:

@@ -47,4 +47,4 @@ class Trajectory:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        self._writer.close()
+        self._writer.end(kind)

@@ -7,15 +7,18 @@ Text is bytes (`S`) in memory and UTF-8 in the file. Numbers are decimal, flags 
 from __future__ import annotations
 
 import csv
+import io
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from vlapic.errors import OutputError, UsageError
+from vlapic.errors import UsageError
 from vlapic.events.table import decoded
+from vlapic.output_file import OutputFile, without_packing
 
 Array = npt.NDArray[Any]
 
@@ -33,8 +36,8 @@ class ColumnWriter(Protocol):
             OutputError: the file cannot be written.
         """
 
-    def close(self) -> None:
-        """Complete the file.
+    def end(self, kind: type[BaseException] | None) -> None:
+        """Complete the file; or drop it, where an exception ended it that is no Ctrl-C.
 
         Raises:
             OutputError: the file cannot be written.
@@ -45,28 +48,22 @@ class CsvColumns:
     """A CSV file: a line of names, then a line a row."""
 
     def __init__(self, path: str | os.PathLike[str], dtypes: Mapping[str, str]) -> None:
-        self._path = os.fspath(path)
-        try:
-            self._file = open(path, "w", newline="", encoding="utf-8")  # noqa: SIM115
-        except OSError as error:
-            raise cannot_write(self._path, error) from None
-        self._rows = csv.writer(self._file, lineterminator="\n")
-        self._rows.writerow(dtypes)
+        self._file = OutputFile(path)
+        self._write([list(dtypes)])
 
     def write(self, chunk: Mapping[str, Array]) -> None:
         count = len(next(iter(chunk.values())))
-        try:
-            for at in range(0, count, _ROWS):
-                columns = [_texts(column[at : at + _ROWS]) for column in chunk.values()]
-                self._rows.writerows(zip(*columns, strict=True))
-        except OSError as error:
-            raise cannot_write(self._path, error) from None
+        for at in range(0, count, _ROWS):
+            columns = [_texts(column[at : at + _ROWS]) for column in chunk.values()]
+            self._write(zip(*columns, strict=True))
 
-    def close(self) -> None:
-        try:
-            self._file.close()
-        except OSError as error:
-            raise cannot_write(self._path, error) from None
+    def _write(self, rows: Iterable[Any]) -> None:
+        text = io.StringIO(newline="")
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        self._file.write(text.getvalue().encode())
+
+    def end(self, kind: type[BaseException] | None) -> None:
+        self._file.end(kind)
 
 
 def _texts(column: Array) -> list[Any]:
@@ -86,23 +83,32 @@ def _texts(column: Array) -> list[Any]:
     return values
 
 
+@contextmanager
+def columns_file(path: str | os.PathLike[str], dtypes: Mapping[str, str]) -> Iterator[ColumnWriter]:
+    """A file of columns as `open_columns` begins it, that is completed, or dropped where it fails."""
+    writer = open_columns(path, dtypes)
+    try:
+        yield writer
+    except BaseException as error:
+        writer.end(type(error))
+        raise
+    writer.end(None)
+
+
 def open_columns(path: str | os.PathLike[str], dtypes: Mapping[str, str]) -> ColumnWriter:
     """Begin a file of these columns (name and numpy dtype), by the end of its name: `.csv` or `.parquet`.
+
+    `.csv` may be packed (`.csv.gz`); Parquet packs itself.
 
     Raises:
         UsageError: the name ends in neither.
         OutputError: the file cannot be written, or polars is not installed, which writes Parquet.
     """
-    name = os.fspath(path).lower()
+    name = without_packing(path)
     if name.endswith(".csv"):
         return CsvColumns(path, dtypes)
-    if name.endswith(".parquet"):
+    if name.endswith(".parquet") and os.fspath(path).lower() == name:
         from vlapic.trace.parquet import ParquetColumns
 
         return ParquetColumns(path, dtypes)
     raise UsageError(f"{os.fspath(path)!r} ends in neither .csv nor .parquet; its name says what it becomes")
-
-
-def cannot_write(path: str, error: OSError) -> OutputError:
-    """The error for a file that cannot be written."""
-    return OutputError(f"cannot write {path!r}: {error.strerror}; try another place")

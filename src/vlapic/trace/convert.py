@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,10 @@ import numpy.typing as npt
 
 from vlapic.errors import UsageError
 from vlapic.events import DTYPES, EVENT_TYPES, NO_VCPU
+from vlapic.output_file import without_packing
 from vlapic.profiles import release_numbers
 from vlapic.trace import open_trace
-from vlapic.trace.columns import open_columns
+from vlapic.trace.columns import columns_file
 from vlapic.trace.ftrace_text import FtraceTextWriter
 from vlapic.trace.kernels import KNOWN, trace_kernel
 from vlapic.trace.origin import Origin
@@ -70,6 +71,9 @@ def convert(
 ) -> Converted:
     """Write the events of a trace to another file, by the end of its name: `.parquet`, `.csv`, `.txt`.
 
+    The last two may be packed: `.csv.gz`, `.txt.xz`, `.txt.zst`. A conversion that fails leaves what stood in
+    the output's place as it was.
+
     Args:
         trace: the file or pipe that is read; `-` is standard input.
         output: the file that is made; one that is there is replaced.
@@ -82,11 +86,14 @@ def convert(
         OutputError: the output cannot be written.
     """
     target = os.fspath(output)
-    if not target.lower().endswith(FORMS):
+    name = without_packing(target)
+    if not name.endswith(FORMS):
         raise UsageError(
             f"{target!r} ends in none of {', '.join(FORMS)}; the end of its name says what it becomes"
         )
-    if kernel is not None and not target.lower().endswith(".txt"):
+    if name.endswith(".parquet") and name != target.lower():
+        raise UsageError(f"{target!r}: Parquet packs itself; leave out what follows .parquet")
+    if kernel is not None and not name.endswith(".txt"):
         raise UsageError(f"--kernel is for .txt, which has formats of a kernel; {target!r} has none")
     if kernel is not None:
         _check_kernel(kernel)
@@ -94,7 +101,7 @@ def convert(
     if origin.is_file(target):
         raise UsageError(f"{target!r} is the trace itself; choose another file")
     reader = open_trace(origin)
-    if target.lower().endswith(".txt"):
+    if name.endswith(".txt"):
         # One advancement of several vCPUs was tuned in that order, and their clocks may be a slice apart.
         reader.file_order = True
         write = _text(reader, target, kernel)
@@ -110,6 +117,10 @@ def convert(
                     progress(events)
         except KeyboardInterrupt:
             interrupted = True
+        except BaseException as error:
+            with suppress(StopIteration):
+                write.throw(error)  # so that what is under way is dropped
+            raise
     return Converted(
         reader.path,
         target,
@@ -159,7 +170,7 @@ def _widest(dtypes: list[np.dtype[Any]]) -> str:
 def _columns(reader: TraceReader, output: str) -> Generator[tuple[int, int], None, None]:
     """Write a table; yields how many events have gone over, and how many were left out."""
     columns = union_columns()
-    with closing(open_columns(output, columns)) as writer:
+    with columns_file(output, columns) as writer:
         for batch in reader.batches():
             for at in range(0, len(batch), _ROWS):
                 part = batch.take(np.arange(at, min(at + _ROWS, len(batch))))

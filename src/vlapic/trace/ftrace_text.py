@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 from vlapic.errors import OutputError
 from vlapic.events import NO_VCPU, DebugfsSample, Event, Lost, Sample, TimerInterrupt
+from vlapic.output_file import OutputFile
 from vlapic.trace.forms import Form
 from vlapic.trace.kernels import trace_kernel
 from vlapic.trace.markers import DEBUGFS, OWN_MARKERS, SAMPLE, handler_marker
@@ -43,7 +44,7 @@ _Lines = tuple[str, _Values, int]
 
 
 class FtraceTextWriter:
-    """Writes events as they come; a context manager that completes and closes the file.
+    """Writes events as they come; a context manager that completes the file, or drops it where it fails.
 
     Raises:
         OutputError: the file cannot be written, now or at any later call.
@@ -51,7 +52,7 @@ class FtraceTextWriter:
 
     def __init__(
         self,
-        file: BinaryIO,
+        file: BinaryIO | OutputFile,
         kernel: str,
         *,
         host_khz: int,
@@ -72,7 +73,7 @@ class FtraceTextWriter:
             comments: lines to stand above the rest, without their `#`.
         """
         self._file = file
-        self._path = getattr(file, "name", "trace")
+        self._path = file.path if isinstance(file, OutputFile) else getattr(file, "name", "trace")
         self._cpus = cpus
         self._cpu_of = cpu_of or (lambda vm, vcpu: vcpu)
         self._written = 0  # events so far
@@ -121,10 +122,7 @@ class FtraceTextWriter:
         comments: Iterable[str] = (),
     ) -> FtraceTextWriter:
         """Begin a trace in a new file, or in place of the one that is there."""
-        try:
-            file = open(path, "wb", buffering=1 << 20)  # noqa: SIM115
-        except OSError as error:
-            raise _cannot_write(path, error) from None
+        file = OutputFile(path, "the trace")
         try:
             return cls(
                 file,
@@ -135,8 +133,8 @@ class FtraceTextWriter:
                 in_ns=in_ns,
                 comments=comments,
             )
-        except OutputError:
-            file.close()
+        except BaseException:
+            file.drop()
             raise
 
     def writes(self, event_type: type[Any]) -> bool:
@@ -202,15 +200,27 @@ class FtraceTextWriter:
 
     def close(self) -> None:
         """Say in the header how many events there are, and close the file."""
+        counts = _COUNTS.format(self._written, self._cpus).encode()
         try:
             with self._file:
                 self._write_kept()
-                if self._counts_at is not None:
+                if self._counts_at is None:
+                    return
+                if isinstance(self._file, OutputFile):
+                    self._file.write_at(self._counts_at, counts)
+                else:
                     self._file.seek(self._counts_at)
-                    self._file.write(_COUNTS.format(self._written, self._cpus).encode())
+                    self._file.write(counts)
                     self._file.seek(0, io.SEEK_END)
         except OSError as error:
             raise _cannot_write(self._path, error) from None
+
+    def drop(self) -> None:
+        """Give the file up; what stood in its place stays."""
+        if isinstance(self._file, OutputFile):
+            self._file.drop()
+        else:
+            self._file.close()
 
     def __enter__(self) -> FtraceTextWriter:
         return self
@@ -218,7 +228,10 @@ class FtraceTextWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        self.close()
+        if kind is None or issubclass(kind, (KeyboardInterrupt, GeneratorExit)):
+            self.close()
+        else:
+            self.drop()
 
     def _put(self, text: str) -> None:
         self._kept.append(text)

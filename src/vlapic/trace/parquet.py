@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from vlapic.errors import OutputError
 from vlapic.events.table import decoded
+from vlapic.output_file import OutputFile
 
 Array = npt.NDArray[Any]
 
@@ -48,11 +49,8 @@ class ParquetColumns:
         if first:
             _keep_interrupts()
         self._path = os.fspath(path)
-        try:
-            # polars would say so only when the first rows have come.
-            open(path, "wb").close()
-        except OSError as error:
-            raise OutputError(f"cannot write {self._path!r}: {error.strerror}; try another place") from None
+        # polars would say only when the first rows have come that it cannot be written.
+        self._file = OutputFile(path)
         self._polars = polars
         self._chunks: Queue[Mapping[str, Array] | None] = Queue(_WAITING)
         self._failure: BaseException | None = None
@@ -66,7 +64,7 @@ class ParquetColumns:
 
         def sink() -> None:
             try:
-                register_io_source(source, schema=self._types).sink_parquet(self._path)
+                register_io_source(source, schema=self._types).sink_parquet(self._file.written_to)
             except BaseException as error:  # told by the thread that brings rows
                 self._failure = error
 
@@ -77,11 +75,14 @@ class ParquetColumns:
         """Append rows."""
         self._bring(dict(chunk))
 
-    def close(self) -> None:
-        """Complete the file."""
+    def end(self, kind: type[BaseException] | None) -> None:
+        """Complete the file, or drop it where an exception ended it that is no Ctrl-C."""
         with suppress(OutputError):
             self._bring(None)
         self._thread.join()
+        if self._failure is not None:
+            self._file.drop()
+        self._file.end(kind)
         self._complain()
 
     def _bring(self, chunk: Mapping[str, Array] | None) -> None:
