@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from vlapic.errors import (
     WorldError,
     unknown_name,
 )
-from vlapic.numerals import shown
+from vlapic.numerals import real_number, shown, whole_number
 from vlapic.regime import Regime
 from vlapic.results import RunResult
 from vlapic.session import SoFar, check, run
@@ -45,9 +44,10 @@ _VCPU_SETUP = ("tsc_khz", "tsc_ratio", "timer")
 
 
 def _whole_number(text: str) -> int:
-    if not _NUMBER.fullmatch(text):
-        raise ValueError("a whole number")
-    return int(text)
+    try:
+        return whole_number(text)
+    except ValueError:
+        raise ValueError("a whole number") from None
 
 
 def _advance(text: str) -> int | str:
@@ -61,7 +61,7 @@ def _advance(text: str) -> int | str:
 
 def _seconds(text: str) -> float:
     try:
-        return float(text)
+        return real_number(text)
     except ValueError:
         raise ValueError("a number of seconds") from None
 
@@ -85,9 +85,6 @@ def _several(none: str = "") -> Callable[[str], list[int]]:
             raise ValueError(f"{but}whole numbers with a + between them") from None
 
     return read
-
-
-_NUMBER = re.compile(r"-?[0-9]{1,20}")
 
 
 class Option(NamedTuple):

@@ -41,7 +41,7 @@ def tsc_frequencies(tsc_khz: int | Sequence[int] | None, vcpus: int, host_tsc_kh
     return given + given[-1:] * (vcpus - len(given))
 
 
-_DISTANCE = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?) ?(?P<unit>ns|us|µs|ms|s|cycles)")
+_DISTANCE = re.compile(r"(?P<number>[0-9]{1,40}(?:\.[0-9]{1,40})?) ?(?P<unit>ns|us|µs|ms|s|cycles)")
 _NS_OF = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 
 
