@@ -111,7 +111,7 @@ def test_options_left_out_are_the_library_s_defaults(canned, capsys):
         "events": 10_000, "seconds": None, "instructions": None, "vcpus": None, "tsc_khz": None,
         "vms": 1, "pcpus": None, "host": "default", "host_tsc_khz": None, "memory_mib": 128,
         "append": "", "modules": (), "seed": 0, "trace": None, "worst": 0, "budgets": [], "progress": None,
-        "apicv": False, "pi_inject": False, "mwait_in_guest": False,
+        "apicv": False, "pi_inject": False, "mwait_in_guest": False, "delta": None,
     }  # fmt: skip
 
 
@@ -135,6 +135,14 @@ def test_a_limit_ends_a_run_with_status_0_and_the_results_so_far(option, capsys)
         (["--seconds", "x"], "--seconds takes a number of seconds, not 'x'"),
         (["--instructions", "0"], "instructions 0 is out of range; it takes 1 to 18446744073709551615"),
         (["--vcpus", "9"], "vcpus 9 is out of range; it takes 1 to 8"),
+        (
+            ["--delta", "50"],
+            "delta '50' is no distance of deadlines; it takes a time (50us; ns, us, ms or s)",
+        ),
+        (
+            ["interrupt", "--delta", "50us"],
+            "guest 'interrupt' has no deadlines to set a distance of; delta goes",
+        ),
         (["--memory", "1"], "memory 1 MiB is out of range; it takes 2 to 3072 MiB"),
         (["--tsc-khz", "1000,2000"], "2 TSC frequencies for 1 vCPU; give one for all, or one for each"),
         (["--tsc-khz", "1000,"], "--tsc-khz takes a whole number, not ''"),
@@ -340,7 +348,7 @@ def test_quiet_prints_nothing_where_nothing_went_wrong(capsys):
 def test_quiet_prints_what_went_wrong(canned, capsys):
     canned(exit_code=3)
     assert main(["run", "--quiet"]) == 4
-    assert capsys.readouterr() == ("", "vlapic: the guest reported 3; 0 is success\n")
+    assert capsys.readouterr() == ("", "vlapic: the guest reported 3: it needs two vCPUs\n")
 
 
 @pytest.mark.parametrize(
