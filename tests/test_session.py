@@ -1,6 +1,7 @@
 """Several VMs on one host: each is as it would be alone, and each is measured for itself."""
 
 import dataclasses
+from importlib.resources import files
 
 import pytest
 
@@ -166,3 +167,12 @@ def test_a_vcpu_that_ends_frozen_or_is_never_advanced_misses_a_budget_for_settli
     assert result.budgets[0].in_words() == (
         "not settled: no timer was armed early, so there is nothing to settle"
     )
+
+
+def test_an_image_is_told_the_distance_of_deadlines_where_it_starts_in_64_bit_mode():
+    guests = files("vlapic.machine") / "guests"
+    assert vlapic.run(str(guests / "deadline.bin"), events=5, delta="1ms").virtual_seconds > 0.004
+    with pytest.raises(
+        UsageError, match="starts in protected mode, where it is told no distance of deadlines"
+    ):
+        vlapic.run(str(guests / "checks" / "protected.bin"), delta="50us")

@@ -137,11 +137,13 @@ def test_a_limit_ends_a_run_with_status_0_and_the_results_so_far(option, capsys)
         (["--vcpus", "9"], "vcpus 9 is out of range; it takes 1 to 8"),
         (
             ["--delta", "50"],
-            "delta '50' is no distance of deadlines; it takes a time (50us; ns, us, ms or s)",
+            "delta '50' is no distance of deadlines; it takes a time (50us; ns, us, ms or s) or cycles"
+            " (125000cycles)",
         ),
         (
             ["interrupt", "--delta", "50us"],
-            "guest 'interrupt' has no deadlines to set a distance of; delta goes",
+            "guest 'interrupt' has no deadlines to set a distance of; delta goes with deadline, deadline-hlt,"
+            " oneshot, periodic, tickless, storm, stall, scaled, uneven",
         ),
         (["--memory", "1"], "memory 1 MiB is out of range; it takes 2 to 3072 MiB"),
         (["--tsc-khz", "1000,2000"], "2 TSC frequencies for 1 vCPU; give one for all, or one for each"),
