@@ -196,6 +196,30 @@ def test_the_pit_reaches_the_vcpu_that_the_io_apic_names(first, pcpus):
         assert is_periodic(times, 10)
 
 
+def test_an_alarm_rings_in_time_while_another_vm_has_the_physical_cpu():
+    """The first vCPUs of both VMs share one, the second ones another."""
+    times = []
+
+    def second(cpu):
+        yield from open_pin(cpu, TIMER_PIN, PIN_VECTOR, destination=1)
+        yield from start_pit(cpu)
+        times.append(cpu.rdtsc())
+        while len(times) <= 10:
+            yield 50
+            if len(cpu.handled) == len(times):
+                times.append(cpu.rdtsc())
+        yield cpu.out(0xF4, 0)
+
+    host = Host(2_500_000, constant_model(), parameters=ModuleParameters(0), pcpus=2)
+    vms = host.create_vm(), host.create_vm()
+    for vm, guests in zip(vms, [(halts_for_ever, second), (computes_for_ever, halts_for_ever)], strict=True):
+        for guest in guests:
+            vm.create_vcpu(lambda tsc, guest=guest: ScriptedEngine(tsc, guest, ends_where_it_came_from))
+    vcpus = [vcpu for vm in vms for vcpu in vm.vcpus]
+    assert not scheduler.run(vcpus, lambda: vms[0].ended, 300_000)
+    assert is_periodic(times, 10)
+
+
 @pytest.mark.parametrize("sleeps", [False, True])
 def test_a_line_that_another_vcpu_raises_reaches_the_first_through_its_lint0_at_once(sleeps):
     sent, taken = [], []
