@@ -404,6 +404,46 @@ def below_the_tpr(cpu):
     yield cpu.store(0xFEE0_0080, 0xF0)
 
 
+def waiting(*writes, mask=0xFF):
+    """A guest that writes bytes to ports, and halts."""
+
+    def guest(cpu):
+        cpu.interrupts_enabled = False
+        yield from open_pic(cpu, mask=mask)
+        yield from outs(cpu, *writes)
+        yield from waits(cpu, 1, [])
+
+    return guest
+
+
+@pytest.mark.parametrize(
+    ("guest", "why"),
+    [
+        (waiting(), ""),
+        (
+            waiting((0x70, 0x0B), (0x71, 0x42)),
+            "; the clock is to interrupt, but IRQ 8 is masked at the 8259As and at pin 8 of the I/O APIC",
+        ),
+        (waiting((0x3F9, 0x01), mask=0xEF), "; nothing is received on the serial port"),
+    ],
+)
+def test_a_guest_that_waits_for_another_device_in_vain_is_told_why(guest, why):
+    run = Run(guest, rounds=200)
+    assert run.vcpu.failure.reason == f"{scheduler.FOREVER}{why}"
+
+
+def test_a_guest_that_does_not_read_register_c_gets_one_interrupt_of_the_clock_and_is_told_why():
+    def guest(cpu):
+        cpu.interrupts_enabled = False
+        yield from open_pin(cpu, CLOCK_PIN, CLOCK_VECTOR)
+        yield from outs(cpu, (0x70, 0x0B), (0x71, 0x42))
+        yield from waits(cpu, 2, [])
+
+    run = Run(guest, ends_where_it_came_from, rounds=200)
+    assert run.engine.handled == [CLOCK_VECTOR]
+    assert run.vcpu.failure.reason.endswith("; the clock's IRQ 8 is up until its register C is read")
+
+
 @pytest.mark.parametrize(
     ("set_up", "why"),
     [

@@ -217,18 +217,33 @@ class Board:
         return self.ioapic.may_send_nmi()
 
     def unheard(self) -> str:
-        """Why an interrupt that a guest may have waited for does not come, in words; empty if there is none.
+        """Why interrupts that a guest may have waited for do not come, in words; empty if there are none.
 
-        It is one that the 8259As have and no processor takes, or that of a PIT which the guest has started.
+        They are one that the 8259As have and no processor takes, those of a PIT or a clock that the guest has
+        started, and what it has asked the serial port to tell it of.
         """
         if self.pics.level:
             return "the 8259A has an interrupt, but no processor's LINT0 takes it"
+        reasons = (self._why_no_pit(), self._why_no_clock(), self._why_no_serial())
+        return "; ".join(reason for reason in reasons if reason)
+
+    def _why_no_pit(self) -> str:
         counter = self.pit.counters[0]
         if not counter.programmed or counter.next_rise(self.pit.ticks()) is None:
             return ""
         if self._passes_on(TIMER_LINE, TIMER_PIN):
             return "the PIT's interrupts come, but no processor takes them"
         return "the PIT runs, but IRQ 0 is masked at the 8259A and at pin 2 of the I/O APIC"
+
+    def _why_no_clock(self) -> str:
+        if self.rtc.level:
+            return "the clock's IRQ 8 is up until its register C is read"
+        if self.rtc.next_rise_ns() is None or self._passes_on(CLOCK_LINE, CLOCK_LINE):
+            return ""
+        return "the clock is to interrupt, but IRQ 8 is masked at the 8259As and at pin 8 of the I/O APIC"
+
+    def _why_no_serial(self) -> str:
+        return "nothing is received on the serial port" if self.ports.serial.awaits_input else ""
 
     # -- time --
 

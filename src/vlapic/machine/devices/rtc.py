@@ -96,6 +96,9 @@ class Rtc:
         now_ns: reads the time since the machine was switched on; it may step back a little.
         interrupt: called with the level of the interrupt line when it changes; low at first.
         changed: called when an access may have changed when the line rises next.
+
+    Attributes:
+        level: the level of the interrupt line.
     """
 
     def __init__(
@@ -121,7 +124,7 @@ class Rtc:
         self._seen_ns = 0
         self._noted = 0
         self._quiet_until_ns = 0
-        self._level = False
+        self.level = False
 
     def describe(self, cpus: int, memory_bytes: int, memory_above_4g_bytes: int = 0) -> None:
         """Leave sizes where firmware would; `memory_bytes` lie below 4 GiB."""
@@ -308,7 +311,7 @@ class Rtc:
 
     def next_rise_ns(self) -> int | None:
         """When the line rises next, behind what `catch_up` has told; None if it does not."""
-        if self._level:
+        if self.level:
             return None
         enabled = self._memory[REGISTER_B] & CAUSES
         times = [
@@ -323,8 +326,8 @@ class Rtc:
 
     def _drive(self) -> None:
         level = self._requests()
-        if level != self._level:
-            self._level = level
+        if level != self.level:
+            self.level = level
             self._interrupt(level)
 
     def _next_ns(self, cause: int, after_ns: int) -> int | None:

@@ -122,6 +122,11 @@ class Serial:
             self._scratch = value
         self._drive()
 
+    @property
+    def awaits_input(self) -> bool:
+        """Whether the guest has asked for an interrupt when something is received."""
+        return bool(self._ier & IER_RECEIVED)
+
     # -- sending and receiving --
 
     def _send(self, value: int) -> None:
