@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.machine.machines import EOI, SVR, Run
+from tests.machine.machines import DEADLINE_MSR, EOI, SVR, Run
+from tests.machine.machines import set_up as arm
 from tests.machine.test_scheduler import Machine
 from vlapic.events import Exit
 from vlapic.machine import scheduler
@@ -173,12 +174,19 @@ def computes_for_ever(cpu):
 
 @pytest.mark.parametrize("first", [computes_for_ever, halts_for_ever])
 @pytest.mark.parametrize("pcpus", [None, 1])
-def test_the_pit_reaches_the_vcpu_that_the_io_apic_names(first, pcpus):
-    """The alarm is on the first vCPU's physical CPU; the second programs the PIT and takes its interrupts."""
+@pytest.mark.parametrize("far_timer", [False, True])
+def test_the_pit_reaches_the_vcpu_that_the_io_apic_names(first, pcpus, far_timer):
+    """The alarm is on the first vCPU's physical CPU; the second programs the PIT and takes its interrupts.
+
+    A timer of its own that is seconds away does not take it past them.
+    """
     times = []
 
     def second(cpu):
         cpu.interrupts_enabled = False
+        if far_timer:
+            yield from arm(cpu)
+            yield cpu.wrmsr(DEADLINE_MSR, cpu.rdtsc() + 9 * 2_500_000_000)
         yield from open_pin(cpu, TIMER_PIN, PIN_VECTOR, destination=1)
         yield from start_pit(cpu)
         times.append(cpu.rdtsc())
