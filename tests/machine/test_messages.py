@@ -127,7 +127,8 @@ class Machine:
         """(Receiver, cycles) from sending to taking, of every message; one that was not taken raises."""
         left = {vcpu: list(vcpu.inbox.taken) for vcpu in self.vcpus}
         found = []
-        for vcpu, message, sent_at in self.sent:
+        # Equal messages of two senders may be one object; the clock of the one that sent later may be behind.
+        for vcpu, message, sent_at in sorted(self.sent, key=lambda each: each[2]):
             number = next(n for n, (each, _) in enumerate(left[vcpu]) if each is message)
             found.append((vcpu, left[vcpu].pop(number)[1] - sent_at))
         return found
