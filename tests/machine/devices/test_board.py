@@ -1,13 +1,17 @@
 """The devices together: where they are, how their interrupt lines run, and that nothing upsets them."""
 
+import re
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.documents import ROOT
 from vlapic.machine.devices import Board
 
 from .boards import Clock, Recorder
 
+GUESTS_PAGE = ROOT / "docs" / "guests.md"
 IOREGSEL, IOWIN = 0xFEC0_0000, 0xFEC0_0010
 
 
@@ -201,3 +205,13 @@ def test_firmware_leaves_line_11_open_at_vector_0x73_and_every_other_closed():
     board.set_line(11, True)
     assert levels == [True]
     assert board.acknowledge() == 0x73
+
+
+def test_the_documentation_names_every_device_where_it_is():
+    _, section = GUESTS_PAGE.read_text().split("### Devices\n")
+    rows = [line.split(" | ")[1] for line in section.split("\n### ")[0].splitlines() if line.startswith("| ")]
+    named = {int(place, 16) for row in rows for place in re.findall("0x[0-9a-f]+", row)}
+    board = Recorder().board
+    ranges = [*board.ports.ranges, *board.memory.ranges]
+    assert not [f"{each.base:#x}" for each in ranges if not any(each.base <= at < each.end for at in named)]
+    assert not [f"{at:#x}" for at in named if not any(each.base <= at < each.end for each in ranges)]
