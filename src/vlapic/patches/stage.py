@@ -118,7 +118,8 @@ def _switch_on(played: Played, guest: Guest, stack: ExitStack) -> Vm:
     """A VM more on the host, with a guest in it; its CPUs are closed with `stack`."""
     host = played.host
     image = PROGRAMS[guest.program].image()
-    loaded = load(image, _MEMORY_BYTES, guest.interrupts, guest.delta_cycles)
+    cpus = len(guest.tsc_khz)
+    loaded = load(image, _MEMORY_BYTES, guest.interrupts, guest.delta_cycles, cpus=cpus)
     played.loaded.append(loaded)
     vm = host.create_vm()
 
@@ -128,5 +129,5 @@ def _switch_on(played: Played, guest: Guest, stack: ExitStack) -> Vm:
 
     for index, khz in enumerate(guest.tsc_khz):
         vm.create_vcpu(engine, khz, wait_for_sipi=index > 0)
-    vm.board.describe(cpus=len(guest.tsc_khz), memory_bytes=_MEMORY_BYTES, command_line=b"")
+    vm.board.describe(cpus=cpus, memory_bytes=_MEMORY_BYTES, command_line=b"")
     return vm
