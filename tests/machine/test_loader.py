@@ -82,27 +82,32 @@ def test_an_empty_file_is_no_image():
     assert refused(b"") == ("the image: the file is empty; expected a guest image; try a built-in guest")
 
 
+BUILT_IN = "a built-in guest, see: vlapic run --list"
+UNPACKED = "what is packed in it"
+VMLINUX = "the vmlinux that is packed in it, as scripts/extract-vmlinux takes it out"
+
+
 @pytest.mark.parametrize(
-    ("data", "what"),
+    ("data", "what", "advice"),
     [
-        (b"\x1f\x8b\x08\x00", "a gzip file"),
-        (b"\xfd7zXZ\x00", "an xz file"),
-        (b"BZh91AY", "a bzip2 file"),
-        (b"\x28\xb5\x2f\xfd\x00", "a zstd file"),
-        (b"PK\x03\x04", "a zip file"),
-        (b"#!/bin/sh\n", "a script"),
-        (b"MZ\x90\x00", "a PE file"),
-        (bytes(0x202) + b"HdrS" + bytes(100), "a Linux kernel"),
-        (b"MZ" + bytes(0x200) + b"HdrS" + bytes(100), "a Linux kernel"),
-        (b"Dear reader,\n", "text"),
-        (bytes(100), "zeros"),
-        (b"\x01\x02\x03\x04\x05\x06\x07\x08\x09", "unknown data (01 02 03 04 05 06 07 08 ...)"),
+        (b"\x1f\x8b\x08\x00", "a gzip file", UNPACKED),
+        (b"\xfd7zXZ\x00", "an xz file", UNPACKED),
+        (b"BZh91AY", "a bzip2 file", UNPACKED),
+        (b"\x28\xb5\x2f\xfd\x00", "a zstd file", UNPACKED),
+        (b"PK\x03\x04", "a zip file", UNPACKED),
+        (b"#!/bin/sh\n", "a script", BUILT_IN),
+        (b"MZ\x90\x00", "a PE file", BUILT_IN),
+        (bytes(0x202) + b"HdrS" + bytes(100), "a Linux kernel", VMLINUX),
+        (b"MZ" + bytes(0x200) + b"HdrS" + bytes(100), "a Linux kernel", VMLINUX),
+        (b"Dear reader,\n", "text", BUILT_IN),
+        (bytes(100), "zeros", BUILT_IN),
+        (b"\x01\x02\x03\x04\x05\x06\x07\x08\x09", "unknown data (01 02 03 04 05 06 07 08 ...)", BUILT_IN),
     ],
 )
-def test_what_a_foreign_file_looks_like_is_said(data, what):
+def test_what_a_foreign_file_looks_like_is_said(data, what, advice):
     assert refused(data) == (
         f"the image: looks like {what}; expected a multiboot image, an ELF executable, or a flat image that"
-        " begins with VLAPIC64; try a built-in guest, see: vlapic run --list"
+        f" begins with VLAPIC64; try {advice}"
     )
 
 

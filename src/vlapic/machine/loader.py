@@ -62,15 +62,15 @@ _RESERVED = {
     ),
 }
 
-_FOREIGN = {
+_PACKED = {
     b"\x1f\x8b": "a gzip file",
     b"\xfd7zXZ": "an xz file",
     b"BZh": "a bzip2 file",
     b"\x28\xb5\x2f\xfd": "a zstd file",
     b"PK\x03\x04": "a zip file",
-    b"MZ": "a PE file",
-    b"#!": "a script",
 }
+_FOREIGN = {b"MZ": "a PE file", b"#!": "a script"}
+_BUILT_IN = "a built-in guest, see: vlapic run --list"
 _LINUX_MAGIC_AT, _LINUX_MAGIC = 0x202, b"HdrS"
 
 
@@ -234,24 +234,29 @@ def _parse(data: memoryview) -> Image:
         return multiboot2.read(data, header_2)
     if data[: len(elf.MAGIC)] == elf.MAGIC:
         return pvh.read(data)
+    what, advice = _looks_like(bytes(data[:1024]))
     raise ImageError(
-        f"looks like {_looks_like(bytes(data[:1024]))}; expected a multiboot image, an ELF executable, or"
-        f" a flat image that begins with {MAGIC.decode()}; try a built-in guest, see: vlapic run --list"
+        f"looks like {what}; expected a multiboot image, an ELF executable, or a flat image that begins with"
+        f" {MAGIC.decode()}; try {advice}"
     )
 
 
-def _looks_like(head: bytes) -> str:
-    if head[_LINUX_MAGIC_AT : _LINUX_MAGIC_AT + 4] == _LINUX_MAGIC:
-        return "a Linux kernel"  # it may begin like a PE file
+def _looks_like(head: bytes) -> tuple[str, str]:
+    """What a file is that is no image, and what to try instead."""
+    if head[_LINUX_MAGIC_AT : _LINUX_MAGIC_AT + 4] == _LINUX_MAGIC:  # it may begin like a PE file
+        return "a Linux kernel", "the vmlinux that is packed in it, as scripts/extract-vmlinux takes it out"
+    for magic, what in _PACKED.items():
+        if head.startswith(magic):
+            return what, "what is packed in it"
     for magic, what in _FOREIGN.items():
         if head.startswith(magic):
-            return what
+            return what, _BUILT_IN
     head = head[:256]
     if not any(head):
-        return "zeros"
+        return "zeros", _BUILT_IN
     if all(byte in b"\t\n\r" or 0x20 <= byte < 0x7F for byte in head):
-        return "text"
-    return f"unknown data ({head[:8].hex(' ')} ...)"
+        return "text", _BUILT_IN
+    return f"unknown data ({head[:8].hex(' ')} ...)", _BUILT_IN
 
 
 def _boot_information(
