@@ -66,6 +66,10 @@ def _seconds(text: str) -> float:
         raise ValueError("a number of seconds") from None
 
 
+def _module(text: str) -> tuple[str, ...]:
+    return () if text == "none" else (text,)
+
+
 def _switch(text: str) -> bool:
     if text not in ("on", "off"):
         raise ValueError("on or off")
@@ -125,6 +129,7 @@ COMPARABLE: dict[str, Option] = {
     "pcpus": Option("pcpus", _whole_number),
     "memory": Option("memory_mib", _whole_number),
     "append": Option("append", str),
+    "module": Option("modules", _module, ("none",)),
 }
 #: Options that do not change what a run comes to, so that there would be nothing to compare.
 NOT_COMPARABLE = (
