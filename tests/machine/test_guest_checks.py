@@ -12,7 +12,7 @@ STEPS = {
     "paging": 14,
     "ring3": 8,
     "syscall": 2,
-    "shadow": 9,
+    "shadow": 11,
     "nmi": 4,
     "x2apic_nmi": 3,
     "instructions": 13,

@@ -64,6 +64,9 @@ class Blocks:
         machine_code: that counts, None where Python does.
         sites: the exiting instructions known so far, by address; the CPU stops at each, before it runs.
         known_sites: those that are offered on the fast path.
+        before: the block charged last before this run; the engine writes it.
+        loaded_ss: this run was stopped behind a load of SS.
+        behind_sti: that load was in the shadow of STI.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Blocks:
         read_code: Callable[[int, int], bytes],
         code_bits: Callable[[], int],
         resumes: Callable[[], bool],
+        in_shadow: Callable[[], bool],
         remapped: Callable[[], None],
         met: Callable[[int, int], None],
         translated: Callable[[int, int], None],
@@ -85,6 +89,7 @@ class Blocks:
             read_code: guest bytes at (virtual address, size); fewer where memory ends.
             code_bits: the size of code the CPU is in: 16, 32 or 64.
             resumes: whether one instruction is to run alone, because RFLAGS.RF is set until it has.
+            in_shadow: whether the instruction before holds interrupts off for one more.
             remapped: called before a block runs that may change the paging.
             met: called when a block at (address, size) is looked at, before it runs.
             translated: called when Unicorn has translated the code at (address, size).
@@ -98,6 +103,7 @@ class Blocks:
         self._read_code = read_code
         self._code_bits = code_bits
         self._resumes = resumes
+        self._in_shadow = in_shadow
         self._remapped = remapped
         self._on_met = met
         self._translated = translated
@@ -109,6 +115,8 @@ class Blocks:
         self._site_hooks: dict[int, int] = {}
         self._new_site_block: Block | None = None
         self._last: Block | None = None  # the block charged last, if Python charged it
+        self.before: Block | None = None
+        self.loaded_ss = self.behind_sti = False
         self._rows: dict[int, Block] = {}  # the table's rows, by address
         self._fields = (ctypes.c_uint64 * _FIELDS)()
         self.counter = memoryview(self._fields).cast("B").cast("Q")
@@ -142,6 +150,7 @@ class Blocks:
     def start(self, limit: int) -> None:
         """A run is about to begin, from wherever: stop it at `limit` instructions."""
         counter = self.counter
+        self.loaded_ss = self.behind_sti = False
         counter[LIMIT] = limit
         counter[STOPPED] = NOT_STOPPED
         counter[SPIN] = counter[ROW] = counter[OPENED] = 0
@@ -193,6 +202,13 @@ class Blocks:
             count += (counter[LIMIT] - 1 - count) // block.lap * block.lap
         else:
             counter[SPIN] = address
+        if block.ends_in_ss:  # look, behind it, at its shadow
+            before = self.last or self.before
+            self.loaded_ss = True
+            self.behind_sti = (
+                block.count == 1 and before is not None and before.ends_in_sti and self._in_shadow()
+            )
+            counter[LIMIT] = 0
         counter[COUNT] = count + block.count
         counter[ROW] = 0
         self._last = block
@@ -221,7 +237,7 @@ class Blocks:
             self.forget()  # and look at this one again each time, to come here
         else:
             self._known[name] = block
-            if self._table is not None:
+            if self._table is not None and not block.ends_in_ss:  # those are Python's
                 row = self._table.insert(block)
                 if row is None:
                     self.forget()

@@ -39,7 +39,17 @@ from vlapic.machine.unicorn.blocks import (
 from vlapic.machine.unicorn.control import Control
 from vlapic.machine.unicorn.decode import SHADOW_FLAG, Kind, Site
 from vlapic.machine.unicorn.device_memory import DeviceMemory
-from vlapic.machine.unicorn.events import DB, FLAG_RF, FLAG_TF, PF, UD, WITH_ERROR_CODE, Event, TripleFault
+from vlapic.machine.unicorn.events import (
+    DB,
+    FLAG_IF,
+    FLAG_RF,
+    FLAG_TF,
+    PF,
+    UD,
+    WITH_ERROR_CODE,
+    Event,
+    TripleFault,
+)
 from vlapic.machine.unicorn.instructions import Fault, Instructions, Jump
 from vlapic.machine.unicorn.layout import HF_INHIBIT_IRQ
 from vlapic.machine.unicorn.machine_code import native_counting
@@ -52,6 +62,7 @@ from vlapic.machine.unicorn.tsc_reads import TscReads
 from vlapic.machine.unicorn.whole_access import WholeAccesses
 from vlapic.tsc import GuestTsc
 
+_STI = b"\xfb"
 #: Errors of uc_emu_start that say: no instruction. Where there is no RAM the bus reads all ones: none.
 _NO_INSTRUCTION = (uc.UC_ERR_INSN_INVALID, uc.UC_ERR_FETCH_UNMAPPED, uc.UC_ERR_FETCH_PROT)
 
@@ -110,6 +121,7 @@ class Core:
             self._processor.read_code,
             self._processor.code_bits,
             self._processor.state.resumes,
+            lambda: bool(self._state.hflags() & HF_INHIBIT_IRQ),
             paging.flush,
             self._on_met,
             self._on_translated,
@@ -163,7 +175,7 @@ class Core:
         if stopped == AT_SITE:
             return self._leave(self._blocks.sites[self._processor.address], now)
         if stopped in (AT_LIMIT, AT_WINDOW):
-            return None
+            return self._behind_ss() if self._blocks.loaded_ss else None
         if stopped in (AT_HANDLED, AT_LEFT):
             return self._handled(now)
         if stopped == AT_MEMORY:
@@ -198,6 +210,27 @@ class Core:
             return self._trap()
         return exits.Hlt(now)
 
+    def _behind_ss(self) -> exits.Exit | None:
+        """Behind a load of SS: see to the shadow that Unicorn leaves out when two kinds follow each other.
+
+        STI behind STI has no shadow of its own, nor has a load of SS behind another; but either has one
+        behind the other (`kvm/x86.c: toggle_interruptibility`). Unicorn gives it to the first alone.
+        """
+        blocks, processor, counter = self._blocks, self._processor, self._counter
+        if blocks.behind_sti:
+            processor.open_shadow()
+            return None
+        if processor.eflags & FLAG_IF or processor.read_code(processor.address, 1) != _STI:
+            return None
+        count = counter[COUNT]
+        wanted, counter[WINDOW] = counter[WINDOW], 0  # it is not open where Unicorn has it
+        left = self._step(count + 1)
+        counter[WINDOW] = wanted
+        last = blocks.last
+        if left is None and counter[COUNT] == count + 1 and last is not None and last.ends_in_sti:
+            processor.open_shadow()
+        return left
+
     def _start(self, limit: int) -> None:
         """Run until something stops the CPU; count and shadow are right afterwards, whatever it was."""
         counter, processor = self._counter, self._processor
@@ -226,6 +259,7 @@ class Core:
         counter, processor = self._counter, self._processor
         stopped, last = counter[STOPPED], self._blocks.last
         if last is not None:
+            self._blocks.before = last
             # Between blocks, the last one tells; inside of one: a block in a shadow has one instruction.
             between = NOT_STOPPED < stopped <= AT_LEFT
             processor.shadow_possible = bool(last.flags & SHADOW_FLAG) if between else last.count == 1

@@ -104,6 +104,16 @@ class Block:
         """Number of instructions."""
         return len(self.starts)
 
+    @property
+    def ends_in_sti(self) -> bool:
+        """Whether its last instruction is STI."""
+        return self.flags & (SHADOW_FLAG | WINDOW_FLAG) == SHADOW_FLAG | WINDOW_FLAG
+
+    @property
+    def ends_in_ss(self) -> bool:
+        """Whether its last instruction loads SS: MOV, POP or LSS."""
+        return self.flags & (SHADOW_FLAG | WINDOW_FLAG) == SHADOW_FLAG
+
     def left_at(self, address: int) -> int:
         """How many instructions are left to run, the one at `address` among them; 0 where it is outside."""
         if not 0 <= address - self.address < self.size:

@@ -35,6 +35,7 @@ class Probe:
             lambda address, size: memory[address : address + size],
             code_bits=lambda: 64,
             resumes=lambda: False,
+            in_shadow=lambda: False,
             remapped=lambda: None,
             met=lambda _address, _size: None,
             translated=lambda _address, _size: None,

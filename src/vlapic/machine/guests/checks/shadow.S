@@ -98,6 +98,30 @@ entry:  START_CHECK
         STEP    9                               # CR8 has four bits
         movl    $0x10, %eax
         FAULTS  GENERAL_PROTECTION, 0, movq %rax,%cr8
+        STEP    10                              # STI and a load of SS each have a shadow, one behind the other
+        movq    $0, count(%rip)
+        movw    %ss, %ax
+        SEND_SELF
+        sti
+        movw    %ax, %ss
+        nop
+1:      nop
+        CAME_AT 1b
+        SEND_SELF
+        movw    %ax, %ss
+        sti
+        nop
+1:      nop
+        CAME_AT 1b
+        STEP    11                              # but the same one behind itself does not
+        sti
+        nop
+        cli
+        SEND_SELF
+        sti
+        sti
+1:      nop
+        CAME_AT 1b
         DONE    "shadow"
 
 interrupt:
