@@ -5,12 +5,12 @@ import pty
 import select
 import shutil
 import signal
-import subprocess
 import sys
 import time
 
 import pytest
 
+from tests.limits import HANGS_S, run
 from vlapic.cli import complete, main
 from vlapic.comparison import COMPARABLE
 from vlapic.machine.hosts import HOSTS
@@ -38,9 +38,7 @@ def offered(shell, *words):
         f'eval "$(vlapic completion bash)"; COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1};'
         '_vlapic_completion vlapic; printf "%s\\n" "${COMPREPLY[@]}"'
     )
-    done = subprocess.run(
-        [BASH, "--norc", "-c", program], env=shell, capture_output=True, text=True, timeout=60, check=True
-    )
+    done = run([BASH, "--norc", "-c", program], env=shell, capture_output=True, text=True, check=True)
     assert done.stderr == ""
     return done.stdout.split()
 
@@ -89,14 +87,7 @@ FISH = shutil.which("fish")
 )
 def test_fish_offers_what_begins_so(shell, line, offers):
     program = f"vlapic completion fish | source; complete -C '{line}'"
-    done = subprocess.run(
-        [FISH, "--no-config", "-c", program],
-        env=shell,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
+    done = run([FISH, "--no-config", "-c", program], env=shell, capture_output=True, text=True, check=True)
     found = [offer.split("\t") for offer in done.stdout.splitlines()]
     assert sorted(offer for offer, *_ in found) == sorted(offers)
     if line.endswith("dead"):
@@ -144,7 +135,7 @@ def test_zsh_completes_the_line(shell, tmp_path):
 
 def written_to_the_end(path, terminal):
     """What a file says as soon as it is there; what the terminal shows meanwhile is dropped."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + HANGS_S
     while not path.exists():
         assert time.monotonic() < until, f"{path} was not written"
         if select.select([terminal], [], [], 0.02)[0]:

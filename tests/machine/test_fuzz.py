@@ -10,10 +10,10 @@ import ctypes
 import mmap
 import os
 import random
-import resource
 
 import pytest
 
+from tests.limits import limit_cpu
 from tests.machine.guest_runs import GUESTS, SOURCES
 from tests.machine.images.made import multiboot
 from vlapic import session
@@ -22,8 +22,6 @@ from vlapic.machine import loader
 from vlapic.machine.images.flat import HEADER, MAGIC
 
 IMAGES = 2000
-#: Seconds of processor time after which an image hangs; the slowest takes about ten.
-CPU_SECONDS = 300
 INSTRUCTIONS = 50_000
 FINE, FAILED_WELL, TRACEBACK = range(3)
 
@@ -127,7 +125,7 @@ def run_in_child(number):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         status = TRACEBACK
         try:
-            resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+            limit_cpu()
             session.load = lambda image, **options: loader.load(image_of(number), **options)
             session.run(
                 "deadline",

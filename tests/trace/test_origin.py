@@ -14,6 +14,7 @@ import time
 
 import pytest
 
+from tests.limits import HANGS_S, run
 from tests.trace.recordings import opened, path_of, text_of
 from vlapic.errors import TraceError
 from vlapic.trace import open_trace
@@ -38,9 +39,7 @@ def piped(tmp_path):
 
 
 def vlapic(*arguments, **streams):
-    return subprocess.run(
-        [sys.executable, "-m", "vlapic", *arguments], capture_output=True, timeout=60, **streams
-    )
+    return run([sys.executable, "-m", "vlapic", *arguments], capture_output=True, **streams)
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gz"])
@@ -137,7 +136,7 @@ def test_ctrl_c_ends_a_pipe_and_what_came_is_replayed():
     while _unread(process.stdin) or not _sleeps(process):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=HANGS_S)
     assert process.returncode == 130
     whole = json.loads(vlapic("replay", str(path_of(NAME)), "--json").stdout)
     assert json.loads(out) == whole | {"trace": "-"}

@@ -1,9 +1,10 @@
 """Parquet files that come into being chunk by chunk."""
 
-import subprocess
 import sys
 
 import pytest
+
+from tests.limits import run
 
 pytest.importorskip("polars", reason="Parquet needs polars: pip install polars")
 
@@ -31,8 +32,6 @@ def test_ctrl_c_is_told_to_who_writes_and_costs_no_row(tmp_path):
     import polars
 
     out = tmp_path / "out.parquet"
-    done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, str(out)], capture_output=True, text=True, timeout=60
-    )
+    done = run([sys.executable, "-c", INTERRUPTED, str(out)], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
     assert polars.read_parquet(out)["n"].to_list()[::10_000] == list(range(20))

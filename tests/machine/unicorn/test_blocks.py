@@ -2,11 +2,11 @@
 
 import random
 import struct
-import subprocess
 import sys
 
 import pytest
 
+from tests import limits
 from tests.machine.unicorn.bare import ENTRY, SCRATCH, Bare
 from vlapic.machine import engine as e
 from vlapic.machine.unicorn import machine_code
@@ -77,7 +77,7 @@ def main(first, last):
 @pytest.mark.slow
 def test_random_code_never_crashes_the_process_and_both_ways_of_counting_agree():
     command = [sys.executable, "-c", f"from {__name__} import main; main(0, {SEEDS})"]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    ran = limits.run(command, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr, ran.stdout.split()[-1]) == (0, "", "done"), (
         ran.stderr + ran.stdout[-40:]
     )

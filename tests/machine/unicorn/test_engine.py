@@ -1,11 +1,10 @@
 """Counts and time of the emulated CPU, to the instruction; how a run ends, whatever ends it."""
 
 import os
-import signal
-import threading
 
 import pytest
 
+from tests.limits import interrupted_after
 from tests.machine.unicorn.bare import ENTRY, SCRATCH, Bare, code
 from vlapic.errors import EngineError
 from vlapic.machine import engine as e
@@ -228,11 +227,8 @@ def test_a_run_without_an_end_comes_back_now_and_then(boot):
 @pytest.mark.parametrize("program", ["0f 31 eb fc", "48 ff c0 eb fb", "eb fe"], ids=["rdtsc", "inc", "wait"])
 def test_ctrl_c_comes_out_of_a_long_run(boot, program):
     guest = boot(bytes.fromhex(program))  # 1: the instruction, jmp 1b
-    timer = threading.Timer(0.1, signal.raise_signal, [signal.SIGINT])
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), interrupted_after(0.1):
         guest.run(10**13)
-    timer.join()
     assert ENTRY <= guest.engine.rip <= ENTRY + 3
     assert guest.engine.instructions > 1000
 

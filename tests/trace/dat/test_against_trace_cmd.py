@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.limits import run
 from tests.trace.dat.made import Made
 from tests.trace.dat.ring import Machine, Ring
 from vlapic.events import Event, Lost
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def trace_cmd(*arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(["trace-cmd", *map(str, arguments)], capture_output=True, check=True, timeout=60)
+    return run(["trace-cmd", *map(str, arguments)], capture_output=True, check=True)
 
 
 def printed_by_trace_cmd(path: Path, tmp_path: Path) -> list[Event]:

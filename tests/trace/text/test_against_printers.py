@@ -2,10 +2,10 @@
 
 import re
 import shutil
-import subprocess
 
 import pytest
 
+from tests.limits import run
 from tests.trace.dat.made import Made
 from tests.trace.dat.ring import Machine, Ring
 from tests.trace.recordings import opened
@@ -25,9 +25,7 @@ needs_perf = pytest.mark.skipif(
 
 def report(*arguments):
     """The text of `trace-cmd report`."""
-    return subprocess.run(
-        ["trace-cmd", "report", *map(str, arguments)], capture_output=True, check=True, timeout=60
-    ).stdout
+    return run(["trace-cmd", "report", *map(str, arguments)], capture_output=True, check=True).stdout
 
 
 def without_losses(trace):
@@ -142,9 +140,9 @@ def live_with_stacks(tmp_path_factory):
 
 def recorded_by_perf(folder, *options):
     path = folder / "perf.data"
-    made = subprocess.run(
+    made = run(
         ["perf", "record", "-q", "-a", "-o", path, *options, "sleep", "0.05"],
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     if made.returncode or not path.exists():
         pytest.skip(f"perf cannot record here; try as root: {made.stderr.strip()[:200]}")
@@ -152,9 +150,7 @@ def recorded_by_perf(folder, *options):
 
 
 def printed_by_perf(path, *options):
-    return subprocess.run(
-        ["perf", "script", *options, "-i", path], capture_output=True, check=True, timeout=60
-    ).stdout
+    return run(["perf", "script", *options, "-i", path], capture_output=True, check=True).stdout
 
 
 _LIVE = re.compile(r".*? +-?\d+ \[\d+\] +(?P<s>\d+)\.(?P<ns>\d{9}): +\w+:(?P<name>\w+): +(?P<says>.*)")
