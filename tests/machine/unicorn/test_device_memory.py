@@ -401,3 +401,44 @@ def test_a_stack_in_device_memory_is_accessed_as_the_instruction_has_it(boot, st
     guest.engine.complete(ENTRY + 7 + len(bytes.fromhex(instruction)) if len(access) == 2 else None)
     assert isinstance(guest.run(), e.Hlt)
     assert guest.engine.instructions == 4
+
+
+@pytest.mark.parametrize("offset", [0, 1, 4])
+def test_8_bytes_are_read_once_and_written_once_by_one_instruction(boot, offset):
+    """mov $..., %edx; lock addq $1, (%rdx); hlt."""
+    guest = boot(b"\xba" + (PAGE + offset).to_bytes(4, "little") + bytes.fromhex("f0 48 83 02 01 f4"))
+    assert guest.run()[1:] == (PAGE + offset, 8)
+    guest.engine.complete(VALUE)
+    assert guest.run()[1:] == (PAGE + offset, 8, VALUE + 1)
+    guest.engine.complete()
+    assert isinstance(guest.run(), e.Hlt)
+    assert guest.engine.instructions == 3
+
+
+def play_32(boot, program, answer):
+    """The accesses of a 32-bit guest with its stack in device memory, each answered by its address."""
+    guest = boot(bytes.fromhex("bc 21 00 e0 fe bd 43 00 e0 fe" + program + "f4"), bits=32)
+    seen = []
+    while not isinstance(left := guest.run(), e.Hlt):
+        seen.append(left[1:])
+        guest.engine.complete(answer(left.address) if isinstance(left, e.ReadMemory) else None)
+    return guest, seen
+
+
+def test_many_words_on_a_stack_in_device_memory_are_a_word_each(boot):
+    """mov $0xfee00021, %esp; mov $0xfee00043, %ebp."""
+    stack, frame = PAGE + 0x21, PAGE + 0x43
+    guest, seen = play_32(boot, "60", lambda address: 0)  # pusha
+    values = (0, 0, 0, 0, stack, frame, 0, 0)
+    pushed = [(stack - 4 * number, 4, value) for number, value in enumerate(values, 1)]
+    assert seen == pushed[::-1]
+    guest, seen = play_32(boot, "61", lambda address: address)  # popa
+    assert {address for address, _ in seen} >= {stack + 4 * number for number in range(8) if number != 3}
+    assert all((address - stack) % 4 == 0 and size == 4 for address, size in seen)
+    assert guest.engine._state.register(0) == stack + 28
+    guest, seen = play_32(boot, "c8 00 00 03", lambda address: address)  # enter $0, $3
+    expected = [(stack - 4, 4, frame)]
+    for level in (1, 2):
+        expected += [(frame - 4 * level, 4), (stack - 4 - 4 * level, 4, frame - 4 * level)]
+    assert seen == [*expected, (stack - 16, 4, stack - 4)]
+    assert guest.engine.instructions == 4

@@ -8,7 +8,7 @@ vcpu_mmio_read, vcpu_mmio_write`): a piece for each page, of 8 bytes at most.
 So the instruction that makes an access is looked at. Where its memory operand is another than the access, the
 access is the first part of it.
 
-Left out: PUSHA, POPA and ENTER with a stack in device memory, whose accesses stay in parts.
+An instruction without an operand accesses its stack.
 """
 
 from __future__ import annotations
@@ -25,9 +25,17 @@ from vlapic.machine.unicorn.paging import PAGE
 #: Bytes of the biggest access of a device, and of the biggest that Unicorn makes.
 _WIDEST, _BUS = 8, 4
 _SIZES = (2, 4, 8, 16)
-#: What takes a word off a stack, by the register that it is at; and what puts one there.
-_POPS = {"leave": "rbp", **dict.fromkeys(("pop", "popf", "popfd", "popfq", "ret"), "rsp")}
-_PUSHES = {"push", "pushf", "pushfd", "pushfq", "call"}
+_POP, _PUSH = ("rsp", False, False), ("rsp", True, False)
+_PUSHES = ("rsp", True, True)
+#: What instructions do with the stack: the register that it is at, whether they write, whether many words.
+_STACKS = {
+    **dict.fromkeys(("pop", "popf", "popfd", "popfq", "ret"), (_POP,)),
+    **dict.fromkeys(("push", "pushf", "pushfd", "pushfq", "call"), (_PUSH,)),
+    **dict.fromkeys(("popal", "popaw"), (("rsp", False, True),)),
+    **dict.fromkeys(("pushal", "pushaw"), (_PUSHES,)),
+    "leave": (("rbp", False, False),),
+    "enter": (_PUSHES, ("rbp", False, True)),
+}
 _OPERAND_SIZE = 0x66
 
 
@@ -58,6 +66,7 @@ class _Operand(NamedTuple):
     base: int | None
     other: int | None
     scale: int
+    many: bool = False  # words side by side, up or down from there
 
 
 class WholeAccesses:
@@ -80,15 +89,18 @@ class WholeAccesses:
         Returns:
             None: the part is all of it.
         """
-        page = asked.address & -PAGE
+        page, reads = asked.address & -PAGE, asked.value is None
+        before = {(each.value is None, each.address, each.size) for each in done}
         for operand in self._operands(block, address):
-            if not (operand.reads if asked.value is None else operand.writes):
+            if not (operand.reads if reads else operand.writes):
                 continue
             size = min(operand.size, _WIDEST)
             for start in self._pieces(operand, asked.address):
                 parts = _parts(start, size, asked)
-                if parts[:1] != (asked[:2],) or any(each[:2] == parts[-1] for each in done):
-                    continue  # it is the other half's
+                if parts[:1] != (asked[:2],):
+                    continue
+                if operand.size > _WIDEST and (reads, *parts[-1]) in before:
+                    continue  # that half is done
                 first, end = max(start, page), min(start + size, page + PAGE)
                 if parts != ((first, end - first),):
                     return Whole(first, end - first, parts)
@@ -103,6 +115,9 @@ class WholeAccesses:
             linear += self._register(operand.other) * operand.scale
         if operand.segment:
             linear += self._segment_base(operand.segment)
+        if operand.many:
+            yield near + (linear - near) % operand.size
+            return
         for piece in range(0, operand.size, _WIDEST):
             distance = (linear + piece - near + PAGE // 2) % PAGE - PAGE // 2
             if abs(distance) < 2 * _WIDEST:
@@ -133,14 +148,12 @@ def _decode(code: bytes, address: int, bits: int) -> Iterator[_Operand]:
         for operand in line.operands:
             if operand.type == cs.X86_OP_MEM and operand.size in _SIZES:
                 yield _operand(line, operand, bits)
-        name = line.mnemonic.split()[-1]
-        if name in _POPS or name in _PUSHES:
-            wide = line.prefix[2] != _OPERAND_SIZE  # not the other size
-            size = {16: 2 if wide else 4, 32: 4 if wide else 2, 64: 8 if wide else 2}[bits]
-            pushes, base = name in _PUSHES, _POPS.get(name, "rsp")
-            segment = "" if bits == 64 else "ss"
-            below = -size if pushes else 0
-            yield _Operand(size, not pushes, pushes, segment, below, register_number(base), None, 0)
+        wide = line.prefix[2] != _OPERAND_SIZE  # not the other size
+        size = {16: 2 if wide else 4, 32: 4 if wide else 2, 64: 8 if wide else 2}[bits]
+        segment = "" if bits == 64 else "ss"
+        for base, writes, many in _STACKS.get(line.mnemonic.split()[-1], ()):
+            below = -size if writes else 0
+            yield _Operand(size, not writes, writes, segment, below, register_number(base), None, 0, many)
 
 
 def _operand(line: capstone.CsInsn, operand: cs.X86Op, bits: int) -> _Operand:
