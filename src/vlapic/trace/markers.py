@@ -7,6 +7,7 @@ values into the trace; `debugfs` ones are of a loop beside the VM (`vlapic recor
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,9 @@ def handler_marker(host_khz: int) -> tuple[Form, Form]:
 def _lab_start(fields: dict[str, Any]) -> dict[str, Any]:
     """-1 stands where the host has no TSC scaling to tell of."""
     unknown = (1 << 64) - 1
-    ratio, frac = (np.uint64(1) * np.asarray(fields.pop(name)) for name in ("_ratio", "_frac"))
+    said = (fields.pop(name) for name in ("_ratio", "_frac"))
+    # Of a column they are modulo 2^64 already.
+    ratio, frac = (np.uint64(value % (1 << 64)) if isinstance(value, int) else value for value in said)
     return fields | {
         "tsc_ratio": np.where(ratio == unknown, 0, ratio),
         "frac_bits": np.where(frac == unknown, 0, frac),
@@ -102,3 +105,25 @@ MARKER_BEGINNINGS = (b"vlapic: ", b"LAB ", b"debugfs ")
 
 #: What only those begin with that are read. A recording's VMM writes other lines with `LAB` too.
 MARKER_OPENINGS = (b"vlapic: ", b"LAB start ", b"LAB sample ", b"debugfs pid=")
+
+#: What a host can have at most. KVM_MAX_VCPU_IDS is 4 * 4096 where CONFIG_KVM_MAX_NR_VCPUS is its greatest
+#: (arch/x86/include/asm/kvm_host.h, v6.12); of VMs there are not more than processes.
+_MOST = {"vcpu": (1 << 14) - 1, "vm": (1 << 16) - 1}
+
+
+def can_be(event_type: type[Any], said: Mapping[str, Any]) -> Any:
+    """Whether what a text says of an event can be: a column for columns, else a truth value.
+
+    Args:
+        event_type: the event.
+        said: its fields, numbers or columns of them; those that the text does not say may be missing.
+    """
+    fits: Any = True
+    for name, most in _MOST.items():
+        if name in said:
+            fits = fits & (said[name] <= most)
+    if event_type is VcpuStart and "frac_bits" in said:
+        # What scales a TSC has a fraction of 1 to 63 bits, or there is no scaling.
+        bits = said["frac_bits"]
+        fits = fits & ((said["tsc_ratio"] == 0) | ((bits >= 1) & (bits <= 63)))
+    return fits

@@ -126,8 +126,9 @@ def test_what_perf_prints_without_a_cpu_is_read(tmp_path):
     assert trace.form == "perf script text"
 
 
+@pytest.mark.parametrize("quoted", ["", "> ", ">> "])
 @pytest.mark.parametrize("width", [60, 72, 76, 80, 100])
-def test_an_event_that_was_wrapped_is_whole_again(width, tmp_path):
+def test_an_event_that_was_wrapped_is_whole_again(width, quoted, tmp_path):
     head = "       CPU 0/KVM-5001    [003] d..1."
     lines = (
         f"{head}   8296364487: kvm_inj_virq: IRQ 0xec [reinjected]",
@@ -139,7 +140,8 @@ def test_an_event_that_was_wrapped_is_whole_again(width, tmp_path):
     wrap = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
     wrapped = "\n".join(wrap.fill(line) for line in lines) + "\n"
     assert wrapped.count("\n") > len(lines)
-    trace = opened(tmp_path, "# tracer: nop\n" + wrapped)
+    mail = "".join(f"{quoted}{line}\n" for line in ["# tracer: nop", "", *wrapped.splitlines()])
+    trace = opened(tmp_path, mail)
     assert events(trace) == [
         InjectVirq(8296364487, 0, 0, 0xEC, reinjected=True),
         Exit(8296364490, 0, 0, "PREEMPTION_TIMER", 0xFFFFFFFF81036706, 0, 0),
@@ -147,6 +149,8 @@ def test_an_event_that_was_wrapped_is_whole_again(width, tmp_path):
     ]
     assert trace.passed_over == {"kvm_fpu": 1}
     assert trace.facts.wrapped >= 2
+    assert trace.threads[5001].comm == "CPU 0/KVM"
+    assert trace.facts.header == ["tracer: nop"]
 
 
 def test_what_is_no_rest_of_the_line_before_it_stays_damage_at_its_own_place(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vlapic.events import DTYPES, NO_VCPU
-from vlapic.trace.markers import MARKERS
+from vlapic.trace.markers import MARKERS, can_be
 
 #: Every text of ours begins with one of these.
 _BEGINNINGS = tuple({form.text.partition(":")[0].partition(" ")[0].encode() for _, form in MARKERS})
@@ -14,7 +14,7 @@ _BEGINNINGS = tuple({form.text.partition(":")[0].partition(" ")[0].encode() for 
 def read_marker(text: bytes) -> tuple[type[Any], dict[str, Any]] | None:
     """The event that a marker's text is, and the fields it says; None if it is no event of ours.
 
-    Numbers are within their column's width; a text in which they are not is none of ours.
+    Numbers are within their column's width, and what can be; a text in which they are not is none of ours.
     """
     if not text.startswith(_BEGINNINGS):
         return None
@@ -41,5 +41,6 @@ def read_marker(text: bytes) -> tuple[type[Any], dict[str, Any]] | None:
             signed = known[name].kind == "i"
             number &= (1 << bits) - 1
             values[name] = number - (1 << bits) if signed and number >> bits - 1 else number
-        return event_type, values
+        said = {name: values[name] for name in fields if name in values}
+        return (event_type, values) if can_be(event_type, said) else None
     return None

@@ -59,7 +59,9 @@ def read_aside(line: bytes, number: int, facts: TraceFacts) -> Iterator[Lost] | 
     Returns:
         What was lost, without the time; None if the line is nothing that a trace has.
     """
-    line = line[:_LOOKED_AT].strip()
+    line = _bare(line)
+    if not line:
+        return iter(())
     if _DUMP.search(line):
         facts.since_start = True
     match = _LOST.match(line)
@@ -74,8 +76,13 @@ def read_aside(line: bytes, number: int, facts: TraceFacts) -> Iterator[Lost] | 
 
 def is_aside(line: bytes) -> bool:
     """Whether a line that is no event is one that a trace has, so that `read_aside` knows it."""
-    line = line[:_LOOKED_AT].strip()
-    return any(pattern.match(line) for pattern in (_LOST, _PREAMBLES, _CALLS)) or line.startswith(b"#")
+    line = _bare(line)
+    return not line or line.startswith(b"#") or any(each.match(line) for each in (_LOST, _PREAMBLES, _CALLS))
+
+
+def _bare(line: bytes) -> bytes:
+    """What of a line is looked at, without the marks that a mail has before what it quotes."""
+    return line[:_LOOKED_AT].lstrip(b"> ").strip()
 
 
 def _lost(events: int, number: int, cpu: int = NO_VCPU, cause: str = "overrun") -> Lost:

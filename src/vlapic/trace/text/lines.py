@@ -53,14 +53,17 @@ NO_TGID = -1
 #: `tids` of a thread that had ended when its event was made: perf prints -1.
 NO_TID = 0xFFFF_FFFF
 
-#: What a kernel's log has before each line: `[   12.345678]`, and if so configured the thread or the CPU.
-_LOG = rb"(?: (?:<\d{1,2}>)? \[ [ ]* \d{1,9}\.\d{6} \] (?: \[ [ ]* [TC]\d{1,9} \] )? [ ] )?"
+#: What may stand before a line: a mail's marks of a quotation; what a kernel's log has before each line,
+#: `[   12.345678]`, and if so configured the thread or the CPU.
+_BEFORE = (
+    rb"(?: (?:> [ ]?)+ )? (?: (?:<\d{1,2}>)? \[ [ ]* \d{1,9}\.\d{6} \] (?: \[ [ ]* [TC]\d{1,9} \] )? [ ] )?"
+)
 
 #: The same, to be cut off.
-LOG_PREFIX = re.compile(_LOG, re.VERBOSE)
+PREFIX = re.compile(_BEFORE, re.VERBOSE)
 
 _LINE = re.compile(
-    _LOG
+    _BEFORE
     + rb"""[ \t]* (?P<comm>\S.*?|)
     (?: (?! (?<=[ /]) -1[ ]+[(\[] ) - (?P<tid>\d{1,10}) [ ]+ (?: \( [ ]* (?P<tgid>\d{1,9}|-+) \) [ ]+ )?
       (?: \[ (?P<cpu>\d{1,5}) \] (?: [ ]+ [^\s:]{4,8} (?=[ ]) )?
@@ -79,7 +82,7 @@ _LINE = re.compile(
 #: A line with options/verbose: flags, preemption depth and the event's number; the time since the beginning
 #: behind the clock's own, which is hexadecimal: us, or a clock's whole numbers.
 _VERBOSE = re.compile(
-    _LOG
+    _BEFORE
     + rb"""[ \t]* (?P<comm>\S.*?|) [ ]+ (?P<tid>\d{1,10}) [ ]+ (?P<cpu>\d{1,4}) [ ]+ \d{1,10}
     [ ]+ [0-9a-f]{8} [ ]+ [0-9a-f]{8,16} [ ]+ \[ (?P<hex>[0-9a-f]{8,16}) \] [ ]
     (?: \d{1,17} \. \d{3} (?P<us>ms) [ ] \( \+ \d{1,17} \. \d{3} ms \) | \d{1,20} [ ] \( \+ \d{1,20} \) )

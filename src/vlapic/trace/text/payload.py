@@ -10,17 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vlapic.events import DTYPES, VcpuStart
+from vlapic.events import DTYPES
 from vlapic.trace.exit_reasons import plugin_reason
 from vlapic.trace.forms import Form
+from vlapic.trace.markers import can_be
 from vlapic.trace.text.scan import scan
 from vlapic.trace.text.words import Text
 
 Array = npt.NDArray[Any]
 
-#: What a kernel and a host can have at most; what is above is damage. KVM_MAX_VCPU_IDS is 4 * 4096 where
-#: CONFIG_KVM_MAX_NR_VCPUS is its greatest (arch/x86/include/asm/kvm_host.h, v6.12).
-_MOST = {"vcpu": (1 << 14) - 1, "vm": (1 << 16) - 1}
 #: A state that is a number.
 _NUMBER = re.compile(rb"0x[0-9a-f]{1,16}|0|[1-9][0-9]{0,18}")
 
@@ -135,11 +133,7 @@ def _rows(event_type: type[Any], form: Form, columns: dict[str, Array], count: i
             limit = np.uint64(1 << (8 * size - 1))
             fits &= column + limit < limit + limit
         rows[name] = _NAMED[name](column) if name in _NAMED else column
-        if name in _MOST:
-            fits &= column <= np.uint64(_MOST[name])
-    if event_type is VcpuStart:
-        # What scales a TSC has a fraction of 1 to 63 bits, or there is no scaling.
-        fits &= (rows["tsc_ratio"] == 0) | ((rows["frac_bits"] >= 1) & (rows["frac_bits"] <= 63))
+    fits &= can_be(event_type, columns)
     return rows, fits
 
 

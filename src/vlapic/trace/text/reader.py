@@ -25,7 +25,7 @@ from vlapic.trace.compressed import Pieces
 from vlapic.trace.markers import HANDLERS, MARKER_BEGINNINGS, MARKER_NAMES, MARKER_OPENINGS, MARKERS
 from vlapic.trace.reader import TRACE_CLOCKS, Batch, Clock, TraceReader, in_time_order
 from vlapic.trace.text.asides import read_aside
-from vlapic.trace.text.lines import LOG_PREFIX, NO_TID, Lines, read_lines
+from vlapic.trace.text.lines import NO_TID, PREFIX, Lines, read_lines
 from vlapic.trace.text.names import Names
 from vlapic.trace.text.payload import Part, Payload
 from vlapic.trace.text.words import Text, starts_with
@@ -240,7 +240,7 @@ class TextReader(TraceReader):
         _, first = np.unique(tids[changes], return_index=True)
         for row in rows[changes[first]].tolist():
             comm = text.cut(int(lines.starts[row]), int(lines.comm_ends[row])).strip()
-            comm = _INSTANCE.sub(b"", LOG_PREFIX.sub(b"", comm, 1))
+            comm = _INSTANCE.sub(b"", PREFIX.sub(b"", comm, 1).lstrip())
             if lines.tids[row] == NO_TID:
                 continue
             tgid = int(lines.tgids[row])

@@ -79,7 +79,8 @@ def unwrapped(text: Text, lines: Lines, judge: Judge, *, known_to_be: bool) -> l
 
 def joined(pieces: list[bytes]) -> bytes:
     """The line that pieces were wrapped from: a blank stood where each ends."""
-    return b" ".join([pieces[0].rstrip(b" \r"), *(piece.strip(b" \r") for piece in pieces[1:])])
+    rest = (piece.lstrip(b"> ").rstrip(b" \r") for piece in pieces[1:])
+    return b" ".join([pieces[0].rstrip(b" \r"), *rest])
 
 
 def _strange(text: Text, lines: Lines) -> set[int]:
