@@ -24,7 +24,7 @@ from vlapic.trace.columns import columns_file
 from vlapic.trace.ftrace_text import FtraceTextWriter
 from vlapic.trace.kernels import KNOWN, trace_kernel
 from vlapic.trace.origin import Origin
-from vlapic.trace.reader import Batch, Clock, TraceFacts, TraceReader
+from vlapic.trace.reader import NO_CPU, Batch, Clock, TraceFacts, TraceReader
 
 Array = npt.NDArray[Any]
 
@@ -187,7 +187,7 @@ def _chunk(batch: Batch, columns: dict[str, str]) -> dict[str, Array]:
         for name, dtype in columns.items()
     }
     chunk["timestamp"] = batch.times
-    chunk["cpu"], chunk["tid"] = batch.cpus, batch.tids
+    chunk["cpu"], chunk["tid"] = np.ma.masked_equal(batch.cpus, NO_CPU), batch.tids
     for event_type, table in batch.tables.items():
         places = batch.rows_of(event_type)
         chunk["event"][places] = event_type.__name__.encode()

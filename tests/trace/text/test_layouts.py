@@ -8,6 +8,7 @@ from vlapic.errors import TraceError
 from vlapic.events import NO_VCPU, Entry, Exit, InjectVirq, Lost, SchedSwitch, WaitLapicExpire
 from vlapic.replay.session import replay
 from vlapic.trace import Clock, open_trace
+from vlapic.trace.convert import convert
 from vlapic.trace.reader import NO_CPU
 
 # As tracefs prints it with options/latency-format (v5.14).
@@ -124,6 +125,16 @@ def test_what_perf_prints_without_a_cpu_is_read(tmp_path):
     ]
     assert trace.threads[1_821_753].tgid == 1_821_750
     assert trace.form == "perf script text"
+    convert(tmp_path / "trace.txt", tmp_path / "out.csv")
+    rows = (tmp_path / "out.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[1:4] for row in rows] == [
+        ["Entry", "", "1821753"],
+        ["WaitLapicExpire", "", "1821753"],
+    ]
+    convert(tmp_path / "trace.txt", tmp_path / "out.txt")
+    again = open_trace(tmp_path / "out.txt")
+    assert events(again) == events(trace)
+    assert [batch.cpus.tolist() for batch in again.batches()] == [[NO_CPU] * 2]
 
 
 @pytest.mark.parametrize("quoted", ["", "> ", ">> "])
