@@ -59,6 +59,15 @@ def test_what_the_trace_says_itself_is_not_inferred():
     assert places(threads, 50_000) == [(4, 0)]
 
 
+def test_nothing_is_inferred_from_a_vcpu_that_turns_out_to_be_another_vms():
+    threads = Threads()
+    vcpu(threads, 100, 0)
+    assert places(threads, 100) == [(0, 0)]
+    threads.is_vcpu_of(100, 7, 3)
+    vcpu(threads, 101, 1)
+    assert places(threads, 100, 101) == [(7, 3), (8, 1)]
+
+
 def test_a_thread_that_becomes_known_later_joins_the_vm_of_its_neighbours():
     threads = Threads()
     vcpu(threads, 100, 0)

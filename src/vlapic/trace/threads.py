@@ -62,6 +62,8 @@ class Threads(dict[int, Thread]):
         self._waiting: dict[int, Counter[int]] = {}
         #: Those of them that only weak evidence speaks for.
         self._weak: set[int] = set()
+        #: Those that have a VM; the others are of no interest to `vcpus_of`, and there may be many more.
+        self._placed: set[int] = set()
         #: The VMs that were inferred, by the name of their threads without its numbers.
         self._inferred: dict[str, _Kin] = {}
         self._tids: npt.NDArray[Any] = np.zeros(0, "<u4")
@@ -72,7 +74,6 @@ class Threads(dict[int, Thread]):
         thread = self.get(tid)
         if thread is None:
             thread = self[tid] = Thread(tid)
-            self._columns = None
         if comm:
             thread.comm = comm
         if tgid is not None:
@@ -110,8 +111,11 @@ class Threads(dict[int, Thread]):
         """A thread is this vCPU of this VM: the trace itself says so."""
         thread = self.note(tid)
         if thread.vm is None or thread.vm_inferred:
+            for kin in self._inferred.values() if thread.vm_inferred else ():
+                kin.forget(tid)
             thread.vm, thread.vcpu, thread.vm_inferred = vm, vcpu, False
             self._vms = max(self._vms, vm + 1)
+            self._placed.add(tid)
             self._waiting.pop(tid, None)
             self._weak.discard(tid)
             self._columns = None
@@ -120,11 +124,11 @@ class Threads(dict[int, Thread]):
         """The VM and the vCPU of each of these threads (u4), `NO_VCPU` for those that are none."""
         if self._columns is None:
             self._find_vms()
-            self._tids = np.array(sorted(self), "<u4")
+            self._tids = np.array(sorted(self._placed), "<u4")
             known = [self[tid] for tid in self._tids.tolist()]
             self._columns = (
-                np.array([NO_VCPU if t.vm is None else t.vm for t in known], "<u4"),
-                np.array([NO_VCPU if t.vm is None else t.vcpu for t in known], "<u4"),
+                np.array([thread.vm for thread in known], "<u4"),
+                np.array([thread.vcpu for thread in known], "<u4"),
             )
         vms, vcpus = self._columns
         if not len(self._tids):
@@ -142,6 +146,7 @@ class Threads(dict[int, Thread]):
 
         for tid in sorted(self._waiting, key=lambda tid: (may_be_none(tid), tid)):
             thread = self[tid]
+            self._placed.add(tid)
             if thread.tgid is not None:
                 if thread.tgid not in self._vm_of_tgid:
                     self._vm_of_tgid[thread.tgid] = self._vms
@@ -214,6 +219,17 @@ class _Kin:
         self.members[tid] = vcpu, vm
         insort(self.of_vm.setdefault(vm, []), (tid, vcpu))
         self.having[vcpu] += 1
+
+    def forget(self, tid: int) -> None:
+        """A vCPU is of another VM after all; nothing if it is not one of these."""
+        if tid not in self.members:
+            return
+        vcpu, vm = self.members.pop(tid)
+        self.tids.remove(tid)
+        self.of_vm[vm].remove((tid, vcpu))
+        if not self.of_vm[vm]:
+            del self.of_vm[vm]
+        self.having[vcpu] -= 1
 
 
 def _stem(comm: str) -> str:
