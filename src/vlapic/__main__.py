@@ -10,6 +10,7 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
+WORLD = 1
 INTERRUPTED = 130
 
 
@@ -18,13 +19,30 @@ def _end(number: int, frame: FrameType | None) -> NoReturn:
     os._exit(INTERRUPTED)
 
 
+def _has_memory() -> bool:
+    try:
+        bytearray(64 << 20)
+    except MemoryError:
+        return False
+    return True
+
+
 def main() -> int:
     """Run the command line; the exit status."""
     # Whoever starts us may have Ctrl-C ignored.
     interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if interruptible:
         signal.signal(signal.SIGINT, _end)
-    from vlapic.cli import main as run_command_line
+    # One thread of numpy's BLAS is enough for what is asked of it. More of them cost memory, and where there
+    # is none OpenBLAS raises SIGINT, as if a person had.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    try:
+        from vlapic.cli import main as run_command_line
+    except (ImportError, MemoryError):
+        if _has_memory():
+            raise
+        os.write(2, b"vlapic: memory is exhausted; raise the limit with `ulimit -v`\n")
+        return WORLD
 
     if not interruptible:
         return run_command_line()

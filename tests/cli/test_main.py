@@ -176,8 +176,16 @@ def test_a_full_disk_is_one_line_and_status_1(arguments):
     assert done.stderr.count("\n") == 1
 
 
-def test_a_closed_stdout_is_no_failure():
-    command = f"{sys.executable} -m vlapic run --list >&-"
+@pytest.mark.parametrize("arguments", ["run --list", "--help", "run --events 5 --json", "completion bash"])
+def test_a_closed_stdout_is_one_line_and_status_1(arguments):
+    command = f"{sys.executable} -m vlapic {arguments} >&-"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    said = "vlapic: cannot write the results to stdout: it is closed\n"
+    assert (done.returncode, done.stderr) == (1, said)
+
+
+def test_a_closed_stdout_is_no_failure_of_a_quiet_run():
+    command = f"{sys.executable} -m vlapic run --events 5 --quiet >&-"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -15,7 +15,7 @@ import click
 from vlapic import __version__
 from vlapic.cli import compare, completion, convert, patches, profiles, record, regs, replay, run
 from vlapic.cli.interrupts import interrupts_kept
-from vlapic.cli.output import complain, drop_stdout, out_of_memory
+from vlapic.cli.output import complain, drop_stdout, memory_is_short, notice_closed_stdout, out_of_memory
 from vlapic.errors import STATUS_INTERRUPTED, STATUS_OK, STATUS_USAGE, STATUS_WORLD, VlapicError, unknown_name
 
 
@@ -79,6 +79,7 @@ for each in (run, compare, patches, replay, convert, record, profiles, regs, com
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit status. `arguments` are those of the process if None."""
+    notice_closed_stdout()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             # What a guest printed may have no form in the terminal's encoding.
@@ -101,16 +102,26 @@ def main(arguments: list[str] | None = None) -> int:
         return complain("interrupted", STATUS_INTERRUPTED)
     except MemoryError:
         return complain(out_of_memory(), STATUS_WORLD)
+    except (ImportError, RuntimeError, SystemError):
+        # A library that cannot be mapped, a thread that cannot be started.
+        if not memory_is_short():
+            raise
+        return complain(out_of_memory(), STATUS_WORLD)
     except SystemExit:
         # So click ends where the reader of its help went away; commands write by emit().
         drop_stdout()
         return STATUS_OK
     except OSError as error:
-        if error.errno == errno.ENOMEM:
+        # A library that cannot be loaded may say so without a number.
+        if error.errno == errno.ENOMEM or (error.errno is None and memory_is_short()):
             return complain(out_of_memory(), STATUS_WORLD)
         drop_stdout()
         # One without a file is that of click's help.
-        said = str(error) if error.filename else f"cannot write the results to stdout: {error.strerror}"
+        said = (
+            str(error)
+            if error.filename or error.errno is None
+            else f"cannot write the results to stdout: {error.strerror}"
+        )
         return complain(said, STATUS_WORLD)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 import sys
@@ -70,21 +71,45 @@ def complain(message: str, status: int) -> int:
     return status
 
 
-def out_of_memory() -> str:
-    """What to say where memory ran out, in this process's limit or in all."""
-    import resource
+def memory_is_short() -> bool:
+    """Whether memory is nearly exhausted, so that what failed may have failed for that."""
+    try:
+        from vlapic.memory import is_short
+    except ImportError:
+        return True
+    return is_short()
 
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit == resource.RLIM_INFINITY:
-        return "memory is exhausted; end other programs, or give it less to do (--memory, --vcpus, --vms)"
-    return (
-        f"memory is exhausted: this process may have {limit >> 20} MiB; raise that (`ulimit -v`), or give it"
-        " less to do (--memory, --vcpus, --vms)"
-    )
+
+def out_of_memory() -> str:
+    """What to say where memory ran out."""
+    try:
+        from vlapic.memory import in_words
+    except ImportError:
+        return "memory is exhausted; raise the limit with `ulimit -v`"
+    return f"memory is exhausted: {in_words()}, or give it less to do (--memory, --vcpus, --vms)"
+
+
+class _Closed(io.RawIOBase):
+    """Stands for a stdout that was closed before the process began; Python itself says nothing of that."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: object) -> int:
+        raise OSError(errno.EBADF, "it is closed")
+
+
+def notice_closed_stdout() -> None:
+    """Let writing to a stdout that is closed fail, as to a full one."""
+    if sys.stdout is None:
+        sys.stdout = io.TextIOWrapper(io.BufferedWriter(_Closed()), write_through=True)
 
 
 def drop_stdout() -> None:
     """Point stdout at nothing, so that what is still buffered does not fail again when Python ends."""
+    if isinstance(getattr(getattr(sys.stdout, "buffer", None), "raw", None), _Closed):
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        return
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

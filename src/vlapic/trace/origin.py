@@ -101,7 +101,10 @@ class Origin:
             if not kept.tell():
                 raise
             self.interrupted = True
-        kept.flush()
+        try:
+            kept.flush()
+        except OSError as error:
+            raise self._cannot_keep(error) from None
         self._kept = kept
 
     def _cannot_keep(self, error: OSError) -> TraceError:

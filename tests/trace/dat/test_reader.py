@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import itertools
 import lzma
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 
 from tests.trace.dat.made import Made
 from tests.trace.dat.ring import Machine, Ring
+from vlapic.cli import main
 from vlapic.errors import TraceError
 from vlapic.events import (
     NO_VCPU,
@@ -36,6 +39,7 @@ from vlapic.trace import open_trace
 from vlapic.trace.convert import convert
 from vlapic.trace.dat import merge, open_dat
 from vlapic.trace.dat.reader import DatReader
+from vlapic.trace.origin import Origin
 from vlapic.trace.reader import Clock, TscConversion
 
 DATA = Path(__file__).parent.parent / "data"
@@ -350,3 +354,21 @@ def test_a_compressed_file_that_ends_too_early_is_told(tmp_path: Path) -> None:
     trace = open_trace(packed)
     assert len(trace.columns(Entry)) > 7000
     assert "unfinished" in {lost.cause for lost in trace.lost}
+
+
+@pytest.mark.parametrize("size", [1000, 3_000_000])
+def test_a_temporary_folder_without_room_is_named(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packed = tmp_path / "trace.dat.gz"
+    packed.write_bytes(gzip.compress(b"\x17\x08\x44tracing6\0" + bytes(size)))
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **how: open("/dev/full", "wb", **how))  # noqa: SIM115
+    assert main(["replay", str(packed)]) == 1
+    said = capsys.readouterr().err
+    where = f"in {tempfile.gettempdir()!r}: No space left on device; set TMPDIR"
+    assert said.startswith(f"vlapic: cannot unpack the trace {str(packed)!r} {where}")
+    pipe = subprocess.Popen(["cat", packed], stdout=subprocess.PIPE)
+    assert pipe.stdout is not None
+    with pytest.raises(TraceError, match=rf"cannot keep what comes through .* {where}"):
+        Origin(f"/dev/fd/{pipe.stdout.fileno()}")
+    pipe.communicate()

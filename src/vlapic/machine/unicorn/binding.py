@@ -21,8 +21,11 @@ from unicorn.unicorn_py3.unicorn import uclib
 from vlapic.errors import EngineError
 from vlapic.machine.unicorn.layout import TELLING_REGISTERS, find_layout
 from vlapic.machine.unicorn.state import CpuState
+from vlapic.memory import in_words, is_room_for
 
 VERSION = (2, 1, 4)
+#: What a CPU maps when it begins: 1 GiB for translated code, and a little.
+_ROOM_BYTES = (1 << 30) + (32 << 20)
 
 #: A library object of our own: prototypes set here do not show in the package's binding.
 lib = ctypes.CDLL(uclib._name)
@@ -132,6 +135,12 @@ class Cpu:
             seen = f"{uc.UC_VERSION_MAJOR}.{uc.UC_VERSION_MINOR}.{uc.UC_VERSION_PATCH}"
             raise EngineError(
                 f"Unicorn {seen} is installed, the emulated CPU needs 2.1.4; try: pip install unicorn==2.1.4"
+            )
+        if not is_room_for(_ROOM_BYTES, executable=True):
+            # It would print a line of its own, and end the process.
+            raise EngineError(
+                f"there is no memory for an emulated CPU: Unicorn maps 1 GiB for each, and {in_words()}, or"
+                " have fewer vCPUs"
             )
         check(lib.uc_open(uc.UC_ARCH_X86, uc.UC_MODE_64, ctypes.byref(self._handle)), "open a CPU")
         self.handle: int = self._handle.value or 0

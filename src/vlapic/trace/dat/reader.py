@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import mmap
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -39,9 +38,7 @@ def open_dat(trace: str | os.PathLike[str] | Origin) -> DatReader:
         try:
             if not isinstance(source, Pieces):
                 return DatReader(name, _mapped(source))
-            with tempfile.TemporaryFile() as unpacked:
-                shutil.copyfileobj(source, unpacked, _COPIED_BYTES)
-                unpacked.flush()
+            with _unpacked(name, source) as unpacked:
                 reader = DatReader(name, _mapped(unpacked))
         except (OSError, ValueError) as error:
             raise cannot_read(name, error) from None
@@ -50,7 +47,38 @@ def open_dat(trace: str | os.PathLike[str] | Origin) -> DatReader:
     return reader
 
 
-def _mapped(file: BinaryIO) -> memoryview:
+def _unpacked(name: str, source: Pieces) -> IO[bytes]:
+    """What is in a packed file, as a temporary file without a name.
+
+    Raises:
+        TraceError: there is no room for it.
+    """
+    try:
+        file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+    except OSError as error:
+        raise _cannot_unpack(name, error) from None
+    while piece := memoryview(source.read(_COPIED_BYTES)):
+        try:
+            while piece:
+                piece = piece[file.write(piece) :]
+        except OSError as error:
+            file.close()
+            raise _cannot_unpack(name, error) from None
+    return file
+
+
+def _cannot_unpack(name: str, error: OSError) -> TraceError:
+    try:
+        where = f"in {tempfile.gettempdir()!r}"
+    except OSError:
+        where = "in any temporary folder"
+    return TraceError(
+        f"cannot unpack the trace {name!r} {where}: {error.strerror}; set TMPDIR to a place with room, or"
+        " unpack it yourself"
+    )
+
+
+def _mapped(file: IO[bytes]) -> memoryview:
     """A file's bytes, which are not read before they are used."""
     size = os.fstat(file.fileno()).st_size
     return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)) if size else memoryview(b"")
