@@ -132,3 +132,28 @@ def test_a_symbol_is_found_by_its_exact_address() -> None:
 def test_an_expression_that_python_warns_of_is_none_and_says_nothing(recwarn):
     assert evaluate("0xfor 1") is None
     assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("system", "declaration", "end", "words"),
+    [
+        ("kvm", "u32 vcpu_id", (8, 4), (3, 4)),
+        ("kvm", "s64 delta", (16, 8), (6, 6)),
+        ("kvm", "u8 exception", (24, 1), (7, 8)),
+        ("kvm", "__data_loc char[] name", (8, 4), (3, 1 << 16)),
+        ("kvm", "char buf[]", (16, 0), (4, 1 << 16)),
+        ("ftrace", "unsigned long caller[8]", (16, 64), (0, 1 << 16)),
+        ("user_events", "u32 count", (8, 4), (0, 1 << 16)),
+    ],
+)
+def test_a_records_length_is_its_formats_up_to_an_alignment_of_8(
+    system: str, declaration: str, end: tuple[int, int], words: tuple[int, int]
+) -> None:
+    offset, size = end
+    text = (
+        "name: x\nID: 7\nformat:\n\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n"
+        f'\tfield:{declaration};\toffset:{offset};\tsize:{size};\tsigned:0;\n\nprint fmt: ""\n'
+    )
+    found = Format.of(system, text)
+    assert found is not None
+    assert found.record_words() == words

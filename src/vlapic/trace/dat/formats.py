@@ -125,9 +125,9 @@ class Format:
 
         One without dynamic fields is as long as its last field says, up to the end of its structure: 8 bytes
         are the largest alignment. Of ftrace's own events some are longer or shorter than their format
-        (`kernel_stack`, `print`).
+        (`kernel_stack`, `print`), and those of user space may be longer (`user_events_write`).
         """
-        if self.system == "ftrace" or not self.fields:
+        if self.system == "ftrace" or self.system.startswith("user_events") or not self.fields:
             return 0, _LARGEST_OFFSET
         end = max(field.offset + field.size for field in self.fields.values())
         if any(field.dynamic or not field.size for field in self.fields.values()):
