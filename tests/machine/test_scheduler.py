@@ -2,6 +2,7 @@
 
 import pytest
 
+import vlapic
 from tests.machine.machines import DEADLINE_MSR, SVR, VECTOR, Run, end_of_interrupt, set_up, spinning
 from vlapic.events import ApicIpi, Exit
 from vlapic.machine import scheduler
@@ -102,6 +103,18 @@ def test_each_vcpu_has_an_advancement_of_its_own():
     assert first is not second
     assert first.done
     assert second.done
+
+
+@pytest.mark.parametrize("profile", ["v5.0", "v5.1", "v5.2", "v6.1"])
+@pytest.mark.parametrize("guest", ["deadline", "deadline-hlt"])
+def test_vms_take_the_same_interrupts_whether_or_not_events_are_told(tmp_path, profile, guest):
+    """v5.0 tunes one advancement for all VMs, so that which of them goes first matters."""
+
+    def interrupts(**options):
+        result = vlapic.run(guest, profile=profile, vms=2, events=60, **options)
+        return [vcpu.lateness_ns for vcpu in result.vcpus]
+
+    assert interrupts() == interrupts(trace=tmp_path / "trace.txt")
 
 
 def sender(vector, times):

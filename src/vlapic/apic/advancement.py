@@ -58,6 +58,11 @@ class ModuleState:
         self.shared = Tuned(*self._rule.start(self.parameter))
         self.loops = loops_of_host(host_khz, profile.hz)
 
+    @property
+    def tunes_for_all(self) -> bool:
+        """Whether what one vCPU tunes changes what others see, those of other VMs too."""
+        return self.profile.scope is Scope.GLOBAL or self.profile.ending is Ending.MODULE_FLAG
+
     def read_parameter(self) -> str:
         """What reading the parameter in sysfs gives: of a live global what tuning has made of it."""
         if self.profile.scope is Scope.GLOBAL and self.parameter is not None:

@@ -2,10 +2,13 @@
 
 Each physical CPU has a clock of its own. The one furthest behind goes on, ties by index, up to a slice past
 the next one; a step ends at its next exit, so that what it sent to another is seen without delay, unless
-nobody else could have gone on before it anyway. The order depends on virtual time alone and is the same in
-every run. Which vCPU goes on where several share a physical CPU that one says (`pcpu.py`).
+nobody else could have gone on before it anyway. None sleeps past another that has something to do
+(`PhysicalCpu.others_at`), for that one may wake it up before its own event. The order depends on virtual time
+alone and is the same in every run. Which vCPU goes on where several share a physical CPU that one says
+(`pcpu.py`).
 
-CPUs on which no VM has vCPUs in common can never see each other. Such groups run further past each other, so
+CPUs on which no VM has vCPUs in common can never see each other, unless the kvm module keeps one advancement
+for all of them. Such groups run further past each other, so
 that no guest is stopped for nothing; it changes only the order in which events of different groups are told,
 and not even that where somebody is told all of them.
 """
@@ -104,8 +107,12 @@ def _groups(vcpus: Sequence[Vcpu]) -> list[list[PhysicalCpu]]:
 
 
 def _lead(vcpus: Sequence[Vcpu]) -> int:
-    """How far a group may run past the others."""
-    return SLICE_CYCLES if any(vcpu.trace for vcpu in vcpus) else LEAD_CYCLES
+    """How far a group may run past the others.
+
+    Where the module tunes for all, it is no further than a CPU may within a group.
+    """
+    told = any(vcpu.trace for vcpu in vcpus)
+    return SLICE_CYCLES if told or vcpus[0].vm.host.module.tunes_for_all else LEAD_CYCLES
 
 
 def _furthest_behind(groups: list[list[PhysicalCpu]], lead: int) -> tuple[list[PhysicalCpu], int | None]:
