@@ -117,6 +117,13 @@ def test_vms_take_the_same_interrupts_whether_or_not_events_are_told(tmp_path, p
     assert interrupts() == interrupts(trace=tmp_path / "trace.txt")
 
 
+def test_a_limit_of_time_is_not_reached_by_a_vcpu_that_is_asleep_for_longer():
+    # The first spins, the second sleeps in HLT; both have a deadline 40 ms away.
+    result = vlapic.run("uneven", delta_cycles=100_000_000, events=20, seconds=0.001)
+    assert 1_000_000 <= result.virtual_ns < 1_001_000
+    assert result.instructions > 2_000_000
+
+
 def sender(vector, times):
     def guest(cpu):
         yield cpu.store(SVR, 0x1FF)
