@@ -51,7 +51,9 @@ def test_what_cannot_be_is_refused_in_one_line(line, tmp_path):
 @pytest.mark.parametrize("value", ["0x" + "f" * 5000, "[1]", "1.5", "-2", "'1_0'", "'+5'", str(1 << 32)])
 def test_a_parameter_that_cannot_be_is_refused(value, tmp_path):
     trace = beside(tmp_path, f"[parameters]\nlapic_timer_advance_ns = {value}")
-    with pytest.raises(TraceError, match="the sidecar .*(lapic_timer_advance_ns = |more than 40 digits)") as error:
+    with pytest.raises(
+        TraceError, match=r"the sidecar .*(lapic_timer_advance_ns = |more than 40 digits)"
+    ) as error:
         replay(trace, tsc_khz=KHZ)
     assert len(str(error.value)) < 350
 
