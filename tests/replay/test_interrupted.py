@@ -1,5 +1,7 @@
 """Ctrl-C at any stage of a replay ends it, with what there is so far."""
 
+import json
+
 import pytest
 
 from tests.replay.made import HEADER, sample, start, wait
@@ -58,6 +60,16 @@ def test_the_command_says_so_and_prints_what_there_is(trace, ctrl_c_in_pass, cap
     out, err = capsys.readouterr()
     assert "interrupted" in err
     assert "2 " in out
+
+
+def test_ctrl_c_keeps_the_trajectory_and_the_result_so_far(trace, ctrl_c_in_pass, capsys, tmp_path):
+    ctrl_c_in_pass(1)
+    path = tmp_path / "out.csv"
+    assert main(["replay", str(trace), "--json", "--trajectory", str(path)]) == 130
+    out, err = capsys.readouterr()
+    assert "the results are those of the trace so far" in err
+    assert json.loads(out)["vcpus"][0]["events"] == 2
+    assert len(path.read_text().splitlines()) == 1 + 2
 
 
 def test_ctrl_c_while_a_frequency_is_fitted_ends_the_replay(trace, monkeypatch):

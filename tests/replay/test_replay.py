@@ -1,10 +1,5 @@
 """Replay of traces made up for it: clocks in ns, recordings that do not fit, hidden deltas, samples."""
 
-import signal
-import subprocess
-import sys
-import time
-
 import numpy as np
 import pytest
 
@@ -181,31 +176,6 @@ def test_two_vcpus_have_their_own_rows_and_frequencies(tmp_path):
         ["1", "0", "1000", "1200"],
         ["0", "1", "1100", "1200"],
     ]
-
-
-def test_ctrl_c_keeps_what_is_done(tmp_path):
-    trace = tmp_path / "trace.txt"
-    with trace.open("w") as file:
-        file.write(HEADER + start(1))
-        for number in range(400_000):
-            file.write(wait(10 + number, 200 + number % 500))
-    code = (
-        "import sys; from vlapic.cli import main;"
-        f"sys.exit(main(['replay', {str(trace)!r}, '--json', '--trajectory', {str(tmp_path / 'out.csv')!r}]))"
-    )
-    running = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    deadline_s = time.monotonic() + 60
-    while not (tmp_path / "out.csv").exists() or (tmp_path / "out.csv").stat().st_size < 10_000:
-        assert running.poll() is None, "it was over before it could be interrupted"
-        assert time.monotonic() < deadline_s
-        time.sleep(0.001)
-    running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert "the results are those of the trace so far" in err
-    assert '"schema": "vlapic.replay/1"' in out
 
 
 def test_a_trace_dat_is_replayed_with_what_its_sidecar_says(tmp_path):

@@ -93,6 +93,7 @@ COMPARABLE = {
     "without": ("none", *"1234567"), "apicv": ("off", "on"), "pi-inject": ("off", "on"),
     "mwait-in-guest": ("off", "on"), "delta": (), "tsc-khz": (), "host-tsc-khz": (), "events": (),
     "seconds": (), "instructions": (), "vcpus": (), "vms": (), "pcpus": (), "memory": (), "append": (),
+    "module": ("none",),
 }  # fmt: skip
 
 
