@@ -298,6 +298,9 @@ class Head(NamedTuple):
 
 def read_head(line: bytes) -> Head | None:
     """Read a line by the regular expressions; None if it is no event."""
+    if b": " not in line:
+        # Every event has that behind its time; the expressions take long to find that a long line has none.
+        return None
     match = _LINE.match(line) or _VERBOSE.match(line)
     if match is None:
         return None

@@ -20,7 +20,7 @@ from vlapic.trace.text.words import Text
 
 #: How many lines an event may have become.
 MOST_PIECES = 6
-#: Longer lines are not the pieces of one.
+#: Longer than an event's line is, pieces are not those of one.
 _LONGEST = 512
 
 
@@ -64,7 +64,11 @@ def unwrapped(text: Text, lines: Lines, judge: Judge, *, known_to_be: bool) -> l
             if first in taken or not (lines.read[first] or (first in strange and not may_go_on)):
                 continue
             end = first + 1
+            length = int(lines.ends[first] - lines.starts[first])
             while end in strange and end not in taken and end - first < MOST_PIECES:
+                length += int(lines.ends[end] - lines.starts[end])
+                if length > _LONGEST:
+                    break
                 end += 1
             if end - first < 2:
                 continue
