@@ -308,3 +308,77 @@ def test_no_change_of_the_recording_loses_events_in_silence() -> None:
     before = Outcome.of(data)
     for mutant in anywhere(data, "recording", 300):
         assert not loses_in_silence(before, Outcome.of(mutant))
+
+
+def losses_of(data: bytes) -> list[tuple[str, int, int, int, int]]:
+    """Cause, CPU, events, place and size of each."""
+    return [
+        (lost.cause, lost.cpu, lost.events, lost.place, lost.size_bytes) for lost in Outcome.of(data).lost
+    ]
+
+
+def pages_of(data: bytes) -> list[int]:
+    """Where the pages of the first CPU of a version 6 file are."""
+    table = data.index(b"flyrecord\0") + 10
+    begin, size = (int.from_bytes(data[table + more : table + more + 8], "little") for more in (0, 8))
+    return list(range(begin, begin + size, PAGE))
+
+
+def put(data: bytes, at: int, new: bytes) -> bytes:
+    return data[:at] + new + data[at + len(new) :]
+
+
+def test_a_page_of_zeros_is_a_loss_of_that_page() -> None:
+    data = file_of("v6", told=False)
+    page = pages_of(data)[1]
+    assert losses_of(put(data, page, bytes(PAGE))) == [("damaged", 0, 0, page + 8, PAGE)]
+
+
+def test_a_page_that_is_filled_less_than_it_holds_is_a_loss_of_what_is_behind() -> None:
+    data = file_of("v6", told=False)
+    page = pages_of(data)[1]
+    filled = int.from_bytes(data[page + 8 : page + 16], "little")
+    at = data.index(Machine().payload("kvm_entry", 1000)[:8], page + 100) - 4
+    cut = put(data, page + 8, (at - page - 16).to_bytes(8, "little"))
+    last = max(at for at in range(page, page + 16 + filled) if data[at])
+    assert losses_of(cut) == [("damaged", 0, 0, at, last + 1 - at)]
+
+
+def test_a_page_earlier_than_the_one_before_it_is_told() -> None:
+    data = file_of("v6", told=False)
+    page = pages_of(data)[2]
+    assert losses_of(put(data, page, bytes(8))) == [("damaged", 0, 0, page, 0)]
+
+
+def test_fewer_events_than_the_stats_count_are_a_loss_of_so_many() -> None:
+    machine = Machine()
+    ring = Ring(machine)
+    for number in range(7):
+        ring.add(number, machine.payload("kvm_entry", 1000, rip=number))
+    made = Made({"": [b"".join(ring.finish())]}, machine, options=[stats(0, 9), stats(1, 4)])
+    for data in (made.v6(), made.v7("zlib")):
+        found = [(lost.cause, lost.cpu, lost.events) for lost in Outcome.of(data).lost]
+        assert found == [("damaged", 0, 2), ("damaged", 1, 4)]
+
+
+def test_records_that_are_of_no_event_are_one_loss_for_each_cpu_and_number() -> None:
+    machine = Machine()
+    rings = []
+    for _ in range(2):
+        ring = Ring(machine)
+        for number in range(50):
+            payload = machine.payload("kvm_entry", 1000, rip=number)
+            ring.add(number, machine.pack("H", 999) + payload[2:] if number % 5 == 0 else payload)
+        rings.append(b"".join(ring.finish()))
+    after = Outcome.of(Made({"": rings}, machine).v6())
+    assert len(after.events) == 80
+    assert [(lost.cpu, lost.events, lost.size_bytes) for lost in after.lost] == [(0, 10, 280), (1, 10, 280)]
+
+
+def test_data_that_no_cpu_has_are_told_with_their_place_and_size() -> None:
+    data = file_of("v6", told=False)
+    table = data.index(b"flyrecord\0") + 10
+    begin, size = pages_of(data)[0], len(pages_of(data)) * PAGE
+    [loss] = losses_of(put(data, table + 8, bytes(8)))
+    assert loss[0] == "damaged"
+    assert (loss[3], size - PAGE < loss[4] <= size) == (begin, True)
