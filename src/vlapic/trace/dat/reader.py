@@ -177,17 +177,22 @@ class DatReader(TraceReader):
         if missing := self._fewer_than_read(streams):
             yield self._maker.batch(only_losses(missing))
 
+    @property
+    def _cut_off(self) -> bool:
+        return any(damage.offset >= len(self.data) for damage in self.container.damage)
+
     def _fewer_than_read(self, streams: list[Stream]) -> list[Loss]:
         """CPUs of which the file has fewer events than, as it says itself, were read of them."""
         found = {(stream.buffer, stream.cpu): stream for stream in streams}
         end = len(self.data)
-        cut_off = any(damage.offset >= end for damage in self.container.damage)
         losses = []
         for key, read in self.container.read_events.items():
             stream = found.get(key)
             missing = read - (stream.taken if stream else 0)
             if missing > 0:
-                cause, place = ("unfinished", end) if cut_off else ("damaged", stream.begin if stream else 0)
+                cause, place = (
+                    ("unfinished", end) if self._cut_off else ("damaged", stream.begin if stream else 0)
+                )
                 losses.append(Loss(stream.last_time if stream else 0, key[1], missing, cause, place))
         return losses
 
@@ -204,7 +209,9 @@ class DatReader(TraceReader):
             size = buffer.page_size
             at_once = max(STRETCH_BYTES // size // len(pages), 1)
             source = (
-                unpacked_pages(self.data, data, size, at_once, self._layout, self._unpack)
+                unpacked_pages(
+                    self.data, data, size, at_once, self._layout, self._unpack, cut_off=self._cut_off
+                )
                 if buffer.compressed
                 else plain_pages(file, data, size, at_once, self._layout)
             )

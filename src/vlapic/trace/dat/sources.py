@@ -69,13 +69,24 @@ def plain_pages(
 
 
 def unpacked_pages(
-    file: memoryview, data: CpuData, page_size: int, at_once: int, layout: PageLayout, unpack: Decompressor
+    file: memoryview,
+    data: CpuData,
+    page_size: int,
+    at_once: int,
+    layout: PageLayout,
+    unpack: Decompressor,
+    *,
+    cut_off: bool = False,
 ) -> Iterator[Pages]:
     """Pages of compressed chunks; in place of what cannot be unpacked stands a page that is absent.
 
     How many chunks there are, the data say, and how long they are together, the file. Where these contradict
     each other, all that either promises is looked for.
+
+    Args:
+        cut_off: the file is known to end too early, so that its end in these data is no damage of its own.
     """
+    cut_off = cut_off and data.offset + data.size >= len(file)
     cursor = Cursor(file, layout.order, data.offset, data.offset + data.size)
     stated_end = data.offset + min(data.stated, data.size)
     held: list[Pages] = []
@@ -91,7 +102,7 @@ def unpacked_pages(
             cut_short = packed > cursor.left
             block = unpack(cursor.block(min(packed, cursor.left)), size)
             held.append(_whole_pages(np.frombuffer(block.data, "u1"), place, page_size, layout))
-            if not block.whole or size % page_size or not size:
+            if (not block.whole or size % page_size or not size) and not (cut_off and cut_short):
                 held.append(_absent(page_size, place, min(packed, cursor.left + packed)))
             number += 1
             if cut_short:
@@ -99,10 +110,11 @@ def unpacked_pages(
             if sum(len(pages.data) for pages in held) >= at_once:
                 yield _together(held)
                 held = []
-        if number != count or cursor.at - stated_end not in (0, 4):
+        if not cut_off and (number != count or cursor.at - stated_end not in (0, 4)):
             held.append(_absent(page_size, data.offset, abs(stated_end - cursor.at)))
     except EndOfData:
-        held.append(_absent(page_size, cursor.at, cursor.left))
+        if not cut_off:
+            held.append(_absent(page_size, cursor.at, cursor.left))
     if held:
         yield _together(held)
 

@@ -107,7 +107,7 @@ def _read_v6(cursor: Cursor, container: Container, path: str) -> None:
     container.cpu_count = cursor.u32()
     instances: list[tuple[str, int]] = []
     container.buffers.append(_v6_buffer(cursor, container, "", instances))
-    tables = [(0, cursor.at)]
+    tables: list[tuple[int, int]] = []
     for name, at in instances:
         try:
             table = Cursor(cursor.data, cursor.order, at)
@@ -120,7 +120,9 @@ def _read_v6(cursor: Cursor, container: Container, path: str) -> None:
     ]
     # `trace-cmd split` (3.1.6) writes the clock's name also where no option promises it.
     smallest = container.page_size if container.page_size.bit_count() == 1 else 64
-    _tell_unclaimed(cursor.data, cursor.at, len(cursor.data), claimed, container.damage, smallest)
+    # What is read as the clock's name, where the count of CPUs is damaged, may be their data.
+    begin = min([cursor.at, *(data.offset for data in container.buffers[0].cpus)])
+    _tell_unclaimed(cursor.data, begin, len(cursor.data), claimed, container.damage, smallest)
 
 
 def _tell_unclaimed(
@@ -290,6 +292,7 @@ class _Sections:
             return
         self._seen.add(at)
         self._container.reading = _WORDS[number], at
+        told = len(self._container.damage)
         try:
             cursor = self._contents(at, number)
             _SECTIONS[number](cursor, self._container)
@@ -298,6 +301,11 @@ class _Sections:
                 self._container.damage.append(Damage(_WORDS[number], at, size=cursor.left))
         except EndOfData:
             self._container.damage.append(Damage(_WORDS[number], min(at, len(self._data))))
+        if len(self._data) - at >= _SECTION_HEADER and at + _SECTION_HEADER + self._header(at)[2] > len(
+            self._data
+        ):
+            # The file ends in it, which `walk` tells.
+            del self._container.damage[told:]
 
     def _options(self, at: int) -> int | None:
         """Read one section of options; where the next is, 0 after the last, None if it is damaged."""
