@@ -62,7 +62,7 @@ class Machine:
     """VMs that play programs: for each VM a list of operations for each of its vCPUs.
 
     Attributes:
-        sent: (receiver, message, host TSC) of every message for another vCPU, in order.
+        sent: (receiver, message, host TSC) of every message for another vCPU.
     """
 
     def __init__(
@@ -124,12 +124,14 @@ class Machine:
 
     @property
     def delays(self):
-        """(Receiver, cycles) from sending to taking, of every message; one that was not taken raises."""
+        """(Receiver, cycles) from sending to taking, of every message; one that was not taken raises.
+
+        Of equal messages the first that was sent is the first that is taken.
+        """
         left = {vcpu: list(vcpu.inbox.taken) for vcpu in self.vcpus}
         found = []
-        # Equal messages of two senders may be one object; the clock of the one that sent later may be behind.
         for vcpu, message, sent_at in sorted(self.sent, key=lambda each: each[2]):
-            number = next(n for n, (each, _) in enumerate(left[vcpu]) if each is message)
+            number = next(n for n, (each, _) in enumerate(left[vcpu]) if each == message)
             found.append((vcpu, left[vcpu].pop(number)[1] - sent_at))
         return found
 
