@@ -246,3 +246,34 @@ def test_a_conversion_that_a_person_ends_has_the_events_so_far(name, tmp_path, c
     assert capsys.readouterr().err == "vlapic: interrupted; the output has the events so far\n"
     assert os.listdir(tmp_path) == [name]
     assert (tmp_path / name).stat().st_size > 10_000
+
+
+def test_a_dash_is_stdout_and_nothing_else_is_printed_there(tmp_path, capfd):
+    assert main(["run", "--events", "20", "--trace", str(tmp_path / "trace.txt"), "--quiet"]) == 0
+    assert main(["run", "--events", "20", "--trace", "-"]) == 0
+    out, err = capfd.readouterr()
+    # A pipe cannot be gone back in, to say how many events there are.
+    written = (tmp_path / "trace.txt").read_text().splitlines()
+    assert err == ""
+    assert out.splitlines() == [line for line in written if "entries-in-buffer" not in line][:2] + written[4:]
+    assert main(["convert", str(tmp_path / "trace.txt"), "-", "--kernel", "v5.2"]) == 0
+    out, err = capfd.readouterr()
+    assert out.splitlines()[-20:] == written[-20:]
+    assert err.startswith("vlapic: stdout: ")
+    assert err.endswith(" events\n")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["run", "--trace", "-"], ["run", "--junit", "-"], ["convert", RECORDING, "-"]]
+)
+def test_two_results_do_not_both_go_to_stdout(arguments, capsys):
+    assert main([*arguments, "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "contradict each other: both would go to stdout" in err
+
+
+def test_a_reader_of_stdout_that_goes_away_is_no_failure():
+    command = f"{sys.executable} -m vlapic run --events 3000 --trace - | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("# tracer: nop\n0\n", "")

@@ -3,6 +3,7 @@
 A file that fails half way (a full disk, no memory, a trace that cannot be read on) leaves what stood under
 its name as it was. One that a person ends early is whole as far as it goes, and is put there. What is no
 regular file (a pipe, a device) is written directly, and so is a file in a folder that takes no new ones.
+`-` is stdout, whose reader may go away before the end (`| head`): what is left is dropped then.
 
 A file whose name ends in `.gz`, `.xz` or `.zst` is packed that way. Ctrl-C in the middle of writing neither
 cuts nor doubles what was given before it.
@@ -26,6 +27,9 @@ from vlapic.errors import OutputError
 
 #: So much is written at a time.
 _AT_ONCE = 1 << 20
+#: The name that stands for stdout.
+STDOUT = "-"
+_STDOUT_NUMBER = 1
 #: Ends of names that say how a file is packed.
 PACKINGS = (".gz", ".xz", ".zst")
 
@@ -74,11 +78,13 @@ class OutputFile:
         except OSError as error:
             raise self.cannot_write(error) from None
         # Told by a number, not by the object: nothing closes it but this class.
-        self._seekable = stat.S_ISREG(os.fstat(self._file).st_mode)
+        self._seekable = self.path != STDOUT and stat.S_ISREG(os.fstat(self._file).st_mode)
 
     def _open(self) -> tuple[int, str]:
         if not self.path:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        if self.path == STDOUT:
+            return os.dup(_STDOUT_NUMBER), STDOUT
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
         final = os.path.realpath(self.path)
         try:
@@ -159,8 +165,16 @@ class OutputFile:
                     # An interrupt came before it was noted.
                     self._held, self._flushed = self._held[gone:], self._flushed + gone
                     continue
-                gone = os.write(self._file, self._held)
+                gone = self._write_some(self._held)
                 self._held, self._flushed = self._held[gone:], self._flushed + gone
+
+    def _write_some(self, data: bytes) -> int:
+        try:
+            return os.write(self._file, data)
+        except BrokenPipeError:
+            if self.path != STDOUT:
+                raise
+            return len(data)
 
     def keep(self) -> None:
         """Complete the file and put it in its place; after a failure, drop it. A second call does nothing."""

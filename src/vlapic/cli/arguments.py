@@ -12,6 +12,7 @@ from click.core import ParameterSource
 
 from vlapic.errors import UsageError
 from vlapic.numerals import real_number, shown, whole_number
+from vlapic.output_file import STDOUT
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -140,6 +141,12 @@ def refuse_contradictions(ctx: click.Context) -> None:
         if ctx.params[one] and ctx.params[other]:
             raise UsageError(
                 f"{options[one]} and {options[other]} contradict each other: {why}; leave one out"
+            )
+    for output in ("trace", "junit"):
+        if ctx.params[output] == STDOUT and ctx.params["as_json"]:
+            raise UsageError(
+                f"--{output} - and --json contradict each other: both would go to stdout;"
+                f" give --{output} a file"
             )
     by = (ctx.params["compare"] or "").partition("=")
     varied = (by[0].strip() if by[1] else "profile").replace("_", "-")

@@ -9,14 +9,15 @@ import click
 from vlapic.cli.arguments import json_option
 from vlapic.cli.output import complain, emit
 from vlapic.cli.progress import events_progress
-from vlapic.errors import STATUS_INTERRUPTED, STATUS_OK
+from vlapic.errors import STATUS_INTERRUPTED, STATUS_OK, UsageError
+from vlapic.output_file import STDOUT
 
 SCHEMA = "vlapic.convert/1"
 
 
 @click.command("convert")
 @click.argument("trace", type=click.Path())
-@click.argument("output", metavar="OUT.parquet|.csv|.txt", type=click.Path())
+@click.argument("output", metavar="OUT.parquet|.csv|.txt|-", type=click.Path())
 @click.option(
     "--kernel",
     metavar="vX.Y",
@@ -27,8 +28,11 @@ SCHEMA = "vlapic.convert/1"
 def command(trace: str, output: str, kernel: str | None, as_json: bool) -> int:
     """Write the events of TRACE as a table (.parquet, .csv) or as ftrace text (.txt).
 
-    TRACE may come through a pipe; - is standard input.
+    TRACE may come through a pipe; - is standard input. As the output - is stdout, which gets ftrace text.
     """
+    to_stdout = output == STDOUT
+    if to_stdout and as_json:
+        raise UsageError("the output - and --json contradict each other: both would go to stdout")
     from vlapic.trace.convert import convert
 
     with events_progress(quiet=as_json) as show:
@@ -45,7 +49,12 @@ def command(trace: str, output: str, kernel: str | None, as_json: bool) -> int:
         emit(lambda: print(json.dumps(found, indent=2)))
     else:
         said = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count)
-        emit(lambda: print("\n".join([f"{done.output}: {said or 'no events'}", *done.lost_in_words])))
+        lines = [f"{'stdout' if to_stdout else done.output}: {said or 'no events'}", *done.lost_in_words]
+        if to_stdout:
+            for line in lines:
+                complain(line, STATUS_OK)
+        else:
+            emit(lambda: print("\n".join(lines)))
     if done.interrupted:
         return complain("interrupted; the output has the events so far", STATUS_INTERRUPTED)
     return STATUS_OK

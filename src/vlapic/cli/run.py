@@ -24,6 +24,7 @@ from vlapic.cli.config import Config, configure, with_budgets
 from vlapic.cli.output import complain, emit, print_by_rich
 from vlapic.cli.progress import progress
 from vlapic.errors import STATUS_OK
+from vlapic.output_file import STDOUT
 
 if TYPE_CHECKING:
     from vlapic.machine.hostmodel import HostModel
@@ -125,7 +126,9 @@ if TYPE_CHECKING:
     help="A boot module of the guest, and what it is told with it; several are several options.",
 )
 @number_option("--seed", default="0", show_default=True, help="Of the host model's random numbers.")
-@click.option("--trace", type=click.Path(), metavar="FILE", help="Write what happens as ftrace text.")
+@click.option(
+    "--trace", type=click.Path(), metavar="FILE", help="Write what happens as ftrace text; - is stdout."
+)
 @number_option("--worst", default="0", help="Show the N latest interrupts step by step.")
 @click.option(
     "--events-off",
@@ -193,6 +196,8 @@ def command(
         return STATUS_OK
 
     refuse_overwriting(ctx, config.path)
+    # What is written to stdout is all that is.
+    quiet = quiet or STDOUT in (options["trace"], junit)
     options["budgets"] = with_budgets(config, budget)
     if junit is not None:
         check_writable(junit)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from vlapic.errors import UsageError
 from vlapic.events import DTYPES, EVENT_TYPES, NO_VCPU
-from vlapic.output_file import without_packing
+from vlapic.output_file import STDOUT, without_packing
 from vlapic.profiles import release_numbers
 from vlapic.trace import open_trace
 from vlapic.trace.columns import columns_file
@@ -76,7 +76,7 @@ def convert(
 
     Args:
         trace: the file or pipe that is read; `-` is standard input.
-        output: the file that is made; one that is there is replaced.
+        output: the file that is made; one that is there is replaced. `-` is stdout, which gets text.
         kernel: for `.txt`, the kernel whose formats are written, like `v6.1`.
         progress: told how many events have gone over.
 
@@ -86,7 +86,7 @@ def convert(
         OutputError: the output cannot be written.
     """
     target = os.fspath(output)
-    name = without_packing(target)
+    name = ".txt" if target == STDOUT else without_packing(target)
     if not name.endswith(FORMS):
         raise UsageError(
             f"{target!r} ends in none of {', '.join(FORMS)}; the end of its name says what it becomes"
