@@ -8,6 +8,7 @@ from vlapic.events import ApicIpi, Exit
 from vlapic.machine import scheduler
 from vlapic.machine.host import Host, ModuleParameters
 from vlapic.machine.hostmodel import DEFAULT, constant_model
+from vlapic.machine.limits import Limits, run_to_end
 from vlapic.machine.scripted import ScriptedEngine
 
 ICR, ICR2 = 0xFEE0_0300, 0xFEE0_0310
@@ -122,6 +123,28 @@ def test_a_limit_of_time_is_not_reached_by_a_vcpu_that_is_asleep_for_longer():
     result = vlapic.run("uneven", delta_cycles=100_000_000, events=20, seconds=0.001)
     assert 1_000_000 <= result.virtual_ns < 1_001_000
     assert result.instructions > 2_000_000
+
+
+@pytest.mark.parametrize("guest", ["deadline-hlt", "uneven", "oneshot"])
+@pytest.mark.parametrize("machine", [{}, {"vms": 2}, {"vms": 2, "pcpus": 1}, {"host": "noisy"}], ids=str)
+def test_a_guest_that_sleeps_beyond_the_limit_is_stopped_at_the_limit(guest, machine):
+    result = vlapic.run(guest, delta_cycles=100_000_000, events=20, seconds=0.01, **machine)
+    # A guest is left at the limit; what the host does then, bursts too, is part of it.
+    assert (
+        10_000_000 <= result.virtual_ns < 10_000_000 + (200_000 if machine.get("host") == "noisy" else 5_000)
+    )
+    assert (result.failure, result.exit_code) == (None, None)
+
+
+def test_a_guest_that_halts_for_ever_is_no_guest_at_its_limit():
+    def guest(cpu):
+        yield cpu.hlt()
+
+    host = Host()
+    vm = host.create_vm()
+    vcpu = vm.create_vcpu(lambda tsc: ScriptedEngine(tsc, guest))
+    run_to_end([vm], Limits(host_tsc=10**12), lambda vm: 0, lambda: None)
+    assert str(vcpu.failure).startswith("the guest halted for ever")
 
 
 def sender(vector, times):

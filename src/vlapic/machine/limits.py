@@ -59,6 +59,10 @@ def run_to_end(
         if vm is not None and (vm.ended or at_limit(vm)) and vm in running:
             vm.switch_off()
             running.remove(vm)
+        if limits.host_tsc is not None:
+            for vm in [vm for vm in running if _sleeps_until(vm, limits.host_tsc)]:
+                vm.switch_off()
+                running.remove(vm)
         return not running
 
     def horizon(cpu: PhysicalCpu) -> int | None:
@@ -69,8 +73,23 @@ def run_to_end(
         return until if limits.host_tsc is None else min(until, limits.host_tsc)
 
     vcpus = [vcpu for vm in vms for vcpu in vm.vcpus]
+    for vcpu in vcpus:
+        vcpu.cpu.ends_at = limits.host_tsc
     if limits.instructions is not None:  # how far a guest may run is another host TSC after each exit
         for vcpu in vcpus:
             vcpu.engine.fastpath = None
     while scheduler.run(vcpus, finished, ROUNDS, horizon if bounded else None):
         meanwhile()
+
+
+def _sleeps_until(vm: Vm, host_tsc: int) -> bool:
+    """Whether a VM has something to do, but nothing before a host TSC; its time passes up to there then."""
+    if vm.active is None or not vm.active.sleeping:
+        return False
+    cpus = {vcpu.cpu for vcpu in vm.vcpus}
+    times = [at for cpu in cpus if (at := cpu.ready_at()) is not None]
+    if not times or min(times) < host_tsc:
+        return False
+    for cpu in cpus:
+        cpu.clock.now = max(cpu.clock.now, host_tsc)
+    return True

@@ -37,6 +37,7 @@ class PhysicalCpu:
         shared: whether there are several. One alone is never asked whether its turn is over.
         others_at: host TSC at which another CPU has something to do, None if none ever has. This one does not
             sleep past it.
+        ends_at: host TSC at which the run is stopped, None if no time is set: nor does it sleep past that.
         alone_until: host TSC before which nobody but this CPU has something to do; 0 if somebody has.
     """
 
@@ -47,6 +48,7 @@ class PhysicalCpu:
         self.vcpus: list[Vcpu] = []
         self.shared = False
         self.others_at: int | None = None
+        self.ends_at: int | None = None
         self.alone_until = 0
         self._slice_cycles = model.slice_cycles
         self._min_granularity_cycles = model.min_granularity_cycles
@@ -109,11 +111,21 @@ class PhysicalCpu:
         else:
             chosen = self._choose()
             if chosen is None:
-                self.clock.sleep()
+                self.sleep()
                 return
             vcpu = chosen
         self.make_active(vcpu)
         vcpu.step(until)
+
+    def sleep(self) -> None:
+        """Let time pass to its next event, unless another CPU has something to do before, or the run ends."""
+        due = self.clock.next_due
+        if (
+            due is not None
+            and (self.others_at is None or due <= self.others_at)
+            and (self.ends_at is None or due <= self.ends_at)
+        ):
+            self.clock.sleep()
 
     def interrupt(self, host_tsc: int, call: Callable[[], None]) -> None:
         """Another CPU interrupts this one, whose clock may be behind or ahead of it.

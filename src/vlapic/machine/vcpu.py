@@ -212,9 +212,8 @@ class Vcpu(Parts):
         vCPUs may run meanwhile, and `pcpu.py` says when time passes.
         """
         self.sleeping = True
-        cpu, due = self.cpu, self.clock.next_due
-        if due is not None and not cpu.shared and (cpu.others_at is None or due <= cpu.others_at):
-            self.clock.sleep()
+        if not self.cpu.shared:
+            self.cpu.sleep()
 
     def _enter_guest(self, horizon: int | None) -> None:
         """One `vcpu_enter_guest`: inject, wait, run, handle the exit."""
