@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import click
 
@@ -56,5 +57,6 @@ def command(trace: str, output: str, kernel: str | None, as_json: bool) -> int:
         else:
             emit(lambda: print("\n".join(lines)))
     if done.interrupted:
-        return complain("interrupted; the output has the events so far", STATUS_INTERRUPTED)
+        has = "the output has the events so far" if os.path.exists(done.output) else "there is no output yet"
+        return complain(f"interrupted; {has}", STATUS_INTERRUPTED)
     return STATUS_OK

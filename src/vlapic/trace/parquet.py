@@ -57,6 +57,14 @@ class ParquetColumns:
         self._path = os.fspath(path)
         # polars would say only when the first rows have come that it cannot be written.
         self._file = OutputFile(path)
+        try:
+            self._begin(polars, register_io_source, dtypes)
+        except BaseException:
+            self._file.drop()
+            raise
+
+    def _begin(self, polars: Any, register_io_source: Any, dtypes: Mapping[str, str]) -> None:
+        """Let polars begin to take rows."""
         self._polars = polars
         self._chunks: Queue[Mapping[str, Array] | None] = Queue(_WAITING)
         self._failure: BaseException | None = None
