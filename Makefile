@@ -3,7 +3,7 @@
 #   make run      run the built-in guest `deadline`; others and options by ARGS="deadline-hlt --advance 0"
 #   make test     run all tests
 #   make check    check format, lint and types, and run the fast tests
-#   make lint     check format, lint and types
+#   make lint     check format, lint, types, and that imports point down
 #   make bench    run the benchmarks
 #   make docs     build the documentation: docs/_build/html/index.html
 #
@@ -29,6 +29,7 @@ lint: $(VENV)/dev.stamp
 	$(IN) -m ruff format --check .
 	$(IN) -m ruff check .
 	$(IN) -m mypy
+	$(VENV)/bin/lint-imports
 
 bench: $(VENV)/dev.stamp
 	@set -e; for file in benchmarks/*.py; do echo "$$file"; $(IN) "$$file"; done

@@ -20,8 +20,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tests.trace.dat.made import Made
-from tests.trace.dat.ring import Machine
+from tests.support.dat_files import Made
+from tests.support.dat_ring import Machine
 
 from vlapic.trace.dat import open_dat
 

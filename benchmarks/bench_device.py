@@ -16,17 +16,17 @@ import time
 from collections.abc import Callable, Generator
 
 from vlapic.apic import registers as r
-from vlapic.apic.advancement import Advancement, ModuleState
+from vlapic.apic.advance_state import Advancement, ModuleState
 from vlapic.apic.backends import Hrtimer, PreemptionTimer
 from vlapic.apic.lapic import LocalApic
 from vlapic.apic.timer import Timer
 from vlapic.clock import SimClock
-from vlapic.machine import engine as e
+from vlapic.kernels.profiles import SERIES
 from vlapic.machine import scheduler
+from vlapic.machine.engines import contract as e
+from vlapic.machine.engines.scripted import ScriptedEngine
 from vlapic.machine.host import Host, ModuleParameters
-from vlapic.machine.hostmodel import constant_model
-from vlapic.machine.scripted import ScriptedEngine
-from vlapic.profiles import SERIES
+from vlapic.machine.hostmodel.model import constant_model
 from vlapic.tsc import GuestTsc
 
 WRITES = 200_000

@@ -19,10 +19,10 @@ import unicorn
 from unicorn import unicorn_const as uc
 from unicorn import x86_const as x86
 
-from vlapic.machine import engine as exits_of
-from vlapic.machine.loader import HEADER, MAGIC, MIB, load
-from vlapic.machine.unicorn.binding import BlockCallback, Cpu, Registers, lib
-from vlapic.machine.unicorn.engine import UnicornEngine
+from vlapic.machine.engines import contract as exits_of
+from vlapic.machine.engines.unicorn.binding import BlockCallback, Cpu, Registers, lib
+from vlapic.machine.engines.unicorn.engine import UnicornEngine
+from vlapic.machine.guests.loader import HEADER, MAGIC, MIB, load
 from vlapic.tsc import GuestTsc
 
 ENTRY = MIB + HEADER.size

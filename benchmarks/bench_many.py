@@ -31,7 +31,7 @@ FOLD = """
 import sys
 import numpy as np
 from vlapic.events import DTYPES, Table, TimerInterrupt
-from vlapic.statistics import VcpuStatistics
+from vlapic.analysis.statistics import VcpuStatistics
 made = np.random.default_rng(0)
 folded = VcpuStatistics(tsc_khz=2_500_000, host_khz=2_500_000, auto=True, advance_ns=1000)
 left = int(sys.argv[1])

@@ -15,13 +15,13 @@ import tracemalloc
 import numpy as np
 
 from vlapic.events import DTYPES, EVENT_CODES, Table, VcpuStart, WaitLapicExpire
-from vlapic.profiles import PROFILES
-from vlapic.replay.fold import Replay
+from vlapic.kernels.profiles import PROFILES
+from vlapic.replay.assumptions import Sources
 from vlapic.replay.model import Model, numba_is_installed
-from vlapic.replay.sources import Sources
-from vlapic.trace.origin import Origin
+from vlapic.replay.replayer import Replay
 from vlapic.trace.reader import Batch, Clock, TraceReader
 from vlapic.trace.sidecar import Sidecar
+from vlapic.trace.source import Origin
 
 KHZ = 2_500_000
 BATCH = 1 << 20

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vlapic import compiled
+from vlapic.apic import compiled
 from vlapic.apic.advance import tuning_of
-from vlapic.profiles import (
+from vlapic.kernels.profiles import (
     ADJUST_MAX_CYCLES,
     ADJUST_MIN_CYCLES,
     ADJUST_STEP,

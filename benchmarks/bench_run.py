@@ -54,7 +54,7 @@ def rate(times: list[float]) -> tuple[float, float]:
 
 #: A layer is the first of these that a file's name has in it; what is written in C counts for its caller.
 LAYERS = {
-    "vlapic/machine/unicorn/": "emulated CPU, with Unicorn itself",
+    "vlapic/machine/engines/unicorn/": "emulated CPU, with Unicorn itself",
     "vlapic/machine/": "machine: loop, exits, host model",
     "vlapic/apic/": "device: APIC and timer",
     "vlapic/": "ground, statistics, session",

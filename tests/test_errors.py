@@ -3,7 +3,7 @@
 import pytest
 
 from vlapic import errors
-from vlapic.profiles import find_profile
+from vlapic.kernels.profiles import find_profile
 
 
 def test_a_missing_name_offers_the_nearest():

@@ -10,13 +10,13 @@ from contextlib import suppress
 import pytest
 import zstandard
 
-from tests.trace.recordings import path_of
+from tests.support.recordings import path_of
 from vlapic.cli import main
 from vlapic.errors import OutputError
-from vlapic.observers import TraceFile
 from vlapic.output_file import OutputFile
-from vlapic.trace.columns import columns_file
-from vlapic.trace.ftrace_text import FtraceTextWriter
+from vlapic.session.observers import TraceFile
+from vlapic.trace.write.columns import columns_file
+from vlapic.trace.write.ftrace import FtraceTextWriter
 
 RECORDING = str(path_of("vmx-bochs27-settsc-adaptive"))
 

@@ -81,7 +81,7 @@ def test_help_of_run_shows_no_default_in_full():
     text = pydoc.render_doc(vlapic.run, renderer=pydoc.plaintext)
     assert max(map(len, text.splitlines())) < 1200
     assert "host: 'HostModel | str | os.PathLike[str]' = <HostModel default>" in text
-    assert repr(vlapic.profiles.SERIES) == "<Profile series>"
+    assert repr(vlapic.kernels.profiles.SERIES) == "<Profile series>"
 
 
 @pytest.mark.slow

@@ -14,8 +14,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vlapic import apic, budgets, errors, events, machine, patches, profiles, replay, trace, tsc
-    from vlapic.comparison import Comparison, compare
+    from vlapic import (
+        analysis,
+        apic,
+        errors,
+        events,
+        kernels,
+        machine,
+        patches,
+        replay,
+        session,
+        trace,
+        tsc,
+    )
     from vlapic.errors import (
         EngineError,
         GuestFailure,
@@ -28,9 +39,10 @@ if TYPE_CHECKING:
         WorldError,
     )
     from vlapic.machine.host import Host, ModuleParameters, Vm
-    from vlapic.machine.hostmodel import HostModel
-    from vlapic.results import RunResult, VcpuResult
-    from vlapic.session import run
+    from vlapic.machine.hostmodel.model import HostModel
+    from vlapic.session.comparison import Comparison, compare
+    from vlapic.session.results import RunResult, VcpuResult
+    from vlapic.session.run import run
     from vlapic.trace import open_trace
 
 __version__ = "0.1.0"
@@ -39,7 +51,7 @@ __version__ = "0.1.0"
 _HOMES = {
     name: module
     for module, names in {
-        "vlapic.comparison": ("Comparison", "compare"),
+        "vlapic.session.comparison": ("Comparison", "compare"),
         "vlapic.errors": (
             "EngineError",
             "GuestFailure",
@@ -52,16 +64,28 @@ _HOMES = {
             "WorldError",
         ),
         "vlapic.machine.host": ("Host", "ModuleParameters", "Vm"),
-        "vlapic.machine.hostmodel": ("HostModel",),
-        "vlapic.results": ("RunResult", "VcpuResult"),
-        "vlapic.session": ("run",),
+        "vlapic.machine.hostmodel.model": ("HostModel",),
+        "vlapic.session.results": ("RunResult", "VcpuResult"),
+        "vlapic.session.run": ("run",),
         "vlapic.trace": ("open_trace",),
     }.items()
     for name in names
 }
 #: Modules that are there as attributes after `import vlapic`.
 _MODULES = frozenset(
-    ("apic", "budgets", "errors", "events", "machine", "patches", "profiles", "replay", "trace", "tsc")
+    (
+        "analysis",
+        "apic",
+        "errors",
+        "events",
+        "kernels",
+        "machine",
+        "patches",
+        "replay",
+        "session",
+        "trace",
+        "tsc",
+    )
 )
 
 __all__ = [
@@ -82,17 +106,18 @@ __all__ = [
     "Vm",
     "WorldError",
     "__version__",
+    "analysis",
     "apic",
-    "budgets",
     "compare",
     "errors",
     "events",
+    "kernels",
     "machine",
     "open_trace",
     "patches",
-    "profiles",
     "replay",
     "run",
+    "session",
     "trace",
     "tsc",
 ]

@@ -5,10 +5,10 @@ import itertools
 import pytest
 
 import vlapic
-from tests.machine import machines as m
+from tests.support import machines as m
 from vlapic import events as ev
 from vlapic.analysis.spans import Spans, Step, Worst
-from vlapic.machine.hostmodel import constant_model
+from vlapic.machine.hostmodel.model import constant_model
 from vlapic.trace import open_trace
 
 KHZ = 2_500_000

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.apic.deltas import ahead_of
+from tests.support.deltas import ahead_of
 from vlapic.apic import advance as a
-from vlapic.profiles import ADVANCE_CAP_NS, SERIES, V5_0, V5_1, V5_3, V5_4, V5_14, V6_1, V6_12
-from vlapic.rules import Early, TooShort
+from vlapic.kernels.profiles import ADVANCE_CAP_NS, SERIES, V5_0, V5_1, V5_3, V5_4, V5_14, V6_1, V6_12
+from vlapic.kernels.rules import Early, TooShort
 from vlapic.tsc import S64_SIGN, U32, U64
 
 KHZ = 2_000_000

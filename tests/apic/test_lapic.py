@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.apic.bench import MODE_BITS, Apic
+from tests.support.apic_bench import MODE_BITS, Apic
 from vlapic.apic import registers as r
 from vlapic.apic.ipi import DeliveryMode, Message, Shorthand
 from vlapic.apic.timer import TimerMode

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.apic.bench import Apic
+from tests.support.apic_bench import Apic
 from vlapic.apic import registers as r
 from vlapic.apic.controller import Startup
 from vlapic.apic.ipi import DeliveryMode

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.apic.bench import MODE_BITS, Apic
-from tests.apic.pages import moved, next_vector, started, word
-from tests.apic.world import a_world
+from tests.support.apic_bench import MODE_BITS, Apic
+from tests.support.apic_pages import moved, next_vector, started, word
+from tests.support.apic_world import a_world
 from vlapic.apic import registers as r
 from vlapic.apic.check import check
 from vlapic.apic.ipi import DeliveryMode

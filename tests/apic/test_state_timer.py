@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.apic.bench import BOTH_BACK_ENDS as BOTH
-from tests.apic.bench import Apic
-from tests.apic.pages import moved, next_vector, started, with_words, word
+from tests.support.apic_bench import BOTH_BACK_ENDS as BOTH
+from tests.support.apic_bench import Apic
+from tests.support.apic_pages import moved, next_vector, started, with_words, word
 from vlapic.apic import registers as r
 from vlapic.apic.check import check
 from vlapic.apic.state import from_kvm_page, to_kvm_page
 from vlapic.apic.timer import TimerMode, divide_count
-from vlapic.profiles import SERIES, V5_0, V5_1, V5_2, V5_3, V5_4, V5_14, V6_1, V6_12, V6_19
+from vlapic.kernels.profiles import SERIES, V5_0, V5_1, V5_2, V5_3, V5_4, V5_14, V6_1, V6_12, V6_19
 
 ONE_SHOT, PERIODIC, DEADLINE, RESERVED = TimerMode
 UP_TO_V5_4 = (V5_0, V5_1, V5_2, V5_3, V5_4)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.apic.bench import Bench
-from vlapic.apic.advancement import Waited
+from tests.support.apic_bench import Bench
+from vlapic.apic.advance_state import Waited
 from vlapic.apic.timer import TimerMode, divide_count
 
 DEADLINE, ONE_SHOT, PERIODIC = TimerMode.TSC_DEADLINE, TimerMode.ONE_SHOT, TimerMode.PERIODIC

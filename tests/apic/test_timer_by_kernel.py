@@ -8,18 +8,18 @@ from dataclasses import replace
 
 import pytest
 
-from tests.apic.bench import Apic, Bench, armed, counting
-from tests.apic.pages import moved, next_vector, started, with_words, word
-from tests.machine.machines import end_of_interrupt, spinning
+from tests.support.apic_bench import Apic, Bench, armed, counting
+from tests.support.apic_pages import moved, next_vector, started, with_words, word
+from tests.support.machines import end_of_interrupt, spinning
 from vlapic.apic import registers as reg
-from vlapic.apic.advancement import Advancement, ModuleState
+from vlapic.apic.advance_state import Advancement, ModuleState
 from vlapic.apic.state import from_kvm_page, to_kvm_page
 from vlapic.apic.timer import TimerMode
 from vlapic.errors import UsageError
+from vlapic.kernels.profiles import PROFILES
+from vlapic.machine.engines.scripted import ScriptedEngine
 from vlapic.machine.host import Host, ModuleParameters
-from vlapic.machine.hostmodel import constant_model
-from vlapic.machine.scripted import ScriptedEngine
-from vlapic.profiles import PROFILES
+from vlapic.machine.hostmodel.model import constant_model
 from vlapic.tsc import U64, GuestTsc
 
 KERNELS = ["v5.0", "v5.1", "v5.2", "v5.3", "v5.4", "v5.14", "v6.1", "v6.12", "v6.19"]

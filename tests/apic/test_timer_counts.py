@@ -5,8 +5,8 @@ At 1 GHz a cycle is a nanosecond.
 
 import pytest
 
-from tests.apic.bench import BOTH_BACK_ENDS as BOTH
-from tests.apic.bench import Bench, armed, counting, expiries
+from tests.support.apic_bench import BOTH_BACK_ENDS as BOTH
+from tests.support.apic_bench import Bench, armed, counting, expiries
 from vlapic.apic import registers as r
 from vlapic.apic.timer import MIN_TIMER_PERIOD_NS, TimerMode
 

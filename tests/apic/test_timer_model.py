@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.apic.bench import Bench
+from tests.support.apic_bench import Bench
 from vlapic.apic.timer import TimerMode
 
 ONE_SHOT, PERIODIC, DEADLINE, RESERVED = TimerMode

@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from tests.apic.bench import BOTH_BACK_ENDS, Apic, Bench, armed, counting, expiries
-from tests.apic.pages import moved, next_vector, started, with_words, word
-from vlapic import rules as r
+from tests.support.apic_bench import BOTH_BACK_ENDS, Apic, Bench, armed, counting, expiries
+from tests.support.apic_pages import moved, next_vector, started, with_words, word
 from vlapic.apic import backends, timer_rules
 from vlapic.apic import registers as reg
 from vlapic.apic.check import check
 from vlapic.apic.state import from_kvm_page, to_kvm_page
 from vlapic.apic.timer import TimerMode
-from vlapic.profiles import SERIES
+from vlapic.kernels import rules as r
+from vlapic.kernels.profiles import SERIES
 from vlapic.tsc import U64, ns_to_cycles
 
 ONE_SHOT, PERIODIC, DEADLINE, RESERVED = TimerMode

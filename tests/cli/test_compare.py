@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.made_up import run_result, vcpu_result
-from vlapic import comparison
+from tests.support.made_up import run_result, vcpu_result
 from vlapic.cli import main
+from vlapic.session import comparison
 
 
 @pytest.fixture

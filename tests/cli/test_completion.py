@@ -10,13 +10,13 @@ import time
 
 import pytest
 
-from tests.limits import HANGS_S, run
+from tests.support.limits import HANGS_S, run
 from vlapic.cli import complete, main
-from vlapic.comparison import COMPARABLE
-from vlapic.machine.hosts import HOSTS
-from vlapic.machine.programs import PROGRAMS
-from vlapic.profiles import PROFILES
-from vlapic.settings import TIMERS
+from vlapic.kernels.profiles import PROFILES
+from vlapic.machine.guests.programs import PROGRAMS
+from vlapic.machine.hostmodel.named import HOSTS
+from vlapic.session.comparison import COMPARABLE
+from vlapic.session.settings import TIMERS
 
 BASH = shutil.which("bash")
 

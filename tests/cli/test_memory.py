@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.trace.recordings import path_of
+from tests.support.recordings import path_of
 from vlapic.cli import main
 
 RECORDING = str(path_of("vmx-bochs27-settsc-adaptive"))

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from vlapic.cli import main
-from vlapic.profiles import PROFILES, SERIES, find_profile
+from vlapic.kernels.profiles import PROFILES, SERIES, find_profile
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_v6_12_and_v6_19_differ_in_what_debian_took_from_v7_2_and_in_hz(printed)
 
 def test_as_json_every_profile_has_every_rule(printed):
     found = json.loads(printed("--json"))
-    assert found["schema"] == "vlapic.profiles/1"
+    assert found["schema"] == "vlapic.kernels.profiles/1"
     assert [each["name"] for each in found["profiles"]] == list(PROFILES)
     for each in found["profiles"]:
         profile = PROFILES[each["name"]]

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from tests.replay.made import HEADER, deadline, line, sample, start, wait
-from tests.trace.recordings import path_of
+from tests.support.recordings import path_of
+from tests.support.replay_text import HEADER, deadline, line, sample, start, wait
 from vlapic.cli import main
 
 SECOND_VM = str(path_of("svm-shift0-secondvm-adaptive"))

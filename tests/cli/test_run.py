@@ -13,12 +13,12 @@ from xml.etree import ElementTree
 import pytest
 
 import vlapic
-from tests.made_up import run_result
+from tests.support.made_up import run_result
 from vlapic.cli import main
 from vlapic.errors import UsageError
-from vlapic.machine.loader import HEADER, MAGIC, MIB
-from vlapic.machine.programs import PROGRAMS
-from vlapic.session import SoFar
+from vlapic.machine.guests.loader import HEADER, MAGIC, MIB
+from vlapic.machine.guests.programs import PROGRAMS
+from vlapic.session.run import SoFar
 
 VLAPIC = [sys.executable, "-m", "vlapic"]
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.machine.machines import EOI, LVTT, SVR, TPR, Run, end_of_interrupt
+from tests.support.machines import EOI, LVTT, SVR, TPR, Run, end_of_interrupt
 from vlapic import events as ev
-from vlapic.machine import engine as e
-from vlapic.machine.scripted import ScriptedFault
+from vlapic.machine.engines import contract as e
+from vlapic.machine.engines.scripted import ScriptedFault
 
 APIC_BASE = 0x1B
 DISABLED, XAPIC, X2APIC = 0xFEE0_0100, 0xFEE0_0900, 0xFEE0_0D00

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.machine.machines import (
+from tests.support.machines import (
     DEADLINE_MSR,
     EOI,
     LVTT,
@@ -20,12 +20,12 @@ from tests.machine.machines import (
     spinning,
 )
 from vlapic import events as ev
-from vlapic import rules as r
 from vlapic.errors import UsageError
+from vlapic.kernels import rules as r
+from vlapic.kernels.profiles import SERIES, V5_2, V5_3, V5_14, V6_1, V6_19
 from vlapic.machine.apicv import MAY_POST, check_posting
 from vlapic.machine.host import ModuleParameters
-from vlapic.machine.hostmodel import constant_model
-from vlapic.profiles import SERIES, V5_2, V5_3, V5_14, V6_1, V6_19
+from vlapic.machine.hostmodel.model import constant_model
 
 # The constant model's costs, in cycles.
 PREEMPTION_EXIT, EXTERNAL_EXIT, HRTIMER, WAKE_UP, INJECTION, ENTRY = 1100, 900, 1500, 2700, 300, 1200

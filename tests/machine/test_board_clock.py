@@ -2,15 +2,15 @@
 
 import pytest
 
-from tests.machine.machines import DEADLINE_MSR, EOI, SVR, Run
-from tests.machine.machines import set_up as arm
 from tests.machine.test_scheduler import Machine
+from tests.support.machines import DEADLINE_MSR, EOI, SVR, Run
+from tests.support.machines import set_up as arm
 from vlapic.events import Exit
 from vlapic.machine import scheduler
-from vlapic.machine.engine import ReadPort
+from vlapic.machine.engines.contract import ReadPort
+from vlapic.machine.engines.scripted import ScriptedEngine
 from vlapic.machine.host import Host, ModuleParameters
-from vlapic.machine.hostmodel import DEFAULT, constant_model
-from vlapic.machine.scripted import ScriptedEngine
+from vlapic.machine.hostmodel.model import DEFAULT, constant_model
 
 LINT0 = 0xFEE0_0350
 EXTINT, NMI, MASKED = 0x700, 0x400, 0x10000

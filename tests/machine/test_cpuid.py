@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.machine.machines import Run
+from tests.support.machines import Run
 from vlapic.machine.cpuid import FEATURES, Processor, cpuid
 
 ONE = Processor(0, 1, 2_500_000, True)
@@ -114,7 +114,7 @@ def test_a_guest_reads_its_own_processor():
     seen = []
 
     def guest(cpu):
-        from vlapic.machine.engine import Cpuid
+        from vlapic.machine.engines.contract import Cpuid
 
         seen.append((yield Cpuid(0, 0x15, 0)))
         yield cpu.out(0xF4, 0)

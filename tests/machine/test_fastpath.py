@@ -3,9 +3,9 @@
 import pytest
 
 import vlapic
-from tests.machine.guest_runs import GuestRun
-from tests.machine.test_guest_checks import STEPS
-from vlapic.machine.programs import PROGRAMS
+from tests.machine.guests.test_guest_checks import STEPS
+from tests.support.guest_runs import GuestRun
+from vlapic.machine.guests.programs import PROGRAMS
 from vlapic.machine.vcpu import Vcpu
 
 GUESTS = sorted(PROGRAMS) if isinstance(PROGRAMS, dict) else sorted(each.name for each in PROGRAMS)

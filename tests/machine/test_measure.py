@@ -1,6 +1,6 @@
 """What is said of an interrupt that stands for several expiries."""
 
-from tests.machine.machines import DEADLINE_MSR, Run, set_up
+from tests.support.machines import DEADLINE_MSR, Run, set_up
 
 
 def replacing(first, wait, second):

@@ -19,12 +19,12 @@ from collections import deque
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.machine.machines import DEADLINE_MSR, EOI, end_of_interrupt, set_up
+from tests.support.machines import DEADLINE_MSR, EOI, end_of_interrupt, set_up
 from vlapic.events import Entry, Exit
 from vlapic.machine import scheduler
+from vlapic.machine.engines.scripted import ScriptedEngine
 from vlapic.machine.host import Host, ModuleParameters
-from vlapic.machine.hostmodel import DEFAULT, Burst, Cost, constant, constant_model
-from vlapic.machine.scripted import ScriptedEngine
+from vlapic.machine.hostmodel.model import DEFAULT, Burst, Cost, constant, constant_model
 
 ICR, ICR2 = 0xFEE0_0300, 0xFEE0_0310
 INIT, STARTUP = 0x4500, 0x4600

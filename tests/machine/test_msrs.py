@@ -4,13 +4,13 @@ import re
 
 import pytest
 
-from tests.machine.machines import Run
-from tests.machine.processor_page import BETWEEN, PAGE, with_tables
+from tests.docs.processor_page import BETWEEN, PAGE, with_tables
+from tests.support.machines import Run
 from vlapic.apic.registers import GeneralProtection
-from vlapic.machine.engine import Cpuid, ReadMsr, WriteMsr
+from vlapic.machine.engines.contract import Cpuid, ReadMsr, WriteMsr
+from vlapic.machine.engines.scripted import ScriptedFault
+from vlapic.machine.engines.unicorn.msrs import NATIVE_MSRS
 from vlapic.machine.msrs import ABSENT, APIC_ROWS, CPU_ROWS, MSRS, ROWS, Msrs
-from vlapic.machine.scripted import ScriptedFault
-from vlapic.machine.unicorn.msrs import NATIVE_MSRS
 
 ALL_ONES = 2**64 - 1
 MISC_ENABLE, FEATURE_CONTROL, DEBUGCTL, HWCR = 0x1A0, 0x3A, 0x1D9, 0xC001_0015
@@ -163,7 +163,7 @@ def test_cpuid_faults_outside_cpl_0_once_the_guest_asks_for_it():
 
 
 def test_the_pages_tables_are_the_rows():
-    # Out of date? python -m tests.machine.processor_page
+    # Out of date? python -m tests.docs.processor_page
     text = PAGE.read_text()
     assert with_tables(text) == text
     assert len(BETWEEN.findall(text)) == 4

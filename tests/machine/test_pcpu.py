@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.machine.machines import DEADLINE_MSR, SVR, VECTOR, end_of_interrupt, halting, set_up, spinning
+from tests.support.machines import DEADLINE_MSR, SVR, VECTOR, end_of_interrupt, halting, set_up, spinning
 from vlapic.events import Entry, HvTimerState, InjectVirq, TimerInterrupt
 from vlapic.machine import scheduler
+from vlapic.machine.engines.scripted import ScriptedEngine
 from vlapic.machine.host import Host, ModuleParameters
-from vlapic.machine.hostmodel import DEFAULT, Burst, Cost, constant, constant_model
-from vlapic.machine.scripted import ScriptedEngine
+from vlapic.machine.hostmodel.model import DEFAULT, Burst, Cost, constant, constant_model
 
 ICR, OTHERS = 0xFEE0_0300, 0xC0000
 SLICE = 1_000_000

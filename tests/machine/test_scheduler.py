@@ -3,13 +3,13 @@
 import pytest
 
 import vlapic
-from tests.machine.machines import DEADLINE_MSR, SVR, VECTOR, Run, end_of_interrupt, set_up, spinning
+from tests.support.machines import DEADLINE_MSR, SVR, VECTOR, Run, end_of_interrupt, set_up, spinning
 from vlapic.events import ApicIpi, Exit
 from vlapic.machine import scheduler
+from vlapic.machine.engines.scripted import ScriptedEngine
 from vlapic.machine.host import Host, ModuleParameters
-from vlapic.machine.hostmodel import DEFAULT, constant_model
+from vlapic.machine.hostmodel.model import DEFAULT, constant_model
 from vlapic.machine.limits import Limits, run_to_end
-from vlapic.machine.scripted import ScriptedEngine
 
 ICR, ICR2 = 0xFEE0_0300, 0xFEE0_0310
 OTHERS = 0xC0000

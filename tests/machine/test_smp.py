@@ -1,7 +1,7 @@
 """vCPUs start each other, interrupt each other, and wake each other with NMIs."""
 
-from tests.machine.machines import SVR, TPR, VECTOR, end_of_interrupt
 from tests.machine.test_scheduler import ICR, ICR2, Machine
+from tests.support.machines import SVR, TPR, VECTOR, end_of_interrupt
 from vlapic.apic.registers import LVT_LINT1
 from vlapic.events import AcceptIrq, ApicIpi, Exit, InjectVirq, Msr
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.machine.machines import (
+from tests.support.machines import (
     DEADLINE_MSR,
     LVTT,
     MASKED,
@@ -16,9 +16,9 @@ from tests.machine.machines import (
 )
 from vlapic.events import HvTimerState
 from vlapic.machine import scheduler
+from vlapic.machine.engines.scripted import ScriptedEngine
 from vlapic.machine.host import Host, ModuleParameters
-from vlapic.machine.hostmodel import constant_model
-from vlapic.machine.scripted import ScriptedEngine
+from vlapic.machine.hostmodel.model import constant_model
 
 TSC, TSC_ADJUST = 0x10, 0x3B
 BOTH = pytest.mark.parametrize("preemption", [False, True], ids=["hrtimer", "preemption"])

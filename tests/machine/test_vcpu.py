@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.machine.machines import (
+from tests.support.machines import (
     DEADLINE_MSR,
     EOI,
     LVTT,
@@ -21,8 +21,8 @@ from tests.machine.machines import (
     spinning,
 )
 from vlapic import events as ev
-from vlapic.machine.hostmodel import DEFAULT, constant_model
-from vlapic.machine.scripted import ScriptedFault
+from vlapic.machine.engines.scripted import ScriptedFault
+from vlapic.machine.hostmodel.model import DEFAULT, constant_model
 
 # The constant model's costs, in cycles.
 PREEMPTION_EXIT, EXTERNAL_EXIT, HRTIMER, WAKE_UP, INJECTION, ENTRY = 1100, 900, 1500, 2700, 300, 1200

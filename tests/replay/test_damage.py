@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.replay.made import text_of
+from tests.support.replay_text import text_of
 from vlapic.errors import VlapicError
-from vlapic.replay.session import replay
+from vlapic.replay.run import replay
 
 DAT = Path(__file__).parent.parent / "trace" / "data" / "svm-tscdeadline-latency.dat"
 TEXTS = ("svm-shift0-secondvm-adaptive", "vmx-bochs27-settsc-adaptive", "vmx-bochs27-oneshot-adaptive")

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from tests.replay.made import HEADER, sample, start, wait
+from tests.support.replay_text import HEADER, sample, start, wait
 from vlapic.cli import main
-from vlapic.replay import session
-from vlapic.replay.fold import Replay
-from vlapic.replay.session import replay
+from vlapic.replay import run as session
+from vlapic.replay.replayer import Replay
+from vlapic.replay.run import replay
 
 TEXT = HEADER + start(1) + wait(10, 800) + sample(11, 1100) + wait(20, 800) + sample(21, 1100)
 
@@ -79,6 +79,6 @@ def test_ctrl_c_while_a_frequency_is_fitted_ends_the_replay(trace, monkeypatch):
     def fitting(reader):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vlapic.replay.sources.fit_frequencies", fitting)
+    monkeypatch.setattr("vlapic.replay.assumptions.fit_frequencies", fitting)
     result = replay(trace)
     assert (result.interrupted, result.vcpus) == (True, ())

@@ -5,10 +5,10 @@ import tracemalloc
 
 import numpy as np
 
-from tests.replay.made import HEADER, KHZ, line
-from vlapic.regime import HISTORY_CELLS, AdvanceHistory
-from vlapic.replay.numbers import VcpuEvents
-from vlapic.replay.session import replay
+from tests.support.replay_text import HEADER, KHZ, line
+from vlapic.analysis.regime import HISTORY_CELLS, AdvanceHistory
+from vlapic.replay.run import replay
+from vlapic.replay.vcpu_index import VcpuEvents
 
 #: Events of each vCPU.
 EACH = 3

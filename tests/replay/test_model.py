@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlapic.apic.advance import tune
-from vlapic.profiles import PROFILES, V5_0, V5_4, V6_1, profile_of_release
+from vlapic.kernels.profiles import PROFILES, V5_0, V5_4, V6_1, profile_of_release
 from vlapic.replay.model import FILTERED, RESET, TUNED, Model
 
 KHZ = 2_000_000

@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from tests.replay.made import replayed, rows, text_of
-from tests.trace.recordings import RECORDINGS, path_of
+from tests.support.recordings import RECORDINGS, path_of
+from tests.support.replay_text import replayed, rows, text_of
 from vlapic.apic import advance
-from vlapic.replay.session import replay
+from vlapic.replay.run import replay
 
 
 @pytest.fixture(params=RECORDINGS)
@@ -130,7 +130,7 @@ def test_a_constant_of_the_rules_that_is_wrong_shows(
 
 @pytest.mark.parametrize("wrong", [999, 1001])
 def test_a_wrong_value_to_start_from_shows(monkeypatch, wrong):
-    from vlapic.apic import parameter
+    from vlapic.kernels import parameter
 
     monkeypatch.setattr(parameter, "ADVANCE_START_NS", wrong)
     assert mismatches("svm-shift0-secondvm-adaptive")

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from tests.replay.made import HEADER, KHZ, deadline, line, replayed, sample, start, wait
-from tests.trace.recordings import FOLDER
+from tests.support.recordings import FOLDER
+from tests.support.replay_text import HEADER, KHZ, deadline, line, replayed, sample, start, wait
 from vlapic.errors import TraceError
 from vlapic.replay.frequency import fit_line
-from vlapic.replay.session import replay
+from vlapic.replay.run import replay
 
 KERNEL_5_10 = "# kernel 5.10.0\n"
 
@@ -195,6 +195,6 @@ def test_a_start_marker_of_an_unknown_profile_is_a_trace_that_cannot_be_replayed
 
 
 def test_a_library_call_replays_a_recording_too():
-    from tests.trace.recordings import path_of
+    from tests.support.recordings import path_of
 
     assert replay(path_of("svm-shift0-adv3000")).vcpus[0].advance_ns.final == 3000

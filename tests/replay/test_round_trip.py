@@ -5,9 +5,9 @@ import csv
 import pytest
 
 import vlapic
-from tests.replay.made import rows
+from tests.support.replay_text import rows
 from vlapic.events import AdvanceSample, TimerInterrupt
-from vlapic.profiles import PROFILES
+from vlapic.kernels.profiles import PROFILES
 from vlapic.trace import open_trace
 
 GUESTS = [

@@ -6,9 +6,9 @@ import re
 import pytest
 from rich.console import Console
 
-from tests.made_up import interrupts, run_result, vcpu_result
-from vlapic.budgets import check, parse_all
+from tests.support.made_up import interrupts, run_result, vcpu_result
 from vlapic.report.comparison import print_compared, print_comparison
+from vlapic.session.budgets import check, parse_all
 
 
 def drawn(show, *, width=80, **console):

@@ -2,10 +2,10 @@
 
 from xml.etree import ElementTree
 
-from tests.made_up import interrupts, run_result, vcpu_result
-from vlapic.budgets import check, parse_all
+from tests.support.made_up import interrupts, run_result, vcpu_result
 from vlapic.errors import GuestFailure
 from vlapic.report.junit import junit_xml
+from vlapic.session.budgets import check, parse_all
 
 
 def document(*runs):

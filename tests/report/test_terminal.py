@@ -6,14 +6,14 @@ import re
 import pytest
 from rich.console import Console
 
-from tests.made_up import interrupts, run_result, vcpu_result
+from tests.support.made_up import interrupts, run_result, vcpu_result
+from vlapic.analysis.regime import Regime, TuningLimits
 from vlapic.errors import GuestFailure
-from vlapic.machine.last_events import LastEvent
-from vlapic.profiles import V5_4
-from vlapic.regime import Regime, TuningLimits
+from vlapic.kernels.profiles import V5_4
+from vlapic.machine.flight_recorder import LastEvent
 from vlapic.report import terminal
 from vlapic.report.terminal import in_words, live_table, print_run
-from vlapic.session import SoFar
+from vlapic.session.run import SoFar
 
 
 class Terminal(io.StringIO):

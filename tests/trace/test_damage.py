@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 
-from tests.trace.recordings import opened, path_of, text_of
+from tests.support.recordings import opened, path_of, text_of
 from vlapic.errors import TraceError
 from vlapic.events import Lost
 from vlapic.trace import open_trace

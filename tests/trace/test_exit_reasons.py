@@ -2,7 +2,7 @@
 
 import pytest
 
-from vlapic.machine.hostmodel import DEFAULT
+from vlapic.machine.hostmodel.model import DEFAULT
 from vlapic.trace.exit_reasons import ISA_SVM, ISA_VMX, VMX_EXITS, VMX_FAILED_VMENTRY, exit_name
 
 

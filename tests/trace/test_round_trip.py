@@ -6,7 +6,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vlapic import session
 from vlapic.events import (
     DTYPES,
     NO_VCPU,
@@ -19,11 +18,12 @@ from vlapic.events import (
     TimerInterrupt,
     VcpuStart,
 )
-from vlapic.profiles import PROFILES
+from vlapic.kernels.profiles import PROFILES
+from vlapic.session.run import run as session
 from vlapic.trace import Clock, open_trace
-from vlapic.trace.ftrace_text import FtraceTextWriter
-from vlapic.trace.kernels import trace_kernel
 from vlapic.trace.markers import OWN_MARKERS
+from vlapic.trace.tracefs import trace_kernel
+from vlapic.trace.write.ftrace import FtraceTextWriter
 
 KERNELS = ["v4.19", "v5.0", "v5.2", "v5.3", "v5.4", "v5.9", "v5.14", "v5.19", "v6.1", "v6.12", "v6.19"]
 #: Bits of ICR's low half that kvm_apic_ipi prints.

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.replay.made import KHZ, wait
+from tests.support.replay_text import KHZ, wait
 from vlapic.errors import TraceError
-from vlapic.replay.session import replay
+from vlapic.replay.run import replay
 from vlapic.trace.sidecar import sidecar_of
 
 

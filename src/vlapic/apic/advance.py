@@ -1,9 +1,9 @@
 """The rules of timer advancement: how early to fire, how to tune. Plain functions of plain integers.
 
 Follows `kvm/lapic.c` (`start_sw_tscdeadline`, `adjust_lapic_timer_advance`, earlier a part of
-`wait_lapic_expire`). A :class:`~vlapic.profiles.Profile` names its rules; the tables below lead from a name
-to its function. Numbers are non-negative and at most 64 bits wide; where a difference has a sign, the sign is
-a bool of its own: so machine, replay and fleet can call the same functions, interpreted or compiled.
+`wait_lapic_expire`). A :class:`~vlapic.kernels.profiles.Profile` names its rules; the tables below lead from
+a name to its function. Numbers are non-negative and at most 64 bits wide; where a difference has a sign, the
+sign is a bool of its own: so machine, replay and fleet can call the same functions, interpreted or compiled.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
-from vlapic.profiles import (
+from vlapic.kernels.profiles import (
     ADJUST_MAX_CYCLES,
     ADJUST_MIN_CYCLES,
     ADJUST_STEP,
@@ -19,7 +19,7 @@ from vlapic.profiles import (
     ADVANCE_START_NS,
     Profile,
 )
-from vlapic.rules import Early, Ending, Overflow, TooShort, Tuning
+from vlapic.kernels.rules import Early, Ending, Overflow, TooShort, Tuning
 from vlapic.tsc import S64_SIGN, U32, U64, cycles_to_ns
 
 #: A u64 difference from here on is a negative s64 of less than `ADJUST_MIN_CYCLES`.

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from vlapic.clock import Alarm, Clock
-from vlapic.rules import HvOff
+from vlapic.kernels.rules import HvOff
 from vlapic.tsc import U32, U32_BITS, U64, GuestTsc, ktime_ns, ns_to_cycles, tsc_at_ktime, unscale_cycles
 
 #: `hv_deadline_tsc` of a preemption timer that is not set (the kernel's u64 -1).

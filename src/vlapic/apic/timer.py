@@ -3,7 +3,7 @@
 Follows `kvm/lapic.c` (`start_apic_timer`, `update_target_expiration`, `apic_get_tmcct`,
 `__kvm_inject_apic_timer_irqs`, `wait_lapic_expire`) and SDM vol. 3A "APIC Timer", "TSC-Deadline Mode".
 Where kernels differ the profile decides (`timer_rules.py`, `apic/advance.py`); the host timers under it are
-`arming.py`'s.
+`host_timers.py`'s.
 
 The timer knows no APIC and no vCPU. It takes what it must read (the mask, the vector in service) as
 arguments, and what it wants done it returns.
@@ -11,12 +11,12 @@ arguments, and what it wants done it returns.
 
 from __future__ import annotations
 
-from vlapic.apic.advancement import Advancement, Waited
-from vlapic.apic.arming import HostTimers, TimerClient
+from vlapic.apic.advance_state import Advancement, Waited
 from vlapic.apic.backends import Hrtimer, PreemptionTimer
+from vlapic.apic.host_timers import HostTimers, TimerClient
 from vlapic.apic.timer_rules import ONE_SHOT, PERIODIC, TSC_DEADLINE, TimerMode
 from vlapic.clock import Clock
-from vlapic.profiles import Profile
+from vlapic.kernels.profiles import Profile
 from vlapic.tsc import U32, U64, GuestTsc, ns_to_cycles
 
 __all__ = [

@@ -8,8 +8,8 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
-from vlapic import rules as r
-from vlapic.profiles import Profile
+from vlapic.kernels import rules as r
+from vlapic.kernels.profiles import Profile
 from vlapic.tsc import U32
 
 

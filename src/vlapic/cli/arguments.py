@@ -108,7 +108,7 @@ def refuse_overwriting(ctx: click.Context, config: Path | None) -> None:
     Raises:
         UsageError: one is; the message names both.
     """
-    from vlapic.machine.images.modules import ModuleFile
+    from vlapic.machine.guests.images.modules import ModuleFile
 
     taken = [("guest", ctx.params["guest"]), ("--host", ctx.params["host"])]
     taken += [("--module", str(ModuleFile.of(module).path)) for module in ctx.params["modules"]]

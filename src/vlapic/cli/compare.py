@@ -22,7 +22,7 @@ def command(files: tuple[str, ...], as_json: bool) -> int:
     What differs in how they were set up is said first. A file of `vlapic run --compare --json` has several;
     - is standard input.
     """
-    from vlapic.comparison import comparison_json, read_kept
+    from vlapic.session.comparison import comparison_json, read_kept
 
     runs = read_kept(files)
     if len(runs) < 2:

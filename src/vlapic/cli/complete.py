@@ -11,7 +11,7 @@ from click.shell_completion import CompletionItem
 
 def guests(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
     """Built-in guests; a path where none begins so."""
-    from vlapic.machine.programs import PROGRAMS
+    from vlapic.machine.guests.programs import PROGRAMS
 
     found = [CompletionItem(name, help=of.summary) for name, of in PROGRAMS.items()]
     return _beginning(incomplete, found) or [CompletionItem(incomplete, type="file")]
@@ -29,7 +29,7 @@ def profiles(ctx: Context, param: Parameter, incomplete: str) -> list[Completion
 
 def fixes(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
     """The numbers of the seven fixes, with their titles."""
-    from vlapic.fixes import FIXES
+    from vlapic.kernels.fixes import FIXES
 
     return _beginning(incomplete, [CompletionItem(str(of.number), help=of.title) for of in FIXES.values()])
 
@@ -61,7 +61,7 @@ def budgets(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionI
     """Metrics."""
     if "=" in incomplete:
         return []  # a limit is nobody's to guess
-    from vlapic.budgets import METRICS
+    from vlapic.session.budgets import METRICS
 
     return _beginning(incomplete, [CompletionItem(f"{name}=", help=of.what) for name, of in METRICS.items()])
 
@@ -69,7 +69,7 @@ def budgets(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionI
 def variants(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
     """Options to compare, and the next of their values."""
     by, equals, listed = incomplete.rpartition("=")
-    from vlapic.machine.programs import PROGRAMS
+    from vlapic.machine.guests.programs import PROGRAMS
 
     names = {"profile": _profiles(), "timer": list(TIMERS), "host": list(HOSTS), "guest": list(PROGRAMS)}
     values = {by: names.get(by, list(offers)) for by, offers in COMPARABLE.items()}
@@ -81,13 +81,13 @@ def variants(ctx: Context, param: Parameter, incomplete: str) -> list[Completion
     return _beginning(incomplete, options) + found
 
 
-#: As `vlapic.settings.TIMERS`, which would bring the machine with it.
+#: As `vlapic.session.settings.TIMERS`, which would bring the machine with it.
 TIMERS = ("auto", "hrtimer", "preemption")
-#: As `vlapic.machine.hosts.HOSTS`, for the same reason.
+#: As `vlapic.machine.hostmodel.named.HOSTS`, for the same reason.
 HOSTS = ("default", "nested", "realtime", "noisy")
 
 
-#: As `vlapic.comparison.COMPARABLE`, with the values it offers where no list of names has them.
+#: As `vlapic.session.comparison.COMPARABLE`, with the values it offers where no list of names has them.
 COMPARABLE = {
     "profile": (), "timer": (), "advance": ("auto", "0"), "host": (), "guest": (), "seed": (),
     "without": ("none", *"1234567"), "apicv": ("off", "on"), "pi-inject": ("off", "on"),
@@ -98,7 +98,7 @@ COMPARABLE = {
 
 
 def _profiles() -> list[str]:
-    from vlapic.profiles import PROFILES
+    from vlapic.kernels.profiles import PROFILES
 
     return list(PROFILES)
 

@@ -9,7 +9,7 @@ from vlapic.errors import STATUS_BUDGET, STATUS_GUEST, STATUS_INTERRUPTED, STATU
 from vlapic.output_file import OutputFile
 
 if TYPE_CHECKING:
-    from vlapic.results import RunResult
+    from vlapic.session.results import RunResult
 
 
 def check_writable(path: str) -> None:
@@ -63,7 +63,7 @@ def conclude(
 def _tell_budgets(before: str, result: RunResult, in_full: bool) -> None:
     missed = result.missed_budgets
     if in_full:
-        from vlapic.results import vcpu_name
+        from vlapic.session.results import vcpu_name
 
         for each in missed:
             who = vcpu_name(each.vm, each.vcpu, len(result.consoles))

@@ -118,7 +118,7 @@ def with_budgets(config: Config, given: Sequence[str]) -> list[str]:
 
 
 def _budgets(path: Path, table: dict[str, Any]) -> tuple[str, ...]:
-    from vlapic.budgets import parse_all
+    from vlapic.session.budgets import parse_all
 
     for metric, limit in table.items():
         if isinstance(limit, dict):

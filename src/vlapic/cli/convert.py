@@ -34,7 +34,7 @@ def command(trace: str, output: str, kernel: str | None, as_json: bool) -> int:
     to_stdout = output == STDOUT
     if to_stdout and as_json:
         raise UsageError("the output - and --json contradict each other: both would go to stdout")
-    from vlapic.trace.convert import convert
+    from vlapic.trace.write.convert import convert
 
     with events_progress(quiet=as_json) as show:
         done = convert(trace, output, kernel=kernel, progress=show)

@@ -12,11 +12,11 @@ from vlapic.cli import complete
 from vlapic.cli.arguments import json_option
 from vlapic.cli.output import emit, print_by_rich
 from vlapic.errors import STATUS_OK, UsageError
-from vlapic.fixes import FIXES
-from vlapic.profiles import PROFILES, Profile, find_profile
-from vlapic.rules import RuleEnum
+from vlapic.kernels.fixes import FIXES
+from vlapic.kernels.profiles import PROFILES, Profile, find_profile
+from vlapic.kernels.rules import RuleEnum
 
-SCHEMA = "vlapic.profiles/1"
+SCHEMA = "vlapic.kernels.profiles/1"
 #: Headings of `row`.
 HEADINGS = ("name", "kernel", "since", "what it changes", "of")
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 from vlapic.cli.output import console
 
 if TYPE_CHECKING:
-    from vlapic.replay.session import SoFar as ReplayedSoFar
-    from vlapic.session import SoFar
+    from vlapic.replay.run import SoFar as ReplayedSoFar
+    from vlapic.session.run import SoFar
 
 #: How often what a trace has come to is drawn anew.
 SHOWN_EVERY_SECONDS = 0.2

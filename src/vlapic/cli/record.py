@@ -24,7 +24,7 @@ from vlapic.errors import STATUS_OK, UsageError
 @json_option("Print them as JSON.")
 def command(print_only: bool, kernel: str | None, seconds: int, output: str, as_json: bool) -> int:
     """Show how to record the timers of a KVM host: a shell script around trace-cmd, every part explained."""
-    from vlapic.record import recording
+    from vlapic.live.record import recording
 
     if not (print_only or as_json):
         raise UsageError("record does not record by itself; --print shows the commands that do")

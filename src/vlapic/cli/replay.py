@@ -80,7 +80,7 @@ def command(
     wrote; - is standard input. Samples of the kernel's own advancement in it are compared; the exit status
     is 3 where they differ.
     """
-    from vlapic.replay.session import replay
+    from vlapic.replay.run import replay
 
     with events_progress(quiet=quiet) as show:
         result = replay(

@@ -27,8 +27,8 @@ from vlapic.errors import STATUS_OK
 from vlapic.output_file import STDOUT
 
 if TYPE_CHECKING:
-    from vlapic.machine.hostmodel import HostModel
-    from vlapic.results import RunResult
+    from vlapic.machine.hostmodel.model import HostModel
+    from vlapic.session.results import RunResult
 
 
 @click.command("run")
@@ -189,7 +189,7 @@ def command(
         emit(lambda: _print_guests(as_json))
         return STATUS_OK
     if print_host:
-        from vlapic.machine.hosts import find_model
+        from vlapic.machine.hostmodel.named import find_model
 
         model = find_model(options["host"], options["host_tsc_khz"])
         emit(lambda: _print_host(model, as_json))
@@ -238,14 +238,14 @@ def _print(runs: list[tuple[str, RunResult]], value: dict[str, Any], as_json: bo
 def _print_host(model: HostModel, as_json: bool) -> None:
     import tomllib
 
-    from vlapic.machine.hostfile import as_toml
+    from vlapic.machine.hostmodel.file import as_toml
 
     text = as_toml(model)
     print(json.dumps(tomllib.loads(text), indent=2) if as_json else text, end="\n" if as_json else "")
 
 
 def _print_guests(as_json: bool) -> None:
-    from vlapic.machine.programs import PROGRAMS
+    from vlapic.machine.guests.programs import PROGRAMS
 
     if as_json:
         print(

@@ -24,19 +24,19 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from vlapic.apic import registers as r
-from vlapic.apic.advancement import Waited
+from vlapic.apic.advance_state import Waited
 from vlapic.apic.backends import Hrtimer
 from vlapic.clock import Alarm, SimClock
 from vlapic.errors import UsageError
-from vlapic.machine import engine as e
+from vlapic.kernels.rules import DirectInjection
 from vlapic.machine import exits
+from vlapic.machine.engines import contract as e
 from vlapic.machine.vcpu import Vcpu
-from vlapic.rules import DirectInjection
 from vlapic.tsc import GuestTsc
 
 if TYPE_CHECKING:
+    from vlapic.kernels.profiles import Profile
     from vlapic.machine.host import ModuleParameters, Vm
-    from vlapic.profiles import Profile
 
 #: Whether timer interrupts may be posted: with `pi_inject_timer`, of whether MWAIT does not exit.
 MAY_POST: dict[DirectInjection, Callable[[bool], bool]] = {

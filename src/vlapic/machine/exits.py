@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from vlapic import events
 from vlapic.apic import registers as r
 from vlapic.errors import GuestFailure
-from vlapic.machine import engine as e
 from vlapic.machine import hypercalls
 from vlapic.machine.cpuid import Processor, cpuid
+from vlapic.machine.engines import contract as e
 from vlapic.machine.msrs import MSR_IA32_TSC, MSR_IA32_TSC_ADJUST, MSRS
 
 if TYPE_CHECKING:

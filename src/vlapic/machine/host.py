@@ -6,23 +6,23 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
-from vlapic.apic.advancement import ModuleState
+from vlapic.apic.advance_state import ModuleState
 from vlapic.apic.backends import USES_HV_TIMER
 from vlapic.apic.ipi import ICR_MODE_SHIFT, DeliveryMode, Message, as_delivered
 from vlapic.apic.registers import LVT_LINT0
 from vlapic.errors import UsageError
 from vlapic.events import Event, TimerInterrupt
-from vlapic.machine.apic_map import ApicMap
+from vlapic.kernels.profiles import SERIES, Profile
 from vlapic.machine.apicv import ApicvVcpu
 from vlapic.machine.board_clock import VmClock
+from vlapic.machine.destination_map import ApicMap
 from vlapic.machine.devices import Board
-from vlapic.machine.engine import CpuEngine
-from vlapic.machine.hostmodel import DEFAULT, HostModel
-from vlapic.machine.hosts import find_model
+from vlapic.machine.engines.contract import CpuEngine
+from vlapic.machine.hostmodel.model import DEFAULT, HostModel
+from vlapic.machine.hostmodel.named import find_model
 from vlapic.machine.parts import Parts
 from vlapic.machine.pcpu import PhysicalCpu
 from vlapic.machine.vcpu import Vcpu
-from vlapic.profiles import SERIES, Profile
 from vlapic.tsc import VMX_FRAC_BITS, GuestTsc
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from vlapic.apic.advancement import Waited
+from vlapic.apic.advance_state import Waited
 from vlapic.apic.timer import Timer
 from vlapic.events import TimerInterrupt
 from vlapic.tsc import U64, GuestTsc

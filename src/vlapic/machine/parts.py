@@ -10,18 +10,18 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from vlapic import events
-from vlapic.apic.advancement import Advancement
+from vlapic.apic.advance_state import Advancement
 from vlapic.apic.backends import Hrtimer, PreemptionTimer
 from vlapic.apic.ipi import Message, icr_of_message
 from vlapic.apic.lapic import LocalApic
 from vlapic.apic.timer import Timer
-from vlapic.machine.engine import CpuEngine
-from vlapic.machine.hostmodel import Draws
-from vlapic.machine.last_events import ring
+from vlapic.kernels.rules import ZeroDelta
+from vlapic.machine.engines.contract import CpuEngine
+from vlapic.machine.flight_recorder import ring
+from vlapic.machine.hostmodel.model import Draws
 from vlapic.machine.measure import Measure
 from vlapic.machine.msrs import Msrs
 from vlapic.machine.wait_trace import WaitTracer
-from vlapic.rules import ZeroDelta
 from vlapic.tsc import U64, GuestTsc, ktime_ns
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Parts:
         tsc, advancement, timer, lapic, msrs, engine: what it is made of.
         measure: what is known of its next timer interrupt.
         trace: takes every event; None makes none.
-        last: the last things it did, see `last_events.py`.
+        last: the last things it did, see `flight_recorder.py`.
     """
 
     def __init__(

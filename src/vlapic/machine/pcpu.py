@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from vlapic.clock import Alarm, SimClock
-from vlapic.machine.hostmodel import Draws, HostModel
+from vlapic.machine.hostmodel.model import Draws, HostModel
 
 if TYPE_CHECKING:
     from vlapic.machine.vcpu import Vcpu

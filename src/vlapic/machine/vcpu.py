@@ -12,14 +12,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vlapic import events
-from vlapic.apic.advancement import Waited
+from vlapic.apic.advance_state import Waited
 from vlapic.apic.ipi import Message
 from vlapic.errors import GuestFailure
-from vlapic.machine.engine import CpuEngine, Exit, ExternalInterrupt, Handled, Reentry
+from vlapic.kernels.rules import Place
+from vlapic.machine.engines.contract import CpuEngine, Exit, ExternalInterrupt, Handled, Reentry
 from vlapic.machine.exits import HANDLERS
-from vlapic.machine.last_events import INTERRUPT
+from vlapic.machine.flight_recorder import INTERRUPT
 from vlapic.machine.parts import Parts
-from vlapic.rules import Place
 from vlapic.tsc import GuestTsc
 
 if TYPE_CHECKING:

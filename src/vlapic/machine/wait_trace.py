@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vlapic.events import AdvanceSample, Event, Exit, WaitLapicExpire
-from vlapic.profiles import Profile
-from vlapic.rules import ExitTrace, WaitTrace
+from vlapic.kernels.profiles import Profile
+from vlapic.kernels.rules import ExitTrace, WaitTrace
 
 #: Whether kvm_wait_lapic_expire is traced in the wait; else it is after the next exit.
 IN_WAIT = {WaitTrace.IN_WAIT: True, WaitTrace.AFTER_EXIT: False}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vlapic.machine.hostmodel import Cost, HostModel, constant, constant_model
+from vlapic.machine.hostmodel.model import Cost, HostModel, constant, constant_model
 from vlapic.patches.scenario import Parameters
 
 HOST_KHZ = 2_000_000

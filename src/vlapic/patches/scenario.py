@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlapic.events import Event
-from vlapic.fixes import FIXES
-from vlapic.profiles import SERIES, Profile
+from vlapic.kernels.fixes import FIXES
+from vlapic.kernels.profiles import SERIES, Profile
 
 #: What a scenario measured, by name; a name ends in its unit where it has one. JSON values.
 Figures = dict[str, Any]

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from vlapic.events import Event, TimerInterrupt
+from vlapic.kernels.profiles import Profile
+from vlapic.machine.engines.unicorn.engine import UnicornEngine
+from vlapic.machine.guests.loader import MIB, LoadedGuest, Results, load
+from vlapic.machine.guests.programs import PROGRAMS
 from vlapic.machine.host import Host, ModuleParameters, Vm
-from vlapic.machine.hostmodel import HostModel
+from vlapic.machine.hostmodel.model import HostModel
 from vlapic.machine.limits import Limits, run_to_end
-from vlapic.machine.loader import MIB, LoadedGuest, Results, load
-from vlapic.machine.programs import PROGRAMS
-from vlapic.machine.unicorn.engine import UnicornEngine
 from vlapic.machine.vcpu import Vcpu
-from vlapic.profiles import Profile
 from vlapic.tsc import GuestTsc
 
 _MEMORY_BYTES = 4 * MIB

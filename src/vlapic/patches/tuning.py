@@ -6,15 +6,15 @@ import statistics
 from collections.abc import Sequence
 
 from vlapic.apic.advance import EARLY, tune
-from vlapic.apic.advancement import Advancement, ModuleState
+from vlapic.apic.advance_state import Advancement, ModuleState
 from vlapic.events import TimerInterrupt
+from vlapic.kernels.profiles import ADVANCE_CAP_NS, ADVANCE_START_NS, Profile
 from vlapic.machine.host import Host
 from vlapic.machine.vcpu import Vcpu
 from vlapic.patches.host import HOST_KHZ, cycles, host, stalling
 from vlapic.patches.scenario import Figures, Parameters, Scenario, Side
 from vlapic.patches.stage import Guest, Played, play
 from vlapic.patches.story import last_of
-from vlapic.profiles import ADVANCE_CAP_NS, ADVANCE_START_NS, Profile
 
 #: A deadline like any other, for deltas that have none.
 _DEADLINE = 1 << 40

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from vlapic.events import TimerInterrupt
+from vlapic.kernels.profiles import Profile
 from vlapic.patches.host import HOST_KHZ, cycles, host
 from vlapic.patches.scenario import Figures, Parameters, Scenario, Side
 from vlapic.patches.stage import Guest, play
 from vlapic.patches.story import last_of
-from vlapic.profiles import Profile
 from vlapic.tsc import cycles_as_ns
 
 

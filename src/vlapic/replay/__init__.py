@@ -9,6 +9,6 @@ print(result.vcpus[0].advance_ns, result.mismatches)
 from __future__ import annotations
 
 from vlapic.replay.results import ReplayResult, VcpuReplay
-from vlapic.replay.session import replay
+from vlapic.replay.run import replay
 
 __all__ = ["ReplayResult", "VcpuReplay", "replay"]

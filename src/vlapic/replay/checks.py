@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from vlapic.replay.numbers import Groups
+from vlapic.replay.vcpu_index import Groups
 
 Array = npt.NDArray[Any]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from vlapic.events import NO_VCPU, AdvanceSample, DebugfsSample, Sample
 from vlapic.replay.checks import Array, Course, Courses
-from vlapic.replay.pairs import vcpu_keys
+from vlapic.replay.deadlines import vcpu_keys
 from vlapic.replay.samples import OutsideSample
 from vlapic.replay.vcpu import Vcpu
 from vlapic.trace.reader import Batch, TraceReader

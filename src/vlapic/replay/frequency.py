@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vlapic.events import NO_VCPU, Msr, TscOffset, WaitLapicExpire
-from vlapic.replay.numbers import VcpuEvents, VcpuNumbers
-from vlapic.replay.pairs import Deadlines, vcpu_keys
+from vlapic.replay.deadlines import Deadlines, vcpu_keys
+from vlapic.replay.vcpu_index import VcpuEvents, VcpuNumbers
 from vlapic.trace.reader import TraceReader
 from vlapic.tsc import U32
 

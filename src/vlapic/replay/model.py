@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vlapic.apic.advance import Counts, Ends, Limit, Step, rules_of
-from vlapic.apic.parameter import PARAMETERS
-from vlapic.profiles import ADJUST_MAX_CYCLES, Profile
-from vlapic.rules import Ending, Overflow, Scope
+from vlapic.kernels.parameter import PARAMETERS
+from vlapic.kernels.profiles import ADJUST_MAX_CYCLES, Profile
+from vlapic.kernels.rules import Ending, Overflow, Scope
 
 Array = npt.NDArray[Any]
 
@@ -235,8 +235,8 @@ def _walk_of(profile: Profile, compiled: bool) -> Callable[..., None]:
     limited = RESET if profile.overflow is Overflow.RESTART else 0
     if not compiled:
         return _walk_by(*rules, most_cycles=ADJUST_MAX_CYCLES, limited=limited)
-    from vlapic.compiled import compiled as compile_rule
-    from vlapic.compiled import njit
+    from vlapic.apic.compiled import compiled as compile_rule
+    from vlapic.apic.compiled import njit
 
     counts, step, ends, limit = map(compile_rule, rules)
     most_cycles = np.uint64(ADJUST_MAX_CYCLES)

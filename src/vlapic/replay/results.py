@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from vlapic.analysis.regime import NOT_SETTLED, Regime
 from vlapic.errors import STATUS_BUDGET, STATUS_INTERRUPTED, STATUS_OK
-from vlapic.regime import NOT_SETTLED, Regime
+from vlapic.replay.apicv_deltas import Stretch
 from vlapic.replay.checks import Parting
-from vlapic.replay.delivery import Stretch
-from vlapic.replay.flag import Flip
-from vlapic.results import Advancement, nulls
+from vlapic.replay.module_flag import Flip
+from vlapic.session.results import Advancement, nulls
 
 SCHEMA = "vlapic.replay/1"
 #: Stretches and flips that the JSON lists one by one.
@@ -59,7 +59,7 @@ class VcpuReplay:
         resets: how often tuning came out above the limit and began anew.
         dropped: deltas that were none: a kernel's bogus first one.
         while_off: deltas that came although the advancement was 0.
-        regime: what the advancement did (`vlapic.regime.Regime`).
+        regime: what the advancement did (`vlapic.analysis.regime.Regime`).
         created: the trace shows its creation; else it was there before.
         checked, mismatches: samples compared, and those that differ.
         parting: where model and samples part; None if they do not.

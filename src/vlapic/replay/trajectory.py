@@ -10,8 +10,8 @@ import os
 from types import TracebackType
 from typing import Any
 
-from vlapic.replay.fold import Rows
-from vlapic.trace.columns import ColumnWriter, open_columns
+from vlapic.replay.replayer import Rows
+from vlapic.trace.write.columns import ColumnWriter, open_columns
 
 #: Widths of the columns.
 DTYPES = {

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vlapic.regime import AdvanceHistory, Evidence, Regime, classify, settled_after
+from vlapic.analysis.regime import AdvanceHistory, Evidence, Regime, classify, settled_after
+from vlapic.replay.apicv_deltas import Delivery
+from vlapic.replay.assumptions import Setting, TscFrequency
 from vlapic.replay.checks import Check
-from vlapic.replay.delivery import Delivery
 from vlapic.replay.model import FILTERED, RESET, WHILE_OFF
-from vlapic.replay.rebuild import Rebuild
-from vlapic.replay.sources import Setting, TscFrequency
+from vlapic.replay.recompute import Rebuild
 
 Array = npt.NDArray[Any]
 

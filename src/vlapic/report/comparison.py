@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.text import Text
 
-from vlapic.comparison import FIGURES, Figure, figure_of, setup_differences, too_few, vcpus_of, vms_of
 from vlapic.report.terminal import MAX_WIDTH, in_words_by_vcpu, print_details, printable
-from vlapic.results import RunResult, vcpu_name
+from vlapic.session.comparison import FIGURES, Figure, figure_of, setup_differences, too_few, vcpus_of, vms_of
+from vlapic.session.results import RunResult, vcpu_name
 
 _NAMES_WIDTH = 23
 _VALUE_WIDTH = 11

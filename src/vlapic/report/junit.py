@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from xml.etree import ElementTree
 
 from vlapic.report.terminal import printable
-from vlapic.results import RunResult, vcpu_name
+from vlapic.session.results import RunResult, vcpu_name
 
 
 def junit_xml(runs: Sequence[tuple[str, RunResult]]) -> bytes:

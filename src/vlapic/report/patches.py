@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vlapic.fixes import FIXES
+from vlapic.kernels.fixes import FIXES
 from vlapic.patches import Shown, Side
 from vlapic.patches.story import lines
 from vlapic.report.tables import whole

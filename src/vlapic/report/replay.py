@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vlapic.regime import Regime
+from vlapic.analysis.regime import Regime
 from vlapic.replay.results import ReplayResult, VcpuReplay
 from vlapic.report.tables import whole
 from vlapic.report.terminal import STYLES

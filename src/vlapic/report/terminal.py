@@ -15,11 +15,12 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from vlapic.analysis.regime import SETTLED_EVENTS, Regime
 from vlapic.analysis.spans import Span
-from vlapic.budgets import BudgetResult
-from vlapic.regime import SETTLED_EVENTS, Regime
+from vlapic.analysis.statistics import Bin
 from vlapic.report.tables import whole
-from vlapic.results import (
+from vlapic.session.budgets import BudgetResult
+from vlapic.session.results import (
     NOTHING_MEASURED,
     PERCENTILES,
     RunResult,
@@ -27,11 +28,10 @@ from vlapic.results import (
     too_few_samples,
     vcpu_name,
 )
-from vlapic.statistics import Bin
 
 if TYPE_CHECKING:
-    from vlapic.machine.last_events import LastEvent
-    from vlapic.session import SoFar
+    from vlapic.machine.flight_recorder import LastEvent
+    from vlapic.session.run import SoFar
 
 #: How a regime looks; what needs a person's eye is loud.
 STYLES = {

@@ -14,10 +14,10 @@ from functools import partial
 
 from vlapic.errors import TraceError
 from vlapic.signature import checked
-from vlapic.trace.compressed import open_file
-from vlapic.trace.mistaken import lacking, mistaken
-from vlapic.trace.origin import Origin
+from vlapic.trace.compression import open_file
+from vlapic.trace.not_a_trace import lacking, mistaken
 from vlapic.trace.reader import Batch, Clock, TraceFacts, TraceReader
+from vlapic.trace.source import Origin
 from vlapic.trace.text.reader import TextReader
 from vlapic.trace.threads import Thread, Threads
 

@@ -22,7 +22,7 @@ from vlapic.events import (
     VcpuCreated,
     VcpuStart,
 )
-from vlapic.trace.forms import Compute, Form
+from vlapic.trace.templates import Compute, Form
 from vlapic.tsc import cycles_as_ns
 
 #: Names of the event that a write to trace_marker makes: as tracefs prints it, as trace-cmd and perf do.

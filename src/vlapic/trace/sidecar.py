@@ -21,7 +21,7 @@ from typing import Any
 from vlapic import toml
 from vlapic.errors import TraceError
 from vlapic.numerals import shown
-from vlapic.trace.origin import STDIN
+from vlapic.trace.source import STDIN
 from vlapic.tsc import U32, U64
 
 #: The numbers it may say, each with its least and greatest value.

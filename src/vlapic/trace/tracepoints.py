@@ -32,7 +32,7 @@ from vlapic.events import (
     VcpuWakeup,
     WaitLapicExpire,
 )
-from vlapic.trace.forms import Form
+from vlapic.trace.templates import Form
 
 #: `kvm_trace_symbol_apic`
 APIC_REGISTERS = {

@@ -6,10 +6,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.documents import ROOT
+from tests.docs.documents import ROOT
+from tests.support.boards import Clock, Recorder
 from vlapic.machine.devices import Board
-
-from .boards import Clock, Recorder
 
 GUESTS_PAGE = ROOT / "docs" / "guests.md"
 IOREGSEL, IOWIN = 0xFEC0_0000, 0xFEC0_0010

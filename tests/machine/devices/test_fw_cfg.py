@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.boards import Recorder
 from vlapic.machine.devices.fw_cfg import FwCfg, file_items
-
-from .boards import Recorder
 
 
 def read_item(ports, number, length):

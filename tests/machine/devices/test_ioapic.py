@@ -4,10 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.boards import Cpu
 from vlapic.apic.ipi import DeliveryMode, Message
 from vlapic.machine.devices.ioapic import IoApic
-
-from .boards import Cpu
 
 LEVEL, MASKED, LOGICAL = 0x8000, 0x10000, 0x800
 REMOTE_IRR = 0x4000

@@ -2,7 +2,7 @@
 
 import pytest
 
-from .boards import Recorder
+from tests.support.boards import Recorder
 
 
 class Keyboard(Recorder):

@@ -4,9 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.boards import Recorder
 from vlapic.machine.devices.pic import PicPair
-
-from .boards import Recorder
 
 MASTER, SLAVE = 0x20, 0xA0
 EOI = 0x20

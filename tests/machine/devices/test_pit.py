@@ -4,9 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.boards import SECOND, Recorder
 from vlapic.machine.devices.pit import Counter, Pit
-
-from .boards import SECOND, Recorder
 
 HZ = 1_193_182
 CONTROL = 0x43

@@ -2,9 +2,8 @@
 
 import pytest
 
+from tests.support.boards import SECOND, Recorder
 from vlapic.machine.devices.power import End
-
-from .boards import SECOND, Recorder
 
 PM_TIMER_HZ = 3_579_545
 

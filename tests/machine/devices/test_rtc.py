@@ -4,9 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.boards import SECOND, Recorder
 from vlapic.machine.devices.rtc import Rtc
-
-from .boards import SECOND, Recorder
 
 A, B, C, D = 0xA, 0xB, 0xC, 0xD
 

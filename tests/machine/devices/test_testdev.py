@@ -2,7 +2,7 @@
 
 import pytest
 
-from .boards import Recorder
+from tests.support.boards import Recorder
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])

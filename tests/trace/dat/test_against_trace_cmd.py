@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.limits import run
-from tests.trace.dat.made import Made
-from tests.trace.dat.ring import Machine, Ring
+from tests.support.dat_files import Made
+from tests.support.dat_ring import Machine, Ring
+from tests.support.limits import run
 from vlapic.events import Event, Lost
 from vlapic.trace import open_trace
 from vlapic.trace.dat import open_dat

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.trace.dat.ring import EVENTS, Machine
+from tests.support.dat_ring import EVENTS, Machine
 from vlapic.trace.dat.formats import Format, evaluate
 from vlapic.trace.dat.names import KernelSymbols, flag_names, named
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.trace.dat.ring import Machine, Ring
+from tests.support.dat_ring import Machine, Ring
 from vlapic.trace.dat.pages import PageLayout, Records, find_records
 
 MACHINES = [Machine(order, size, page) for order in "<>" for size in (4, 8) for page in (512, 4096, 65536)]

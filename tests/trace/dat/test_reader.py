@@ -17,8 +17,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.trace.dat.made import Made
-from tests.trace.dat.ring import Machine, Ring
+from tests.support.dat_files import Made
+from tests.support.dat_ring import Machine, Ring
 from vlapic.cli import main
 from vlapic.errors import TraceError
 from vlapic.events import (
@@ -36,11 +36,11 @@ from vlapic.events import (
 )
 from vlapic.replay import replay
 from vlapic.trace import open_trace
-from vlapic.trace.convert import convert
 from vlapic.trace.dat import merge, open_dat
 from vlapic.trace.dat.reader import DatReader
-from vlapic.trace.origin import Origin
 from vlapic.trace.reader import Clock, TscConversion
+from vlapic.trace.source import Origin
+from vlapic.trace.write.convert import convert
 
 DATA = Path(__file__).parent.parent / "data"
 MACHINES = [Machine(order, size) for order in "<>" for size in (4, 8)]

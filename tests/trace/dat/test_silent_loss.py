@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.trace.dat.made import Made
-from tests.trace.dat.ring import Machine, Ring
+from tests.support.dat_files import Made
+from tests.support.dat_ring import Machine, Ring
 from tests.trace.dat.test_damage import little_memory
 from vlapic.errors import TraceError
 from vlapic.events import Lost

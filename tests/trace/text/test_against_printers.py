@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 
-from tests.limits import run
-from tests.trace.dat.made import Made
-from tests.trace.dat.ring import Machine, Ring
-from tests.trace.recordings import opened
+from tests.support.dat_files import Made
+from tests.support.dat_ring import Machine, Ring
+from tests.support.limits import run
+from tests.support.recordings import opened
 from vlapic.errors import TraceError
 from vlapic.events import Exit, HrtimerExpire, HrtimerStart, Lost, SchedSwitch, SchedWaking
 from vlapic.trace import Clock

@@ -6,10 +6,10 @@ import pytest
 
 from vlapic.errors import TraceError
 from vlapic.events import NO_VCPU, Entry, Exit, InjectVirq, Lost, SchedSwitch, WaitLapicExpire
-from vlapic.replay.session import replay
+from vlapic.replay.run import replay
 from vlapic.trace import Clock, open_trace
-from vlapic.trace.convert import convert
 from vlapic.trace.reader import NO_CPU
+from vlapic.trace.write.convert import convert
 
 # As tracefs prints it with options/latency-format (v5.14).
 LATENCY_HEADER = """\

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from tests.trace.recordings import RECORDINGS, opened, path_of, text_of
+from tests.support.recordings import RECORDINGS, opened, path_of, text_of
 from vlapic.events import (
     NO_VCPU,
     DebugfsSample,
@@ -29,9 +29,9 @@ from vlapic.events import (
     WaitLapicExpire,
 )
 from vlapic.trace import Clock, open_trace
-from vlapic.trace.convert import convert
 from vlapic.trace.text import reader as text_reader
 from vlapic.trace.tracepoints import TRACEPOINTS
+from vlapic.trace.write.convert import convert
 
 LINE = re.compile(rb" +(\S+)-(\d+) +\[(\d+)\] \S+ +(\d+): (\w+): (.*)")
 

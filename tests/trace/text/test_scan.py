@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlapic.trace.forms import Field, Form
 from vlapic.trace.markers import MARKERS
+from vlapic.trace.templates import Field, Form
 from vlapic.trace.text.scan import scan
 from vlapic.trace.text.words import PAD_BEFORE, Text
 from vlapic.trace.tracepoints import TRACEPOINTS

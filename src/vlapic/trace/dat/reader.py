@@ -11,7 +11,7 @@ from typing import IO
 import numpy as np
 
 from vlapic.errors import TraceError
-from vlapic.trace.compressed import Pieces, open_file
+from vlapic.trace.compression import Pieces, open_file
 from vlapic.trace.dat.batch import BatchMaker
 from vlapic.trace.dat.compression import decompressor
 from vlapic.trace.dat.container import Buffer, CpuData, Damage
@@ -20,8 +20,8 @@ from vlapic.trace.dat.page_size import with_page_size
 from vlapic.trace.dat.pages import PageLayout
 from vlapic.trace.dat.sources import plain_pages, unpacked_pages
 from vlapic.trace.dat.versions import read_container
-from vlapic.trace.origin import Origin, cannot_read
 from vlapic.trace.reader import TRACE_CLOCKS, Batch, Clock, TraceFacts, TraceReader, TscConversion
+from vlapic.trace.source import Origin, cannot_read
 
 _COPIED_BYTES = 1 << 20
 

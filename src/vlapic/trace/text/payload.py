@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from vlapic.events import DTYPES
 from vlapic.trace.exit_reasons import plugin_reason
-from vlapic.trace.forms import Form
 from vlapic.trace.markers import can_be
+from vlapic.trace.templates import Form
 from vlapic.trace.text.scan import scan
 from vlapic.trace.text.words import Text
 

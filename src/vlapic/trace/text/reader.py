@@ -21,10 +21,10 @@ from vlapic.events import (
     TscOffset,
     WaitLapicExpire,
 )
-from vlapic.trace.compressed import Pieces
+from vlapic.trace.compression import Pieces
 from vlapic.trace.markers import HANDLERS, MARKER_BEGINNINGS, MARKER_NAMES, MARKER_OPENINGS, MARKERS
 from vlapic.trace.reader import TRACE_CLOCKS, Batch, Clock, TraceReader, in_time_order
-from vlapic.trace.text.asides import read_aside
+from vlapic.trace.text.comments import read_aside
 from vlapic.trace.text.lines import NO_TID, PREFIX, Lines, read_lines
 from vlapic.trace.text.names import Names
 from vlapic.trace.text.payload import Part, Payload

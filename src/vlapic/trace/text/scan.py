@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from vlapic.trace.forms import Field, Form
+from vlapic.trace.templates import Field, Form
 from vlapic.trace.text.words import PAD_BEFORE, Text, decimals_at, hashes, hex_at, starts_with
 
 Array = npt.NDArray[Any]

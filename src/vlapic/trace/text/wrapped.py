@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from vlapic.trace.text.asides import is_aside
+from vlapic.trace.text.comments import is_aside
 from vlapic.trace.text.lines import Lines, read_head
 from vlapic.trace.text.words import Text
 

@@ -1,0 +1,1 @@
+"""What a kernel is: profiles, the rules that they pick, the series' fixes, the parameter. Knows no device."""

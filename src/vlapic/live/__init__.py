@@ -1,0 +1,1 @@
+"""Hosts as they are: how to record one. Knows no machine of ours."""

@@ -1,0 +1,1 @@
+"""What runs on the machine: built-in guests, images of every form, their loader. No vCPU comes in here."""

@@ -1,0 +1,1 @@
+"""What the host's own work costs: the model, its fields, its file, the named ones. Knows no machine."""

@@ -1,6 +1,0 @@
-"""Guest images: one file a form, from the bytes of a file to an :class:`~vlapic.machine.images.image.Image`.
-
-A form reads the file alone and refuses what contradicts itself or reaches beyond the file's end. Whether an
-image fits into a guest's memory is the same question for all forms; `image.py` answers it. The loader asks
-the forms, checks, and only then writes.
-"""

@@ -1,0 +1,444 @@
+"""Runs side by side: the same guest with one option varied, or results that were kept as JSON.
+
+What is compared is what `vlapic run --json` prints; a run of now and one of last year are treated alike.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vlapic.analysis.regime import Regime
+from vlapic.errors import (
+    STATUS_BUDGET,
+    STATUS_GUEST,
+    STATUS_INTERRUPTED,
+    STATUS_OK,
+    STATUS_WORLD,
+    UsageError,
+    WorldError,
+    unknown_name,
+)
+from vlapic.numerals import real_number, shown, whole_number
+from vlapic.session import results
+from vlapic.session.results import RunResult
+from vlapic.session.run import SoFar, check, run
+from vlapic.signature import checked
+
+SCHEMA = "vlapic.compare/1"
+#: Exit statuses of several runs: the first that one of them has is that of all.
+_STATUSES = (STATUS_WORLD, STATUS_GUEST, STATUS_INTERRUPTED, STATUS_BUDGET, STATUS_OK)
+#: What of a run's object is an outcome; every other plain value of it is set up by whoever ran it.
+_OUTCOMES = {"schema", "exit_code", "end", "console", "virtual_seconds", "wall_seconds", "instructions"}
+#: The setting of a vCPU that a run does not have.
+_NOT_THERE = "-"
+#: What is set up of a vCPU.
+_VCPU_SETUP = ("tsc_khz", "tsc_ratio", "timer")
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return whole_number(text)
+    except ValueError:
+        raise ValueError("a whole number") from None
+
+
+def _advance(text: str) -> int | str:
+    if text == "auto":
+        return text
+    try:
+        return _whole_number(text)
+    except ValueError:
+        raise ValueError("'auto' or a whole number of ns") from None
+
+
+def _seconds(text: str) -> float:
+    try:
+        return real_number(text)
+    except ValueError:
+        raise ValueError("a number of seconds") from None
+
+
+def _module(text: str) -> tuple[str, ...]:
+    return () if text == "none" else (text,)
+
+
+def _switch(text: str) -> bool:
+    if text not in ("on", "off"):
+        raise ValueError("on or off")
+    return text == "on"
+
+
+def _several(none: str = "") -> Callable[[str], list[int]]:
+    """Reads whole numbers with a plus between them; `none` is a word for not one."""
+
+    def read(text: str) -> list[int]:
+        if none and text == none:
+            return []
+        try:
+            return [_whole_number(part) for part in text.split("+")]
+        except ValueError:
+            but = f"{none!r}, or " if none else ""
+            raise ValueError(f"{but}whole numbers with a + between them") from None
+
+    return read
+
+
+class Option(NamedTuple):
+    """An option that can be varied.
+
+    Attributes:
+        parameter: of :func:`vlapic.run`.
+        read: how one of its values is read; a ValueError says what it would be.
+        offers: values to offer, where they are few.
+    """
+
+    parameter: str
+    read: Callable[[str], Any]
+    offers: tuple[str, ...] = ()
+
+
+_ON_OFF = ("off", "on")
+#: Options that can be varied, by the name they have on the command line.
+COMPARABLE: dict[str, Option] = {
+    "profile": Option("profile", str),
+    "timer": Option("timer", str),
+    "advance": Option("advance", _advance, ("auto", "0")),
+    "host": Option("host", str),
+    "guest": Option("guest", str),
+    "seed": Option("seed", _whole_number),
+    "without": Option("without", _several("none"), ("none", *"1234567")),
+    "apicv": Option("apicv", _switch, _ON_OFF),
+    "pi-inject": Option("pi_inject", _switch, _ON_OFF),
+    "mwait-in-guest": Option("mwait_in_guest", _switch, _ON_OFF),
+    "delta": Option("delta", str),
+    "tsc-khz": Option("tsc_khz", _several()),
+    "host-tsc-khz": Option("host_tsc_khz", _whole_number),
+    "events": Option("events", _whole_number),
+    "seconds": Option("seconds", _seconds),
+    "instructions": Option("instructions", _whole_number),
+    "vcpus": Option("vcpus", _whole_number),
+    "vms": Option("vms", _whole_number),
+    "pcpus": Option("pcpus", _whole_number),
+    "memory": Option("memory_mib", _whole_number),
+    "append": Option("append", str),
+    "module": Option("modules", _module, ("none",)),
+}
+#: Options that do not change what a run comes to, so that there would be nothing to compare.
+NOT_COMPARABLE = (
+    "trace", "worst", "events-off", "budget", "junit", "config", "compare", "live", "quiet", "json", "list",
+    "print-host",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Variants:
+    """One option and its values, in the order they are compared in.
+
+    Attributes:
+        by: the option's name.
+        values: by label, as they were written.
+    """
+
+    by: str
+    values: dict[str, Any]
+
+    @classmethod
+    def parse(cls, text: str) -> Variants:
+        """Read `OPTION=A,B[,C]`; without an option the values are profiles.
+
+        Raises:
+            UsageError: there is no such option, or there are not two different values.
+        """
+        by, equals, listed = text.partition("=")
+        if not equals and by in COMPARABLE:
+            raise UsageError(f"compare {text!r} has no values; give two or more, as in {by}=A,B")
+        if not equals:
+            by, listed = "profile", text
+        by = by.strip().removeprefix("--").replace("_", "-")
+        if by in NOT_COMPARABLE:
+            known = ", ".join(sorted(COMPARABLE))
+            raise UsageError(f"compare {by}: it changes nothing that a run comes to; known: {known}")
+        if by not in COMPARABLE:
+            raise unknown_name("option to compare", by, COMPARABLE)
+        labels = [label.strip() for label in listed.split(",")]
+        if len(labels) < 2:
+            raise UsageError(f"compare {text!r} has one value; give two or more, as in {by}=A,B")
+        if twice := next((label for label in labels if labels.count(label) > 1), None):
+            raise UsageError(f"compare {text!r} has {twice!r} twice")
+        return cls(by, {label: _value_of(by, label) for label in labels})
+
+    def options(self) -> dict[str, dict[str, Any]]:
+        """The argument of :func:`vlapic.run` that each run has of its own, by label."""
+        name = COMPARABLE[self.by].parameter
+        return {label: {name: value} for label, value in self.values.items()}
+
+
+def _value_of(by: str, label: str) -> Any:
+    try:
+        return COMPARABLE[by].read(label)
+    except ValueError as error:
+        raise UsageError(f"compare {by}={label}: it is {error}") from None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the runs of a comparison came to.
+
+    Attributes:
+        by: the option that was varied.
+        runs: label and result of each, in order; after an interruption those that were begun.
+        asked_for: how many were to be run.
+    """
+
+    by: str
+    runs: tuple[tuple[str, RunResult], ...]
+    asked_for: int
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a person stopped it."""
+        return len(self.runs) < self.asked_for or any(result.interrupted for _, result in self.runs)
+
+    @property
+    def exit_status(self) -> int:
+        """What the command line ends with."""
+        found = {result.exit_status for _, result in self.runs}
+        if self.interrupted:
+            found.add(STATUS_INTERRUPTED)
+        return next(status for status in _STATUSES if status in found)
+
+    def objects(self) -> list[tuple[str, dict[str, Any]]]:
+        """Label and JSON object of each run."""
+        return [(label, result.as_json()) for label, result in self.runs]
+
+    def as_json(self) -> dict[str, Any]:
+        """The object `vlapic run --compare --json` prints."""
+        return comparison_json(self.by, self.objects())
+
+
+def comparison_json(by: str, runs: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    """An object of the schema `vlapic.compare/1`."""
+    return {"schema": SCHEMA, "by": by, "runs": [{"label": label, "run": of} for label, of in runs]}
+
+
+@checked
+def compare(
+    guest: str | os.PathLike[str] = "deadline",
+    *,
+    variants: Variants | str,
+    progress: Callable[[SoFar, str], None] | None = None,
+    **options: Any,
+) -> Comparison:
+    """Run a guest once for each value of an option; all else is the same.
+
+    Args:
+        guest: as for :func:`vlapic.run`.
+        variants: the option and its values; text is read as `Variants.parse` does.
+        progress: called a few times a second, with the label of the run.
+        options: of :func:`vlapic.run`, for every run.
+
+    Raises:
+        UsageError, WorldError: as :func:`vlapic.run` does.
+    """
+    if isinstance(variants, str):
+        variants = Variants.parse(variants)
+    each = {label: {"guest": guest} | options | own for label, own in variants.options().items()}
+    for arguments in each.values():
+        check(**arguments)
+    runs: list[tuple[str, RunResult]] = []
+    for label, arguments in each.items():
+        show = None if progress is None else partial(_labelled, progress, label)
+        try:
+            result = run(**arguments, progress=show)
+        except KeyboardInterrupt:  # before it ran, or after
+            if not runs:
+                raise
+            break
+        runs.append((label, result))
+        if result.interrupted:
+            break
+    return Comparison(variants.by, tuple(runs), len(variants.values))
+
+
+def _labelled(progress: Callable[[SoFar, str], None], label: str, now: SoFar) -> None:
+    progress(now, label)
+
+
+def read_kept(paths: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+    """Read results that `--json` printed, `-` from standard input: label and object of each run.
+
+    A file with a comparison has several. Labels are the files' names, as far as these differ.
+
+    Raises:
+        WorldError: a file cannot be read, or is something else.
+    """
+    names = [Path(path).name.removesuffix(".json") for path in paths]
+    runs = []
+    for path, name in zip(paths, names, strict=True):
+        label = name if names.count(name) == 1 else path
+        kept = _read(path)
+        if kept.get("schema") == SCHEMA:
+            runs += [(f"{label} {each['label']}", each["run"]) for each in kept["runs"]]
+        else:
+            runs.append((label, kept))
+    return runs
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        text = sys.stdin.read() if path == "-" else Path(path).read_text("utf-8")
+        kept = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+    except OSError as error:
+        raise WorldError(f"cannot read {path!r}: {error.strerror}; keep a result by run --json") from None
+    except RecursionError:
+        raise WorldError(f"{path!r} is nested too deeply to be a result; keep one by run --json") from None
+    except ValueError as error:
+        said = str(error).partition("; use sys.")[0]
+        raise WorldError(f"{path!r} is not JSON ({said}); keep a result by run --json") from None
+    try:
+        many = kept["schema"] == SCHEMA
+        for run_object in [each["run"] for each in kept["runs"]] if many else [kept]:
+            _check_run(run_object)
+        if many:
+            [str(each["label"]) for each in kept["runs"]]
+    except (KeyError, TypeError, IndexError, ValueError) as error:
+        wanted = f"neither a result ({results.SCHEMA}) nor a comparison ({SCHEMA})"
+        raise WorldError(f"{path!r} is {wanted}: {_what_is_wrong(error)}") from None
+    assert isinstance(kept, dict)
+    return kept
+
+
+def _no_number(constant: str) -> float:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    """A number of JSON, which a float can be too small for."""
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{shown(text)} is out of range")
+    return number
+
+
+def _check_run(of: Any) -> None:
+    """Raise what goes wrong if an object is not a run's."""
+    if of["schema"] != results.SCHEMA:
+        raise ValueError(f"its schema is {of['schema']!r}")
+    if not isinstance(of["vcpus"], list) or not of["vcpus"]:
+        raise ValueError("vcpus is no list of vCPUs")
+    for vcpu in of["vcpus"]:
+        if not (type(vcpu["vm"]) is type(vcpu["id"]) is int):
+            raise ValueError("vm and id of a vCPU are no numbers")
+        for figure in FIGURES:
+            found = figure_of(vcpu, figure)
+            expected = str if figure.path == "regime" else int | float | None
+            if not isinstance(found, expected) or isinstance(found, bool):
+                raise ValueError(f"{figure.path} is no figure")
+            if isinstance(found, int | float) and found < 0 and not figure.signed:
+                raise ValueError(f"{figure.path} is {found}, less than 0")
+        if vcpu["regime"] not in set(Regime):
+            raise ValueError(f"{vcpu['regime']!r} is no regime")
+    if len({(vcpu["vm"], vcpu["id"]) for vcpu in of["vcpus"]}) < len(of["vcpus"]):
+        raise ValueError("it has a vCPU twice")
+
+
+def _what_is_wrong(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"{error.args[0]!r} is missing"
+    return str(error) if type(error) is ValueError else "it has another form"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A row of the table: which value of a vCPU's object, and what people call it."""
+
+    group: str
+    name: str
+    path: str
+
+    @property
+    def signed(self) -> bool:
+        """Whether it may be negative: a lateness, because an interrupt can come early."""
+        return self.path.startswith("lateness_ns.") and self.name != "early"
+
+
+FIGURES = (
+    Figure("interrupts", "", "interrupts"),
+    Figure("", "missed", "missed"),
+    Figure("lateness ns", "mean", "lateness_ns.mean"),
+    Figure("", "p50", "lateness_ns.p50"),
+    Figure("", "p99", "lateness_ns.p99"),
+    Figure("", "p99.9", "lateness_ns.p99_9"),
+    Figure("", "max", "lateness_ns.max"),
+    Figure("", "early", "lateness_ns.early"),
+    Figure("busy wait ns", "total", "wait_ns.total"),
+    Figure("", "max", "wait_ns.max"),
+    Figure("blocked ns", "max", "blocked_ns.max"),
+    Figure("advance ns", "from", "advance_ns.initial"),
+    Figure("", "to", "advance_ns.final"),
+    Figure("", "settled", "advance_ns.settled_after"),
+    Figure("regime", "", "regime"),
+)
+
+
+def figure_of(vcpu: dict[str, Any], figure: Figure) -> Any:
+    """The value of a figure in a vCPU's object.
+
+    A percentile that rests on too few interrupts is None, whatever a result that was kept has there.
+    """
+    value: Any = vcpu
+    for part in figure.path.split("."):
+        value = value[part]
+    return None if value is not None and too_few(vcpu, figure) else value
+
+
+def too_few(vcpu: dict[str, Any], figure: Figure) -> str | None:
+    """Why a figure of a vCPU's object is not known, if it is a percentile of too few interrupts."""
+    name = figure.path.rpartition(".")[2]
+    samples = vcpu["interrupts"]
+    if name not in results.PERCENTILES or not isinstance(samples, int) or not samples:
+        return None
+    return results.too_few_samples(name, samples)
+
+
+def vcpus_of(
+    runs: Sequence[tuple[str, dict[str, Any]]],
+) -> dict[tuple[int, int], list[dict[str, Any] | None]]:
+    """The vCPUs that any run has, by VM and number; for each run its object, None where it has none."""
+    keys = sorted({(vcpu["vm"], vcpu["id"]) for _, of in runs for vcpu in of["vcpus"]})
+    by_run = [{(vcpu["vm"], vcpu["id"]): vcpu for vcpu in of["vcpus"]} for _, of in runs]
+    return {key: [vcpus.get(key) for vcpus in by_run] for key in keys}
+
+
+def vms_of(vcpus: Iterable[tuple[int, int]]) -> int:
+    """How many VMs these vCPUs, each a VM and a number, belong to."""
+    return len({vm for vm, _ in vcpus})
+
+
+def setup_differences(runs: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, list[Any]]:
+    """What was not set up alike: by name, the value of each run (None where it does not say)."""
+    names = [name for _, of in runs for name in of if name not in _OUTCOMES]
+    settings: dict[str, list[Any]] = {}
+    for name in dict.fromkeys(names):
+        values = [of.get(name) for _, of in runs]
+        if not any(isinstance(value, dict | list) for value in values):
+            settings[name] = values
+    settings["vCPUs"] = [len(of["vcpus"]) for _, of in runs]
+    vcpus = vcpus_of(runs)
+    for (vm, vcpu), objects in vcpus.items():
+        for name in _VCPU_SETUP:
+            who = results.vcpu_name(vm, vcpu, vms_of(vcpus))
+            settings[f"{who} {name}"] = [of.get(name) if of is not None else _NOT_THERE for of in objects]
+    return {name: values for name, values in settings.items() if _differ(values)}
+
+
+def _differ(values: list[Any]) -> bool:
+    there = [value for value in values if value is not _NOT_THERE]
+    return any(value != there[0] for value in there)
