@@ -19,7 +19,7 @@ from vlapic.events import (
     VcpuStart,
 )
 from vlapic.kernels.profiles import PROFILES
-from vlapic.session.run import run as session
+from vlapic.session import run as session
 from vlapic.trace import Clock, open_trace
 from vlapic.trace.markers import OWN_MARKERS
 from vlapic.trace.tracefs import trace_kernel

@@ -19,7 +19,7 @@ from tests.support.limits import limit_cpu
 from vlapic.errors import VlapicError
 from vlapic.machine.guests import loader
 from vlapic.machine.guests.images.flat import HEADER, MAGIC
-from vlapic.session.run import run as session
+from vlapic.session import run as session
 
 IMAGES = 2000
 INSTRUCTIONS = 50_000
