@@ -4,6 +4,8 @@ import pytest
 
 from tests.support.bare_unicorn import ENTRY, SCRATCH, code
 from vlapic.machine.engines import contract as e
+from vlapic.machine.engines.unicorn import device_memory
+from vlapic.machine.engines.unicorn.device_memory import DeviceMemory
 
 
 def test_a_device_is_read_once_with_the_count_of_the_instruction(boot):
@@ -442,3 +444,33 @@ def test_many_words_on_a_stack_in_device_memory_are_a_word_each(boot):
         expected += [(frame - 4 * level, 4), (stack - 4 - 4 * level, 4, frame - 4 * level)]
     assert seen == [*expected, (stack - 16, 4, stack - 4)]
     assert guest.engine.instructions == 4
+
+
+@pytest.mark.parametrize("stack", [PAGE + 0x800, PAGE + 0x801])
+def test_an_instruction_of_many_accesses_asks_python_about_each_of_them_once(
+    boot, native, monkeypatch, stack
+):
+    """An ENTER of 31 levels: what has been answered is answered again by machine code, each time it runs."""
+    asked = []
+    whole = DeviceMemory._access
+    monkeypatch.setattr(DeviceMemory, "_access", lambda *call: asked.append(call) or whole(*call))
+    # mov $stack, %esp; mov $stack + 0x400, %ebp; enter $0, $31; hlt
+    program = b"\xbc" + stack.to_bytes(4, "little") + b"\xbd" + (stack + 0x400).to_bytes(4, "little")
+    guest = boot(program + bytes.fromhex("c8 00 00 1f f4"), bits=32)
+    seen = []
+    while not isinstance(left := guest.run(), e.Hlt):
+        seen.append(left[1:])
+        guest.engine.complete(left.address if isinstance(left, e.ReadMemory) else None)
+    expected = [(stack - 4, 4, stack + 0x400)]
+    for level in range(1, 31):
+        frame = stack + 0x400 - 4 * level
+        expected += [(frame, 4), (stack - 4 - 4 * level, 4, frame)]
+    assert seen == [*expected, (stack - 128, 4, stack - 4)]
+    assert guest.engine.instructions == 4
+    assert (len(asked) <= 4 * len(seen)) is native  # a write of 4 bytes may be one of each byte
+
+
+def test_more_answers_than_machine_code_has_room_for_are_given_by_python(boot, monkeypatch):
+    monkeypatch.setattr(device_memory, "_ANSWER_ROWS", 3)
+    _, seen = play_32(boot, "61", lambda address: address)  # popa
+    assert seen == [(PAGE + 0x21 + 4 * number, 4) for number in range(8) if number != 3]

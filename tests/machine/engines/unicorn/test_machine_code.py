@@ -10,7 +10,7 @@ from importlib.resources import files
 import pytest
 from unicorn.x86_const import UC_X86_REG_RIP
 
-from vlapic.machine.engines.unicorn import blocks, known_sites, layout, machine_code
+from vlapic.machine.engines.unicorn import blocks, device_memory, known_sites, layout, machine_code
 from vlapic.machine.engines.unicorn.access_place import Place
 from vlapic.machine.engines.unicorn.decode import Block, Kind, Site
 from vlapic.machine.engines.unicorn.device_memory import DEVICES
@@ -87,6 +87,7 @@ def test_the_counter_has_the_fields_that_machine_code_reads(source):
     ]
     fields += ["STATE", "KEPT", "HERE", "PLACES", "ON_EXIT", "_ASK_SITE"]
     fields += ["ASK_MEMORY", "WRITE_REGISTER", "AT_RIP", "AT_NEXT", "ON_WINDOW"]
+    fields += ["ANSWERS", "ANSWERED", "REPLAYED"]
     assert [getattr(blocks, name) for name in fields] == list(range(len(fields)))
     expected = {name.lstrip("_"): 8 * index for index, name in enumerate(fields)}
     used = constants(source)
@@ -99,6 +100,8 @@ def test_the_counter_has_the_fields_that_machine_code_reads(source):
 def test_the_fast_path_reads_rows_and_registers_where_python_puts_them():
     used = constants("fastpath.S")
     expected = {f"P_{name.upper()}": 8 * index for index, name in enumerate(("here", *Place._fields))}
+    expected |= {f"A_{name.upper()}": 8 * index for index, name in enumerate(device_memory.ANSWER_FIELDS)}
+    expected["ANSWER_BITS"] = (8 * device_memory.ANSWER_ROW).bit_length() - 1
     for name in ("COUNTER", "ROW", "LEFT", "LENGTH", "KIND"):
         expected[f"S_{name}"] = 8 * getattr(known_sites, f"_{name}")
     for name in ("READ_MSR", "WRITE_MSR", "READ_MEMORY", "WRITE_MEMORY"):

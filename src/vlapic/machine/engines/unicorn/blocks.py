@@ -52,7 +52,9 @@ PLACES = 13  # the table of places (access_place.py)
 ON_EXIT, _ASK_SITE, ASK_MEMORY, WRITE_REGISTER = 14, 15, 16, 17  # called by the fast path's machine code
 AT_RIP, AT_NEXT = 18, 19  # of the instruction that is offered on the fast path, and of the next
 ON_WINDOW = 20  # called where a window may have opened, instead of a stop
-_FIELDS = 21
+# The table of those answers (device_memory.py), how many it holds, and how many have been given in this run.
+ANSWERS, ANSWERED, REPLAYED = 21, 22, 23
+_FIELDS = 24
 
 # Values of STOPPED. Up to AT_LEFT the CPU stands between two blocks.
 NOT_STOPPED, AT_LIMIT, AT_WINDOW, AT_NEW_SITES, AT_RESUME = range(5)

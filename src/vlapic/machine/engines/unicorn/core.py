@@ -185,7 +185,7 @@ class Core:
             if last is not None:
                 self._devices.places.learn(last, counter[ROW], address)
                 if not self._devices.is_whole:
-                    whole = self._whole.of(asked, last, address, self._devices.done())
+                    whole = self._whole.of(asked, last, address, self._devices.has_made)
                     if whole is not None and not self._devices.widen(whole):
                         self._collecting = self._processor.rip, counter[COUNT]
                         return self._step(max(limit, counter[COUNT] + 1))

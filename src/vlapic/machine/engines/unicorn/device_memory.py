@@ -4,8 +4,9 @@ Unicorn calls back in the middle of an instruction and wants the answer at once;
 after an exit. A stop asked for in the callback makes Unicorn leave before the instruction and run it
 again when resumed. So an access is reported once, its answer is kept, and when the instruction runs again
 the callbacks are given what is kept, in order: an `orl $5, (%rdx)` runs three times, and its read and its
-write happen once each. An access whose instruction is known (`access_place.py`) is offered on the fast path
-first, and answered at once.
+write happen once each. Machine code gives what is kept (`fastpath.S`): an instruction of many accesses runs
+again for each, and Python is asked about the last only. An access whose instruction is known
+(`access_place.py`) is offered on the fast path first, and answered at once.
 
 Where Unicorn makes several accesses of what is one of the instruction, that one is asked for
 (`whole_access.py`). Its answer is kept for each of the parts. Of a write only the first part is known when it
@@ -18,11 +19,22 @@ at the end of the block.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 
 from vlapic.machine.engines.unicorn.access_place import Places
 from vlapic.machine.engines.unicorn.binding import Cpu, MemoryCallback, address_of
-from vlapic.machine.engines.unicorn.blocks import ASK_MEMORY, AT_MEMORY, KEPT, SPIN, STOPPED, Blocks
+from vlapic.machine.engines.unicorn.blocks import (
+    ANSWERED,
+    ANSWERS,
+    ASK_MEMORY,
+    AT_MEMORY,
+    KEPT,
+    REPLAYED,
+    SPIN,
+    STOPPED,
+    Blocks,
+)
 from vlapic.machine.engines.unicorn.known_sites import READ_MEMORY, WRITE_MEMORY
 from vlapic.machine.engines.unicorn.machine_code import READ_OFFSET, WRITE_OFFSET
 from vlapic.machine.engines.unicorn.whole_access import Access, Whole
@@ -32,6 +44,11 @@ DEVICES = 0xC000_0000
 _DEVICES_END = 1 << 32
 _PHYSICAL_END = 1 << 52
 _WIDEST = 8
+#: Fields of an answer that machine code gives, 64 bits each, and how many of them a row of the table has.
+ANSWER_FIELDS = ("kind", "offset", "size", "value", "answer")
+ANSWER_ROW = 8
+#: Rows: an ENTER of 31 levels makes 32 writes of up to 8 parts, and 30 reads of up to 4.
+_ANSWER_ROWS = 512
 
 
 class DeviceMemory:
@@ -63,7 +80,9 @@ class DeviceMemory:
         self._parts: list[Access] = []  # of what is asked for, if it has several
         self._collects: Whole | None = None  # the write whose parts are collected
         self._done: list[tuple[Access, int]] = []
-        self._replayed = 0
+        self._fields = (ctypes.c_uint64 * (ANSWER_ROW * _ANSWER_ROWS))()
+        self._rows = memoryview(self._fields).cast("B").cast("Q")
+        self._counter[ANSWERS] = ctypes.addressof(self._fields)
         self._ask = MemoryCallback(self._access)
         code = blocks.machine_code
         read, write = (
@@ -93,12 +112,21 @@ class DeviceMemory:
 
     def keep(self, access: Access, value: int) -> None:
         """Keep the answer to an access that was answered on the fast path, like :meth:`answer`."""
+        counter, at = self._counter, len(self._done)
         self._done.append((access, value))
-        self._counter[KEPT] = 1
+        counter[KEPT] = 1
+        if at < _ANSWER_ROWS:
+            address, size, written = access
+            kind, written = (READ_MEMORY, 0) if written is None else (WRITE_MEMORY, written)
+            row = ANSWER_ROW * at
+            for field in (kind, address - DEVICES, size, written, value):
+                self._rows[row] = field
+                row += 1
+            counter[ANSWERED] = at + 1
 
-    def done(self) -> list[Access]:
-        """The parts that the instruction has made so far."""
-        return [access for access, _ in self._done]
+    def has_made(self, reads: bool, part: tuple[int, int]) -> bool:
+        """Whether the instruction has made a read or write of (address, size) so far."""
+        return any((each.value is None) == reads and each[:2] == part for each, _ in self._done)
 
     @property
     def is_whole(self) -> bool:
@@ -142,14 +170,14 @@ class DeviceMemory:
 
     def replay(self) -> None:
         """The instruction whose accesses are kept is about to run again."""
-        self._replayed = 0
+        self._counter[REPLAYED] = 0
 
     def forget(self) -> None:
         """That instruction has retired, or never will."""
         self._done.clear()
         self._parts.clear()
         self._collects = None
-        self._counter[KEPT] = 0
+        self._counter[KEPT] = self._counter[ANSWERED] = 0
 
     def _read(self, _cpu: int, offset: int, size: int, _data: int) -> int:
         return self._access(READ_MEMORY, offset, size, 0)
@@ -164,13 +192,15 @@ class DeviceMemory:
         counter[SPIN] = 0  # a loop that asks a device waits for more than memory
         if counter[STOPPED]:
             return 0
-        if self._replayed < len(self._done):
-            kept, answer = self._done[self._replayed]
+        replayed = counter[REPLAYED]
+        if replayed < len(self._done):
+            kept, answer = self._done[replayed]
             if kept == (address, size, value):
-                self._replayed += 1
+                counter[REPLAYED] = replayed + 1
                 return answer
             # What is kept from here on was a helper's, and that instruction does not run again.
-            del self._done[self._replayed :]
+            del self._done[replayed:]
+            counter[ANSWERED] = min(replayed, _ANSWER_ROWS)
         if self._collects is not None and self._collect(Access(address, size, value)):
             return 0
         at_once = self._on_access(address, size, value)

@@ -13,7 +13,7 @@ An instruction without an operand accesses its stack.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import capstone
@@ -78,19 +78,20 @@ class WholeAccesses:
         self._segment_base = segment_base
         self._known: dict[tuple[int, int], tuple[bytes, tuple[_Operand, ...]]] = {}
 
-    def of(self, asked: Access, block: Block, address: int, done: Collection[Access]) -> Whole | None:
+    def of(
+        self, asked: Access, block: Block, address: int, has_made: Callable[[bool, tuple[int, int]], bool]
+    ) -> Whole | None:
         """The access that begins with a part of it.
 
         Args:
             asked: the part.
             block, address: the instruction, where it stands in its block.
-            done: the parts that it has made before.
+            has_made: whether it has made a read (True) or a write of a part before.
 
         Returns:
             None: the part is all of it.
         """
         page, reads = asked.address & -PAGE, asked.value is None
-        before = {(each.value is None, each.address, each.size) for each in done}
         for operand in self._operands(block, address):
             if not (operand.reads if reads else operand.writes):
                 continue
@@ -99,7 +100,7 @@ class WholeAccesses:
                 parts = _parts(start, size, asked)
                 if parts[:1] != (asked[:2],):
                     continue
-                if operand.size > _WIDEST and (reads, *parts[-1]) in before:
+                if operand.size > _WIDEST and has_made(reads, parts[-1]):
                     continue  # that half is done
                 first, end = max(start, page), min(start + size, page + PAGE)
                 if parts != ((first, end - first),):
