@@ -277,3 +277,13 @@ def test_a_reader_of_stdout_that_goes_away_is_no_failure():
     command = f"{sys.executable} -m vlapic run --events 3000 --trace - | head -1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("# tracer: nop\n0\n", "")
+
+
+def test_a_pipe_under_dev_fd_is_written():
+    script = f"{sys.executable} -m vlapic run --events 3 --quiet --trace >(tail -n 1 | cut -c 1-20; echo over) | cat"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.stdout.endswith("over\n")
+    command = f"{sys.executable} -m vlapic run --events 3 --quiet --trace /dev/stdout | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.stdout == "# tracer: nop\n"

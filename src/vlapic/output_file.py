@@ -86,13 +86,14 @@ class OutputFile:
         if self.path == STDOUT:
             return os.dup(_STDOUT_NUMBER), STDOUT
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
-        final = os.path.realpath(self.path)
         try:
-            status = os.stat(final)
+            status = os.stat(self.path)
         except FileNotFoundError:
             status = None
         if status is not None and not stat.S_ISREG(status.st_mode):
+            # Before links are followed: those of /dev/fd lead to no place.
             return os.open(self.path, flags), self.path
+        final = os.path.realpath(self.path)
         if status is not None:
             # A file that may not be written is not replaced either.
             os.close(os.open(final, os.O_WRONLY | os.O_CLOEXEC))

@@ -124,3 +124,9 @@ def test_from_v5_3_to_v5_4_tuning_changed_and_what_ends_it():
 def test_v6_19_lacks_what_debians_builds_have_of_v7_2():
     assert list(V6_12.changes(V6_19)) == ["direct_injection"]
     assert (V6_12.hz, V6_19.hz) == (250, 1000)
+
+
+def test_each_rule_can_be_read_without_the_one_before_it():
+    for profile in PROFILES.values():
+        for rule in profile.rules.values():
+            assert "as before" not in rule.rule.does + rule.rule.effect

@@ -1,7 +1,7 @@
 """Ctrl-C, not lost: what Python drops of it is raised again.
 
 Python raises KeyboardInterrupt wherever it just is. In the callback of a weak reference or in a finaliser
-nobody can catch it, so Python prints it and goes on, and the command would run to its end.
+nothing can catch it, so Python prints it and goes on, and the command would run to its end.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def print_by_rich(show: Callable[[Console], object]) -> None:
 
 def complain(message: str, status: int) -> int:
     """Write one line to stderr; `status` is returned."""
-    with suppress(OSError):  # where nobody listens
+    with suppress(OSError):  # where it is closed
         print("vlapic:", " ".join(message.split()), file=sys.stderr, flush=True)
     return status
 

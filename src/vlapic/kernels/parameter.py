@@ -91,7 +91,7 @@ def _unsigned(value: int | None) -> tuple[int, bool]:
 
 
 def _switch(value: int | None) -> tuple[int, bool]:
-    """Off is an advancement of 0, which nobody waits or tunes with."""
+    """Off is an advancement of 0, which no entry waits or tunes with."""
     return (ADVANCE_START_NS if value else 0), False
 
 

@@ -12,7 +12,7 @@ class Scope(RuleEnum):
         "one value and one done flag for the whole module, shared by all VMs; the parameter is the value",
         "v4.0",
         "d0659d946be0",
-        "vCPUs that differ pull one value to and fro; the first good delta freezes it for everybody",
+        "vCPUs that differ pull one value to and fro; the first good delta freezes it for all",
     )
     VCPU = Rule(
         "each vCPU has its own",
@@ -85,13 +85,13 @@ class Ending(RuleEnum):
         "a value that fits once is kept, even where lateness changes later",
     )
     MODULE_FLAG = Rule(
-        "one flag of the module says whether anybody tunes; every vCPU creation sets it from the parameter",
+        "one flag of the module says whether any vCPU tunes; every vCPU creation sets it from the parameter",
         "v5.4",
         "",
         "creating a vCPU with a number freezes all vCPUs; creating one with -1 makes fixed ones tune",
     )
     NEVER = Rule(
-        "nothing: whoever has an advancement tunes it",
+        "nothing: a vCPU that has an advancement tunes it",
         "v6.11",
         "",
         "the value follows lateness at all times",
@@ -176,7 +176,7 @@ class Order(RuleEnum):
         "tune, read the TSC again if early, wait, limited by the new advancement",
         "v6.11",
         "",
-        "as before it, for fixed advancements too",
+        "tuning's own time is part of the wait, for fixed advancements too",
     )
 
 

@@ -18,7 +18,7 @@ class Records(RuleEnum):
         "those of TSC-deadline mode, and all for which hv_timer_in_use is set",
         "v5.2",
         "ee66e453db13",
-        "whoever expires on the preemption timer is waited for, if the flag still stands",
+        "what expires on the preemption timer is waited for, if the flag still stands",
     )
 
 
@@ -188,19 +188,22 @@ class DirectInjection(RuleEnum):
         "no exit on the vCPU's CPU; the preemption timer is not used then; masked at that moment, it is lost",
     )
     APICV = Rule(
-        "posted, as before; with APICv, all that do not come from the hrtimer's callback",
+        "with APICv: posted into the running guest by pi_inject_timer; at once all that do not come from the"
+        " hrtimer's callback",
         "v5.8",
         "",
         "with APICv an expiry on the preemption timer never is pending",
     )
     APICV_IDLE_IN_GUEST = Rule(
-        "as before; posting needs MWAIT or HLT not to exit",
+        "with APICv: posted into the running guest by pi_inject_timer, if MWAIT or HLT does not exit; at once all"
+        " that do not come from the hrtimer's callback",
         "v5.18 or v5.19",
         "1714a4eb6fb0",
         "guests that exit on HLT keep the preemption timer",
     )
     APICV_IN_KVM_RUN = Rule(
-        "as before; what expires while user space puts a state in is pending",
+        "with APICv: posted into the running guest by pi_inject_timer, if MWAIT or HLT does not exit; at once all"
+        " that do not come from the hrtimer's callback, but for those that expire while user space puts a state in",
         "v7.2",
         "e800decd9c0a",
         "KVM_SET_LAPIC and KVM_SET_MSRS lose no expiry that the mask holds back",
