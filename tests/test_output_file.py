@@ -280,10 +280,10 @@ def test_a_reader_of_stdout_that_goes_away_is_no_failure():
 
 
 def test_a_pipe_under_dev_fd_is_written():
-    script = f"{sys.executable} -m vlapic run --events 3 --quiet --trace >(tail -n 1 | cut -c 1-20; echo over) | cat"
+    run = f"{sys.executable} -m vlapic run --events 3 --quiet --trace"
+    script = f"{run} >(tail -n 1 | cut -c 1-20; echo over) | cat"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
     assert done.stderr == ""
     assert done.stdout.endswith("over\n")
-    command = f"{sys.executable} -m vlapic run --events 3 --quiet --trace /dev/stdout | head -n 1"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    done = subprocess.run(["bash", "-c", f"{run} /dev/stdout | head -n 1"], capture_output=True, text=True)
     assert done.stdout == "# tracer: nop\n"

@@ -31,7 +31,7 @@ class Show(Protocol):
 
 @contextmanager
 def progress(*, quiet: bool, live: bool) -> Iterator[Show | None]:
-    """What to call with how far a run is, and its label if there are several; None where it would not be seen.
+    """What to call with how far a run is, and its label if there are several; None where it is not seen.
 
     Args:
         quiet: whether it is not wanted.
@@ -49,7 +49,7 @@ def progress(*, quiet: bool, live: bool) -> Iterator[Show | None]:
 
 @contextmanager
 def events_progress(*, quiet: bool) -> Iterator[Callable[[ReplayedSoFar | int], None] | None]:
-    """What to call with how far a trace has been read, or how many events; None where it would not be seen."""
+    """What to call with how far a trace has been read, or how many events; None where it is not seen."""
     if quiet or sys.stderr is None or not sys.stderr.isatty():
         yield None
         return

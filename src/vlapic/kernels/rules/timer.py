@@ -188,22 +188,23 @@ class DirectInjection(RuleEnum):
         "no exit on the vCPU's CPU; the preemption timer is not used then; masked at that moment, it is lost",
     )
     APICV = Rule(
-        "with APICv: posted into the running guest by pi_inject_timer; at once all that do not come from the"
-        " hrtimer's callback",
+        "with APICv: posted into the running guest by pi_inject_timer; at once all that do not come from"
+        " the hrtimer's callback",
         "v5.8",
         "",
         "with APICv an expiry on the preemption timer never is pending",
     )
     APICV_IDLE_IN_GUEST = Rule(
-        "with APICv: posted into the running guest by pi_inject_timer, if MWAIT or HLT does not exit; at once all"
-        " that do not come from the hrtimer's callback",
+        "with APICv: posted into the running guest by pi_inject_timer, if MWAIT or HLT does not exit;"
+        " at once all that do not come from the hrtimer's callback",
         "v5.18 or v5.19",
         "1714a4eb6fb0",
         "guests that exit on HLT keep the preemption timer",
     )
     APICV_IN_KVM_RUN = Rule(
-        "with APICv: posted into the running guest by pi_inject_timer, if MWAIT or HLT does not exit; at once all"
-        " that do not come from the hrtimer's callback, but for those that expire while user space puts a state in",
+        "with APICv: posted into the running guest by pi_inject_timer, if MWAIT or HLT does not exit;"
+        " at once all that do not come from the hrtimer's callback, but for those that expire while user"
+        " space puts a state in",
         "v7.2",
         "e800decd9c0a",
         "KVM_SET_LAPIC and KVM_SET_MSRS lose no expiry that the mask holds back",
