@@ -4,7 +4,7 @@ import pytest
 
 from tests.support.bare_unicorn import ENTRY, SCRATCH, code
 from vlapic.machine.engines import contract as e
-from vlapic.machine.engines.unicorn import device_memory
+from vlapic.machine.engines.unicorn import blocks, core, device_memory
 from vlapic.machine.engines.unicorn.device_memory import DeviceMemory
 
 
@@ -474,3 +474,29 @@ def test_more_answers_than_machine_code_has_room_for_are_given_by_python(boot, m
     monkeypatch.setattr(device_memory, "_ANSWER_ROWS", 3)
     _, seen = play_32(boot, "61", lambda address: address)  # popa
     assert seen == [(PAGE + 0x21 + 4 * number, 4) for number in range(8) if number != 3]
+
+
+def test_a_slide_of_accesses_is_not_translated_anew_behind_each(boot, monkeypatch):
+    """A block of hundreds of instructions that all access a device: behind each a new block begins."""
+    sizes = []
+
+    def decode(code, address, size, *more):
+        sizes.append(size)
+        return decode_block(code, address, size, *more)
+
+    decode_block = blocks.decode
+    monkeypatch.setattr(blocks, "decode", decode)
+    slides = 1000
+    # mov $0xfed00000, %eax; add %al, (%rax), many times; hlt
+    guest = boot(bytes.fromhex("b8 00 00 d0 fe") + bytes(2 * slides) + b"\xf4")
+    seen = []
+    while not isinstance(left := guest.run(), e.Hlt):
+        seen.append(left[1:])
+        guest.engine.complete(len(seen) & 0xFF if isinstance(left, e.ReadMemory) else None)
+    assert seen == [
+        access
+        for number in range(1, 2 * slides, 2)
+        for access in ((0xFED0_0000, 1), (0xFED0_0000, 1, number & 0xFF))
+    ]
+    assert guest.engine.instructions == slides + 2
+    assert sum(sizes) < 2 * core._CREDIT + 2 * core._EARNED * len(seen)

@@ -22,6 +22,7 @@ HF_CS32 = 1 << 4
 HF_SS32 = 1 << 5
 HF_ADDSEG = 1 << 6
 HF_PE = 1 << 7
+HF_TF = 1 << 8
 HF_LMA = 1 << 14
 HF_CS64 = 1 << 15
 HF2_NMI = 1 << 2

@@ -16,7 +16,7 @@ from vlapic.machine.engines.unicorn.decode import decoder
 from vlapic.machine.engines.unicorn.events import DB, FLAG_IF, FLAG_RF, Event
 from vlapic.machine.engines.unicorn.fast_entry import FastEntry
 from vlapic.machine.engines.unicorn.gates import deliver
-from vlapic.machine.engines.unicorn.layout import HF2_NMI, HF_CS32, HF_CS64, HF_INHIBIT_IRQ
+from vlapic.machine.engines.unicorn.layout import HF2_NMI, HF_CS32, HF_CS64, HF_INHIBIT_IRQ, HF_TF
 from vlapic.machine.engines.unicorn.paging import CR0_PG, EFER_LMA, PAGE, PageFault, Paging
 from vlapic.machine.engines.unicorn.state import Segment, Stand
 
@@ -64,6 +64,7 @@ class Processor:
         self.paging = Paging(memory)
         self.shadow_possible = False
         self.waits = False
+        self._dr6 = 0  # the guest's, while Unicorn traps
         self._general = self._registers(
             *("RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI"),
             *(f"R{n}" for n in range(8, 16)),
@@ -190,6 +191,25 @@ class Processor:
     def note_single_step(self) -> None:
         """Tell in DR6 that the #DB to come is a single step's."""
         self.state.set_dr(6, self.state.dr(6) | _DR6_BS)
+
+    def begin_trap(self) -> None:
+        """Make Unicorn raise #DB behind the next instruction; the guest's RFLAGS.TF stays as it is."""
+        dr6 = self._dr6 = self.state.dr(6)
+        if dr6 & _DR6_BS:
+            self.state.set_dr(6, dr6 & ~_DR6_BS)
+        self.state.change_hflags(0, HF_TF)
+
+    def end_trap(self) -> bool:
+        """After a run: undo what :meth:`begin_trap` has done; whether it came to the #DB."""
+        state = self.state
+        dr6 = state.dr(6)
+        if dr6 != self._dr6:
+            state.set_dr(6, self._dr6)
+        state.change_hflags(HF_TF)
+        trapped = bool(dr6 & _DR6_BS)
+        if trapped:
+            state.take_exception()
+        return trapped
 
     def in_shadow(self) -> bool:
         """Whether STI or MOV SS, the instruction before, holds interrupts off."""

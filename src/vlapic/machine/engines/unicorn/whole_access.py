@@ -37,6 +37,8 @@ _STACKS = {
     "enter": (_PUSHES, ("rbp", False, True)),
 }
 _OPERAND_SIZE = 0x66
+#: Bytes of the longest instruction.
+LONGEST = 15
 
 
 class Access(NamedTuple):
@@ -77,6 +79,7 @@ class WholeAccesses:
         self._register = register
         self._segment_base = segment_base
         self._known: dict[tuple[int, int], tuple[bytes, tuple[_Operand, ...]]] = {}
+        self._alone: dict[tuple[int, int], tuple[bytes, bool]] = {}
 
     def of(
         self, asked: Access, block: Block, address: int, has_made: Callable[[bool, tuple[int, int]], bool]
@@ -107,6 +110,16 @@ class WholeAccesses:
                     return Whole(first, end - first, parts)
         return None
 
+    def may_run_alone(self, code: bytes, address: int, bits: int) -> bool:
+        """Whether the first instruction of some code accesses memory, and may have a trap behind it.
+
+        No load of SS, which leaves a shadow, and no REP, which runs in other blocks where it traps.
+        """
+        known = self._alone.get((address, bits))
+        if known is None or known[0] != code:
+            known = self._alone[address, bits] = code, _may_run_alone(code, address, bits)
+        return known[1]
+
     def _pieces(self, operand: _Operand, near: int) -> Iterator[int]:
         """Where the operand, or each of its halves of 8 bytes, begins; physical, so next to `near`."""
         linear = operand.displacement
@@ -125,7 +138,7 @@ class WholeAccesses:
                 yield near + distance
 
     def _operands(self, block: Block, address: int) -> tuple[_Operand, ...]:
-        code = block.code[address - block.address :][:15]
+        code = block.code[address - block.address :][:LONGEST]
         known = self._known.get((address, block.bits))
         if known is None or known[0] != code:
             known = self._known[address, block.bits] = code, tuple(_decode(code, address, block.bits))
@@ -142,6 +155,17 @@ def _parts(start: int, size: int, asked: Access) -> tuple[tuple[int, int], ...]:
         step = 1
     page = asked.address // PAGE
     return tuple((at, step) for at in range(begin, end, step) if at // PAGE == page)
+
+
+def _may_run_alone(code: bytes, address: int, bits: int) -> bool:
+    for line in decoder(bits, True).disasm(code, address, 1):
+        name = line.mnemonic.split()[-1]
+        into = line.operands[0] if line.operands else None
+        loads_ss = into is not None and into.type == cs.X86_OP_REG and line.reg_name(into.reg) == "ss"
+        if loads_ss or name == "lss" or line.mnemonic.startswith("rep"):
+            return False
+        return name in _STACKS or any(operand.type == cs.X86_OP_MEM for operand in line.operands)
+    return False
 
 
 def _decode(code: bytes, address: int, bits: int) -> Iterator[_Operand]:
