@@ -23,6 +23,9 @@ from vlapic.session import run as session
 
 IMAGES = 2000
 INSTRUCTIONS = 50_000
+#: Seconds of virtual time: an instruction may make tens of exits. Each takes 0.8 us of it or more,
+#: so there are 25,000 at most; where instructions are counted, one is some 25 us of processor time.
+SECONDS = 0.02
 FINE, FAILED_WELL, TRACEBACK = range(3)
 
 pytestmark = [
@@ -131,7 +134,7 @@ def run_in_child(number):
                 "deadline",
                 events=20,
                 instructions=INSTRUCTIONS,
-                seconds=1,
+                seconds=SECONDS,
                 memory_mib=4,
                 vcpus=1 + number % 3,
             )

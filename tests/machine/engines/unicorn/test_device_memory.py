@@ -4,7 +4,7 @@ import pytest
 
 from tests.support.bare_unicorn import ENTRY, SCRATCH, code
 from vlapic.machine.engines import contract as e
-from vlapic.machine.engines.unicorn import blocks, core, device_memory
+from vlapic.machine.engines.unicorn import blocks, device_memory
 from vlapic.machine.engines.unicorn.device_memory import DeviceMemory
 
 
@@ -499,4 +499,4 @@ def test_a_slide_of_accesses_is_not_translated_anew_behind_each(boot, monkeypatc
         for access in ((0xFED0_0000, 1), (0xFED0_0000, 1, number & 0xFF))
     ]
     assert guest.engine.instructions == slides + 2
-    assert sum(sizes) < 2 * core._CREDIT + 2 * core._EARNED * len(seen)
+    assert sum(sizes) < 2 * device_memory._CREDIT + 2 * device_memory._EARNED * len(seen)

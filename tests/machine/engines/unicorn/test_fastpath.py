@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.bare_unicorn import SCRATCH, STACK_TOP, Bare
 from vlapic.machine.engines import contract as e
-from vlapic.machine.engines.unicorn import core
+from vlapic.machine.engines.unicorn import device_memory
 from vlapic.machine.engines.unicorn.access_place import find_place_offset
 from vlapic.machine.engines.unicorn.fastpath import FastpathCore
 from vlapic.machine.engines.unicorn.machine_code import native_counting
@@ -154,7 +154,7 @@ def test_a_random_guest_makes_the_same_exits(seed, bits):
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_a_random_guest_makes_the_same_exits_where_accesses_run_one_by_one(monkeypatch, seed, bits):
     expected, _ = play(seed, False, bits)
-    monkeypatch.setattr(core, "_CREDIT", -1)
+    monkeypatch.setattr(device_memory, "_CREDIT", -1)
     assert play(seed, False, bits)[0] == expected
     assert play(seed, native_counting(), bits)[0] == expected
 

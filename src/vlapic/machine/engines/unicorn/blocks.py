@@ -72,7 +72,6 @@ class Blocks:
         machine_code: that counts, None where Python does.
         sites: the exiting instructions known so far, by address; the CPU stops at each, before it runs.
         known_sites: those that are offered on the fast path.
-        decoded: the last new block of this run.
         before: the block charged last before this run; the engine writes it.
         loaded_ss: this run was stopped behind a load of SS.
         behind_sti: that load was in the shadow of STI.
@@ -124,7 +123,6 @@ class Blocks:
         self._site_hooks: dict[int, int] = {}
         self._new_site_block: Block | None = None
         self._last: Block | None = None  # the block charged last, if Python charged it
-        self.decoded: Block | None = None
         self.before: Block | None = None
         self.loaded_ss = self.behind_sti = False
         self._rows: dict[int, Block] = {}  # the table's rows, by address
@@ -164,7 +162,7 @@ class Blocks:
         counter[LIMIT] = limit
         counter[STOPPED] = NOT_STOPPED
         counter[SPIN] = counter[ROW] = counter[OPENED] = 0
-        self._last = self.decoded = None
+        self._last = None
         self._bits = 0
 
     # -- in a run, and after it --
@@ -238,7 +236,7 @@ class Blocks:
             block = decode(code, address, size, bits, self._read_code)
             if not self._fast_spin:
                 block = block.without_loop()
-            self._met[name] = self.decoded = block
+            self._met[name] = block
         if any(self.sites.get(site.address) != site for site in block.sites) or self._stale(block):
             self._new_site_block = block
             return None

@@ -64,9 +64,6 @@ from vlapic.tsc import GuestTsc
 _STI = b"\xfb"
 #: Errors of uc_emu_start that say: no instruction. Where there is no RAM the bus reads all ones: none.
 _NO_INSTRUCTION = (uc.UC_ERR_INSN_INVALID, uc.UC_ERR_FETCH_UNMAPPED, uc.UC_ERR_FETCH_PROT)
-#: Bytes of code that may be translated for accesses to device memory before instructions run one by one, and
-#: how many of them each access gives back.
-_CREDIT, _EARNED = 16384, 8
 
 
 class Core:
@@ -114,9 +111,6 @@ class Core:
         self._vector = 0  # of the exception that stopped the CPU
         self._faulted_at = -1  # count at the last exception
         self._stalled = False  # no instruction has retired between the last two
-        # What may be translated for accesses to device memory, bytes; below 0 instructions run one by one.
-        self._credit = _CREDIT
-        self._traps = self._trapped = False  # behind the instruction that is to run alone; it did
 
         self._processor = Processor(memory, first)
         cpu, paging = self._processor.cpu, self._processor.paging
@@ -188,8 +182,7 @@ class Core:
             assert asked is not None
             last, address = self._blocks.last, self._processor.address
             if last is not None:
-                fresh = last.size if last is self._blocks.decoded else 0
-                self._credit = min(self._credit + _EARNED, _CREDIT) - fresh
+                self._devices.stopped_in(last)
                 self._devices.places.learn(last, counter[ROW], address)
                 if not self._devices.is_whole:
                     whole = self._whole.of(asked, last, address, self._devices.has_made)
@@ -208,7 +201,8 @@ class Core:
             self._processor.open_shadow()
             return None
         if stopped == AT_EXCEPTION:
-            if self._trapped:
+            if self._processor.trapped:
+                self._processor.trapped = False
                 return None
             event = self._exception()
             if not event.software and self._vector in (PF, UD) and self._ran_ahead():
@@ -243,9 +237,7 @@ class Core:
     def _start(self, limit: int) -> None:
         """Run until something stops the CPU; count and shadow are right afterwards, whatever it was."""
         counter, processor = self._counter, self._processor
-        self._trapped = False
-        if self._credit < 0:
-            self._begin_alone(limit)
+        traps = self._devices.credit < 0 and self._begin_alone(limit)
         if self._collecting is not None:
             if self._collecting != (processor.rip, counter[COUNT]):
                 self._devices.collect_no_more()
@@ -257,8 +249,12 @@ class Core:
         try:
             error = processor.run()
         except BaseException:  # Ctrl-C for one: what has run until then can still be asked for
+            if traps:
+                processor.end_trap()
             self._take_stock()
             raise
+        if traps:
+            processor.trapped = processor.end_trap() and counter[STOPPED] == AT_EXCEPTION
         if error in _NO_INSTRUCTION:
             counter[STOPPED] = AT_EXCEPTION
             self._vector = UD
@@ -266,8 +262,8 @@ class Core:
             check(error, f"go on at rip {processor.rip:#x}")
         self._take_stock()
 
-    def _begin_alone(self, limit: int) -> None:
-        """Have the CPU trap behind the next instruction, if it accesses memory.
+    def _begin_alone(self, limit: int) -> bool:
+        """Have the CPU trap behind the next instruction, if it accesses memory; whether it is to.
 
         Behind each instruction that was stopped at an access Unicorn translates the block that begins there,
         hundreds of instructions, to run or just to stop before it. Where each of them accesses a device, each
@@ -276,20 +272,20 @@ class Core:
         """
         processor, counter = self._processor, self._counter
         if self._again is None and self._collecting is None and limit <= counter[COUNT] + 1:
-            return
+            return False
         if processor.eflags & (FLAG_TF | FLAG_RF):
-            return
+            return False
         address = processor.address
-        if self._whole.may_run_alone(processor.read_code(address, LONGEST), address, processor.code_bits()):
-            self._traps = True
-            processor.begin_trap()
+        code = processor.read_code(address, LONGEST)
+        if not self._whole.may_run_alone(code, address, processor.code_bits()):
+            return False
+        processor.begin_trap()
+        return True
 
     def _take_stock(self) -> None:
         """The CPU has stopped: take back what was charged and not run, and see where that leaves it."""
         counter, processor = self._counter, self._processor
         stopped, last = counter[STOPPED], self._blocks.last
-        if self._traps:
-            self._traps, self._trapped = False, processor.end_trap()
         if last is not None:
             self._blocks.before = last
             # Between blocks, the last one tells; inside of one: a block in a shadow has one instruction.

@@ -20,6 +20,7 @@ at the end of the block.
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Callable
 
 from vlapic.machine.engines.unicorn.access_place import Places
@@ -35,6 +36,7 @@ from vlapic.machine.engines.unicorn.blocks import (
     STOPPED,
     Blocks,
 )
+from vlapic.machine.engines.unicorn.decode import Block
 from vlapic.machine.engines.unicorn.known_sites import READ_MEMORY, WRITE_MEMORY
 from vlapic.machine.engines.unicorn.machine_code import READ_OFFSET, WRITE_OFFSET
 from vlapic.machine.engines.unicorn.whole_access import Access, Whole
@@ -47,8 +49,12 @@ _WIDEST = 8
 #: Fields of an answer that machine code gives, 64 bits each, and how many of them a row of the table has.
 ANSWER_FIELDS = ("kind", "offset", "size", "value", "answer")
 ANSWER_ROW = 8
+_ROW, _ROW_BYTES = struct.Struct(f"<{len(ANSWER_FIELDS)}Q"), 8 * ANSWER_ROW
 #: Rows: an ENTER of 31 levels makes 32 writes of up to 8 parts, and 30 reads of up to 4.
 _ANSWER_ROWS = 512
+#: Bytes of code that may be new at an access before instructions run one by one; how many of them each access
+#: in a block that is not new gives back.
+_CREDIT, _EARNED = 16384, 24
 
 
 class DeviceMemory:
@@ -57,6 +63,7 @@ class DeviceMemory:
     Attributes:
         asked: the access that stopped the run, until it is answered.
         places: the accessing instructions that are known.
+        credit: bytes of code that may still be new at an access; below 0 instructions are to run one by one.
     """
 
     def __init__(
@@ -81,8 +88,10 @@ class DeviceMemory:
         self._collects: Whole | None = None  # the write whose parts are collected
         self._done: list[tuple[Access, int]] = []
         self._fields = (ctypes.c_uint64 * (ANSWER_ROW * _ANSWER_ROWS))()
-        self._rows = memoryview(self._fields).cast("B").cast("Q")
+        self._rows = memoryview(self._fields).cast("B")
         self._counter[ANSWERS] = ctypes.addressof(self._fields)
+        self.credit = _CREDIT
+        self._stopped_in: set[tuple[int, int]] = set()  # blocks: address, size
         self._ask = MemoryCallback(self._access)
         code = blocks.machine_code
         read, write = (
@@ -118,11 +127,17 @@ class DeviceMemory:
         if at < _ANSWER_ROWS:
             address, size, written = access
             kind, written = (READ_MEMORY, 0) if written is None else (WRITE_MEMORY, written)
-            row = ANSWER_ROW * at
-            for field in (kind, address - DEVICES, size, written, value):
-                self._rows[row] = field
-                row += 1
+            _ROW.pack_into(self._rows, _ROW_BYTES * at, kind, address - DEVICES, size, written, value)
             counter[ANSWERED] = at + 1
+
+    def stopped_in(self, block: Block) -> None:
+        """An access has stopped the CPU in a block, which has been translated for it if it is new."""
+        place = block.address, block.size
+        if place not in self._stopped_in:
+            self._stopped_in.add(place)
+            self.credit -= block.size
+        elif self.credit < _CREDIT:
+            self.credit = min(self.credit + _EARNED, _CREDIT)
 
     def has_made(self, reads: bool, part: tuple[int, int]) -> bool:
         """Whether the instruction has made a read or write of (address, size) so far."""
@@ -177,7 +192,8 @@ class DeviceMemory:
         self._done.clear()
         self._parts.clear()
         self._collects = None
-        self._counter[KEPT] = self._counter[ANSWERED] = 0
+        counter = self._counter
+        counter[KEPT] = counter[ANSWERED] = 0
 
     def _read(self, _cpu: int, offset: int, size: int, _data: int) -> int:
         return self._access(READ_MEMORY, offset, size, 0)

@@ -55,6 +55,7 @@ class Processor:
         ram_address: of its memory, on the host.
         shadow_possible: whether STI or MOV SS may have been the instruction before.
         waits: INIT has come, SIPI has not.
+        trapped: the last run ended in the #DB that it was begun for (:meth:`begin_trap`).
     """
 
     def __init__(self, memory: mmap, first: FirstState) -> None:
@@ -65,6 +66,7 @@ class Processor:
         self.shadow_possible = False
         self.waits = False
         self._dr6 = 0  # the guest's, while Unicorn traps
+        self.trapped = False
         self._general = self._registers(
             *("RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI"),
             *(f"R{n}" for n in range(8, 16)),
