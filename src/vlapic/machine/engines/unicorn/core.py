@@ -59,6 +59,7 @@ from vlapic.machine.engines.unicorn.shared_code import SharedCode
 from vlapic.machine.engines.unicorn.stores import Stores
 from vlapic.machine.engines.unicorn.tsc_reads import TscReads
 from vlapic.machine.engines.unicorn.whole_access import LONGEST, WholeAccesses
+from vlapic.machine.guests.loader import MAX_MEMORY
 from vlapic.tsc import GuestTsc
 
 _STI = b"\xfb"
