@@ -57,7 +57,7 @@ def test_timers_that_are_never_armed_early_are_not_advanced_whatever_the_advance
     assert judge([1000] * 200, deltas=deltas, advanced=False) == Regime.NOT_ADVANCED
     assert judge([3000] * 200, start=3000, deltas=deltas, auto=False, advanced=False) == Regime.NOT_ADVANCED
     assert judge([0] * 200, start=0, deltas=deltas, auto=False, advanced=False) == Regime.OFF
-    assert judge([], advanced=False) == Regime.TUNING
+    assert judge([], advanced=False) == Regime.NOT_ADVANCED  # none has come yet, or ever
 
 
 def test_an_advancement_that_no_interrupt_of_the_last_quarter_could_tune_is_untuned():

@@ -370,7 +370,7 @@ def _untuned(it: Evidence) -> bool:
 #: failed.
 RULES: tuple[tuple[Regime, Callable[[Evidence], bool]], ...] = (
     (Regime.OFF, lambda it: it.history.high_ns == 0),
-    (Regime.NOT_ADVANCED, lambda it: it.history.events > 0 and not it.advanced),
+    (Regime.NOT_ADVANCED, lambda it: not it.advanced),
     (Regime.KILLED, lambda it: it.auto and it.history.final_ns == 0),
     (Regime.FIXED, lambda it: not it.auto),
     (

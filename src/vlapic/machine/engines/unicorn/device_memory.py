@@ -54,7 +54,7 @@ _ROW, _ROW_BYTES = struct.Struct(f"<{len(ANSWER_FIELDS)}Q"), 8 * ANSWER_ROW
 _ANSWER_ROWS = 512
 #: Bytes of code that may be new at an access before instructions run one by one; how many of them each access
 #: in a block that is not new gives back.
-_CREDIT, _EARNED = 16384, 24
+_CREDIT, _EARNED = 16384, 8
 
 
 class DeviceMemory:
