@@ -6,6 +6,7 @@ from importlib.resources import files
 import pytest
 
 import vlapic
+from tests.support.limits import interrupted_after
 from vlapic.errors import UsageError
 from vlapic.machine.guests.loader import HEADER, MAGIC
 
@@ -176,3 +177,13 @@ def test_an_image_is_told_the_distance_of_deadlines_where_it_starts_in_64_bit_mo
         UsageError, match="starts in protected mode, where it is told no distance of deadlines"
     ):
         vlapic.run(str(guests / "checks" / "protected.bin"), delta="50us")
+
+
+def test_ctrl_c_in_the_middle_of_a_long_stretch_leaves_time_and_instructions_together():
+    # With a TSC of 1 kHz the first deadline is minutes away: the guest spins, and nothing stops it.
+    with interrupted_after(0.5):
+        result = vlapic.run(tsc_khz=1)
+    assert result.interrupted
+    assert result.instructions > 1_000_000
+    cycles = result.virtual_ns * 5 // 2  # of a host of 2.5 GHz, one an instruction
+    assert result.instructions <= cycles < result.instructions + 100_000

@@ -264,7 +264,11 @@ class Vcpu(Parts):
         clock = self.clock
         self._horizon = horizon
         self._entry = preemption, window, nmi_window
-        left = self.engine.run(clock.now, self._until(), preemption, window, nmi_window)
+        try:
+            left = self.engine.run(clock.now, self._until(), preemption, window, nmi_window)
+        except KeyboardInterrupt:
+            clock.now = max(clock.now, self.engine.host_tsc)  # what is asked now is asked there
+            raise
         self._entered = None
         if type(left) is Handled:
             return

@@ -220,6 +220,10 @@ class CpuEngine(Protocol):
     #: once it is completed.
     instructions: int
 
+    @property
+    def host_tsc(self) -> int:
+        """The host TSC that the guest has reached, also where an exception (Ctrl-C) ended a run."""
+
     #: Called in a run, if set, at an exit that the engine can go on after by itself, whichever these are. It
     #: handles the exit as the caller of `run` would: it completes it or injects an exception, and may then
     #: inject an interrupt or an NMI. Meanwhile the guest stands where the exit's contract says, and can be

@@ -183,6 +183,10 @@ class ScriptedEngine:
         self.shadow = False
         self._stack[-1].answer = answer
 
+    @property
+    def host_tsc(self) -> int:
+        return self._now
+
     def run(
         self,
         now: int,

@@ -157,6 +157,10 @@ class UnicornEngine(FastpathCore):
 
     # -- running --
 
+    @property
+    def host_tsc(self) -> int:
+        return self._time.zero_tsc + self._cycles_per_insn * self._counter[COUNT]
+
     def run(
         self,
         now: int,
