@@ -83,14 +83,17 @@ def test_without_a_command_the_help_is_printed(capsys):
         (["run", "--evnts", "5"], "unknown option '--evnts'; did you mean '--events'?"),
         (
             ["run", "-e", "5"],
-            "unknown option '-e'; did you mean --events or --events-off? options have no short form;"
+            "unknown option '-e'; did you mean --events or --events-off? -h alone is short;"
             " see: vlapic run --help",
         ),
         (
             ["-v"],
-            "unknown option '-v'; did you mean --version? options have no short form; see: vlapic --help",
+            "unknown option '-v'; did you mean --version? -h alone is short; see: vlapic --help",
         ),
-        (["replay", "-z"], "unknown option '-z'; options have no short form; see: vlapic replay --help"),
+        (
+            ["replay", "-z"],
+            "unknown option '-z'; -h alone is short; see: vlapic replay --help",
+        ),
         (["run", "--events", "1_0"], "--events takes a whole number, not '1_0'"),
         (["run", "--events", "+5"], "--events takes a whole number, not '+5'"),
         (["run", "--events", "\u0665"], "--events takes a whole number, not '\u0665'"),

@@ -276,3 +276,26 @@ def test_a_result_cut_anywhere_is_refused(tmp_path):
 def test_a_file_that_is_not_there_is_the_world_s_fault(tmp_path):
     with pytest.raises(WorldError, match="No such file or directory; keep a result by run --json"):
         read_kept([str(tmp_path / "none.json")])
+
+
+@pytest.mark.parametrize(
+    ("variants", "message"),
+    [
+        ("profile=6.1,v6.1", "has the profile 'v6.1' twice"),
+        ("delta=1.5cycles,2cycles", "no whole number of cycles"),
+    ],
+)
+def test_values_that_are_one_or_none_are_refused(variants, message):
+    with pytest.raises(UsageError, match=message):
+        comparison.compare("deadline", variants=variants, events=2)
+
+
+def test_comparing_comparisons_is_what_changes_nothing():
+    with pytest.raises(UsageError, match="compare compare: it changes nothing that a run comes to"):
+        comparison.Variants.parse("compare=a,b")
+
+
+@pytest.mark.parametrize("delta", ["10000s", "18446744073710cycles"])
+def test_a_distance_that_kvm_cannot_multiply_is_refused(delta):
+    with pytest.raises(UsageError, match="it takes 1 to 18446744073709 cycles, beyond which KVM's product"):
+        comparison.compare("deadline", variants="seed=0,1", delta=delta)

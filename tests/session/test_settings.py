@@ -95,7 +95,7 @@ def test_a_file_is_the_same_by_another_path_and_one_that_is_missing_is_not(tmp_p
         ("1s", 1, 1000),
         ("1ns", 2_500_000, 2),
         ("200000cycles", 1, 200_000),
-        (f"{2**64 - 1}cycles", 1, 2**64 - 1),
+        (f"{(2**64 - 1) // 10**6}cycles", 1, (2**64 - 1) // 10**6),
     ],
 )
 def test_a_distance_of_deadlines_is_a_time_in_cycles_rounded_down(text, khz, cycles):
@@ -110,5 +110,5 @@ def test_a_distance_without_a_unit_or_number_is_refused(text):
 
 @pytest.mark.parametrize("text", ["0ns", "0.3ns", f"{2**64}cycles"])
 def test_a_distance_of_no_cycle_or_too_many_is_refused(text):
-    with pytest.raises(UsageError, match="out of range; it takes 1 to 18446744073709551615 cycles"):
+    with pytest.raises(UsageError, match="out of range; it takes 1 to 18446744073709 cycles"):
         distance_cycles(text, 2_500_000)

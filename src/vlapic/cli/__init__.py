@@ -135,4 +135,4 @@ def _unknown_option(name: str, ctx: click.Context | None) -> str:
     meant = sorted(option for option in known if option.startswith(f"-{name}"))
     path = ctx.command_path if ctx else "vlapic"
     hint = f"did you mean {' or '.join(meant)}? " if meant else ""
-    return f"unknown option {name!r}; {hint}options have no short form; see: {path} --help"
+    return f"unknown option {name!r}; {hint}-h alone is short; see: {path} --help"

@@ -153,7 +153,11 @@ def refuse_contradictions(ctx: click.Context) -> None:
     names = {max(param.opts, key=len): param.name for param in ctx.command.params}
     for option in (f"--{varied}", varied):
         name = names.get(option)
-        if by[0] and name and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+        if (
+            by[0]
+            and name not in (None, "compare")
+            and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        ):
             shown = option if option.startswith("--") else option.upper()
             raise UsageError(
                 f"--compare varies {varied}, and {shown} sets it: they contradict each other; leave one out"

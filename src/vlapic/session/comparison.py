@@ -26,6 +26,7 @@ from vlapic.errors import (
     WorldError,
     unknown_name,
 )
+from vlapic.kernels.profiles import find_profile
 from vlapic.numerals import real_number, shown, whole_number
 from vlapic.session import results
 from vlapic.session.results import RunResult
@@ -173,7 +174,12 @@ class Variants:
             raise UsageError(f"compare {text!r} has one value; give two or more, as in {by}=A,B")
         if twice := next((label for label in labels if labels.count(label) > 1), None):
             raise UsageError(f"compare {text!r} has {twice!r} twice")
-        return cls(by, {label: _value_of(by, label) for label in labels})
+        values = {label: _value_of(by, label) for label in labels}
+        if by == "profile":
+            names = [find_profile(label).name for label in labels]
+            if twice := next((name for name in names if names.count(name) > 1), None):
+                raise UsageError(f"compare {text!r} has the profile {twice!r} twice")
+        return cls(by, values)
 
     def options(self) -> dict[str, dict[str, Any]]:
         """The argument of :func:`vlapic.run` that each run has of its own, by label."""

@@ -42,6 +42,9 @@ def tsc_frequencies(tsc_khz: int | Sequence[int] | None, vcpus: int, host_tsc_kh
 
 
 _DISTANCE = re.compile(r"(?P<number>[0-9]{1,40}(?:\.[0-9]{1,40})?) ?(?P<unit>ns|us|µs|ms|s|cycles)")
+#: The distance of a deadline in cycles that KVM can turn into ns: it multiplies by 10^6 in 64 bits
+#: (`kvm/lapic.c: start_sw_tscdeadline`).
+MOST_DELTA_CYCLES = U64 // 1_000_000
 _NS_OF = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 
 
@@ -49,7 +52,7 @@ def distance_cycles(text: str, tsc_khz: int) -> int:
     """A distance of deadlines, a time with its unit, in cycles of a TSC; rounded down, 1 at least.
 
     Raises:
-        UsageError: it is no such time, or is less than a cycle or 2^64 of them or more.
+        UsageError: it is no such time, or out of range.
     """
     found = _DISTANCE.fullmatch(text.strip())
     if found is None:
@@ -59,8 +62,13 @@ def distance_cycles(text: str, tsc_khz: int) -> int:
         )
     number, unit = Fraction(found["number"]), found["unit"]
     cycles = int(number if unit == "cycles" else number * _NS_OF[unit] * tsc_khz / 1_000_000)
-    if not 1 <= cycles <= U64:
-        raise UsageError(f"delta {text!r} is {cycles} cycles, out of range; it takes 1 to {U64} cycles")
+    if number != cycles and unit == "cycles":
+        raise UsageError(f"delta {text!r} is no whole number of cycles")
+    if not 1 <= cycles <= MOST_DELTA_CYCLES:
+        raise UsageError(
+            f"delta {text!r} is {cycles} cycles, out of range; it takes 1 to {MOST_DELTA_CYCLES} cycles,"
+            " beyond which KVM's product of 64 bits wraps and timers come early"
+        )
     return cycles
 
 
