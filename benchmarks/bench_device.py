@@ -23,10 +23,13 @@ from vlapic.apic.timer import Timer
 from vlapic.clock import SimClock
 from vlapic.kernels.profiles import SERIES
 from vlapic.machine import scheduler
+from vlapic.machine.engines import SCRIPTED
 from vlapic.machine.engines import contract as e
-from vlapic.machine.engines.scripted import ScriptedEngine
-from vlapic.machine.host import Host, ModuleParameters
+from vlapic.machine.engines.scripted import ScriptedEngine, ScriptedGuest
+from vlapic.machine.host import ModuleParameters
 from vlapic.machine.hostmodel.model import constant_model
+from vlapic.session.boot import boot
+from vlapic.session.spec import MachineSpec, VmSpec
 from vlapic.tsc import GuestTsc
 
 WRITES = 200_000
@@ -171,13 +174,15 @@ def machine_cycles(preemption: bool) -> Callable[[], float]:
         yield cpu.store(r.APIC_BASE_DEFAULT + r.EOI, 0)
 
     taken: list[int] = []
-    host = Host(
+    machine = MachineSpec(
+        [VmSpec(ScriptedGuest([guest], handler))],
         HOST_KHZ,
         constant_model(),
         parameters=ModuleParameters(1000, preemption),
-        on_interrupt=lambda interrupt: taken.append(interrupt.host_tsc),
+        engine=SCRIPTED,
     )
-    vcpu = host.create_vm().create_vcpu(lambda tsc: ScriptedEngine(tsc, guest, handler))
+    host = boot(machine, on_interrupt=lambda interrupt: taken.append(interrupt.host_tsc))
+    (vcpu,) = host.vms[0].vcpus
 
     def run() -> float:
         taken.clear()

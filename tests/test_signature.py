@@ -21,12 +21,14 @@ from vlapic.errors import UsageError
             "tsc_khz takes a whole number, a list of whole numbers or None, not [2500000.0]",
         ),
         ({"host": 5}, "host takes a HostModel, text or a path, not 5 (int)"),
-        ({"profile": 6.1}, "profile takes text, not 6.1 (float)"),
+        ({"profile": 6.1}, "profile takes text or a Profile, not 6.1 (float)"),
         ({"apicv": 1}, "apicv takes True or False, not 1 (int)"),
         ({"seconds": "1"}, "seconds takes a number or None, not '1'"),
         ({"append": b"x"}, "append takes text, not b'x' (bytes)"),
         ({"progress": 3}, "progress takes a function or None, not 3 (int)"),
         ({"guest": None}, "guest takes text or a path, not None"),
+        ({"engine": None}, "engine takes text, not None"),
+        ({"observers": "x"}, "observers takes a list of functions, not 'x'"),
     ],
 )
 def test_run_and_compare_say_what_kind_an_argument_is_of(arguments, message):

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from vlapic.session.comparison import Comparison, compare
     from vlapic.session.results import RunResult, VcpuResult
     from vlapic.session.run import run
+    from vlapic.session.spec import RunSpec
     from vlapic.trace import open_trace
 
 __version__ = "0.1.0"
@@ -67,6 +68,7 @@ _HOMES = {
         "vlapic.machine.hostmodel.model": ("HostModel",),
         "vlapic.session.results": ("RunResult", "VcpuResult"),
         "vlapic.session.run": ("run",),
+        "vlapic.session.spec": ("RunSpec",),
         "vlapic.trace": ("open_trace",),
     }.items()
     for name in names
@@ -98,6 +100,7 @@ __all__ = [
     "ModuleParameters",
     "OutputError",
     "RunResult",
+    "RunSpec",
     "StateError",
     "TraceError",
     "UsageError",

@@ -107,7 +107,7 @@ def _words(hint: Any, several: bool = False) -> str:
         words = [_words(part, several) for part in parts]
         return f"{', '.join(words[:-1])} or {words[-1]}"
     if origin is Callable:
-        return "a function"
+        return "functions" if several else "a function"
     if origin is Sequence:
         return f"a list of {_words(parts[0], several=True)}"
     if origin is Mapping:

@@ -10,15 +10,14 @@ import pytest
 
 from tests.support.apic_bench import Apic, Bench, armed, counting
 from tests.support.apic_pages import moved, next_vector, started, with_words, word
-from tests.support.machines import end_of_interrupt, spinning
+from tests.support.machines import boot_scripted, scripted, spinning
 from vlapic.apic import registers as reg
 from vlapic.apic.advance_state import Advancement, ModuleState
 from vlapic.apic.state import from_kvm_page, to_kvm_page
 from vlapic.apic.timer import TimerMode
 from vlapic.errors import UsageError
 from vlapic.kernels.profiles import PROFILES
-from vlapic.machine.engines.scripted import ScriptedEngine
-from vlapic.machine.host import Host, ModuleParameters
+from vlapic.machine.host import ModuleParameters
 from vlapic.machine.hostmodel.model import constant_model
 from vlapic.tsc import U64, GuestTsc
 
@@ -346,9 +345,14 @@ def when_a_one_shot_that_is_over_behind_the_mask_comes_after_a_page_and_unmaskin
 def on_a_host(profile, *, host_khz=KHZ, rate=5, guest_khz=None, mwait_in_guest=False, **parameters):
     """The timer of a vCPU of that host."""
     model = replace(constant_model(), preemption_timer_rate=rate)
-    host = Host(host_khz, model, profile, parameters=ModuleParameters(**parameters))
-    vm = host.create_vm(mwait_in_guest)
-    return vm.create_vcpu(lambda tsc: ScriptedEngine(tsc, spinning(1), end_of_interrupt), guest_khz).timer
+    host = boot_scripted(
+        scripted(spinning(1), khz=(guest_khz,), mwait_in_guest=mwait_in_guest),
+        tsc_khz=host_khz,
+        model=model,
+        profile=profile,
+        parameters=ModuleParameters(**parameters),
+    )
+    return host.vms[0].vcpus[0].timer
 
 
 @seen(v5_0=1, v5_2=0)

@@ -102,12 +102,12 @@ def test_an_option_that_is_varied_cannot_be_set(capsys, option):
 
 
 def test_ctrl_c_between_two_runs_keeps_those_before(monkeypatch, capsys):
-    def run_once(guest, **options):
-        if options["advance"]:
+    def run_once(spec):
+        if spec.advance:
             raise KeyboardInterrupt
         return run_result()
 
-    monkeypatch.setattr(comparison, "run", run_once)
+    monkeypatch.setattr(comparison, "run_spec", run_once)
     assert main(["run", "--compare", "advance=0,1,2", "--json"]) == 130
     out, err = capsys.readouterr()
     assert err == "vlapic: interrupted after run 1 of 3; the results are those so far\n"
@@ -117,7 +117,7 @@ def test_ctrl_c_between_two_runs_keeps_those_before(monkeypatch, capsys):
 @pytest.mark.parametrize("as_json", [False, True])
 def test_after_ctrl_c_the_runs_so_far_are_shown(monkeypatch, capsys, as_json):
     results = [run_result(), run_result(exit_code=None, interrupted=True)]
-    monkeypatch.setattr(comparison, "run", lambda guest, **options: results.pop(0))
+    monkeypatch.setattr(comparison, "run_spec", lambda spec: results.pop(0))
     assert main(["run", "--compare", "advance=0,1,2", *["--json"] * as_json]) == 130
     out, err = capsys.readouterr()
     assert err == "vlapic: interrupted in run 2 of 3; the results are those so far\n"
@@ -128,9 +128,7 @@ def test_after_ctrl_c_the_runs_so_far_are_shown(monkeypatch, capsys, as_json):
 
 
 def test_one_run_interrupted_at_once_is_shown_alone(monkeypatch, capsys):
-    monkeypatch.setattr(
-        comparison, "run", lambda guest, **options: run_result(vcpu_result([]), interrupted=True)
-    )
+    monkeypatch.setattr(comparison, "run_spec", lambda spec: run_result(vcpu_result([]), interrupted=True))
     assert main(["run", "--compare", "advance=0,1,2"]) == 130
     assert capsys.readouterr().out.splitlines()[2].split() == ["vCPU", "0", "0"]
 

@@ -18,7 +18,7 @@ from vlapic.cli import main
 from vlapic.errors import UsageError
 from vlapic.machine.guests.loader import HEADER, MAGIC, MIB
 from vlapic.machine.guests.programs import PROGRAMS
-from vlapic.session.run import SoFar
+from vlapic.session.spec import SoFar
 
 VLAPIC = [sys.executable, "-m", "vlapic"]
 

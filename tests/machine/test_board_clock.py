@@ -3,14 +3,13 @@
 import pytest
 
 from tests.machine.test_scheduler import Machine
-from tests.support.machines import DEADLINE_MSR, EOI, SVR, Run
+from tests.support.machines import DEADLINE_MSR, EOI, SVR, Run, boot_scripted, scripted
 from tests.support.machines import set_up as arm
 from vlapic.events import Exit
 from vlapic.machine import scheduler
 from vlapic.machine.engines.contract import ReadPort
-from vlapic.machine.engines.scripted import ScriptedEngine
-from vlapic.machine.host import Host, ModuleParameters
-from vlapic.machine.hostmodel.model import DEFAULT, constant_model
+from vlapic.machine.host import ModuleParameters
+from vlapic.machine.hostmodel.model import DEFAULT
 
 LINT0 = 0xFEE0_0350
 EXTINT, NMI, MASKED = 0x700, 0x400, 0x10000
@@ -193,10 +192,8 @@ def test_the_pit_reaches_the_vcpu_that_the_io_apic_names(first, pcpus, far_timer
         yield from waits(cpu, 10, times)
         yield cpu.out(0xF4, 0)
 
-    host = Host(2_500_000, constant_model(), parameters=ModuleParameters(0), pcpus=pcpus)
-    vm = host.create_vm()
-    for guest in (first, second):
-        vm.create_vcpu(lambda tsc, guest=guest: ScriptedEngine(tsc, guest, ends_where_it_came_from))
+    machine = scripted(first, second, handler=ends_where_it_came_from)
+    (vm,) = boot_scripted(machine, parameters=ModuleParameters(0), pcpus=pcpus).vms
     assert not scheduler.run(vm.vcpus, lambda: vm.ended, 300_000)
     assert vm.ports.exit_value == 0
     assert vm.vcpus[1].engine.handled == [PIN_VECTOR] * 10
@@ -218,11 +215,12 @@ def test_an_alarm_rings_in_time_while_another_vm_has_the_physical_cpu():
                 times.append(cpu.rdtsc())
         yield cpu.out(0xF4, 0)
 
-    host = Host(2_500_000, constant_model(), parameters=ModuleParameters(0), pcpus=2)
-    vms = host.create_vm(), host.create_vm()
-    for vm, guests in zip(vms, [(halts_for_ever, second), (computes_for_ever, halts_for_ever)], strict=True):
-        for guest in guests:
-            vm.create_vcpu(lambda tsc, guest=guest: ScriptedEngine(tsc, guest, ends_where_it_came_from))
+    vms = boot_scripted(
+        scripted(halts_for_ever, second, handler=ends_where_it_came_from),
+        scripted(computes_for_ever, halts_for_ever, handler=ends_where_it_came_from),
+        parameters=ModuleParameters(0),
+        pcpus=2,
+    ).vms
     vcpus = [vcpu for vm in vms for vcpu in vm.vcpus]
     assert not scheduler.run(vcpus, lambda: vms[0].ended, 300_000)
     assert is_periodic(times, 10)

@@ -2,24 +2,28 @@
 
 import pytest
 
+from tests.support.machines import boot_scripted, scripted
 from vlapic.apic import registers as r
 from vlapic.apic import state
 from vlapic.apic.ipi import FIXED, LOWEST_PRIORITY, Message
 from vlapic.events import AcceptIrq
 from vlapic.machine import destination_map as apic_map
 from vlapic.machine.engines.scripted import ScriptedEngine
-from vlapic.machine.host import Host
 
 VECTOR = 0x40
 X2APIC_ENABLED = r.APIC_BASE_DEFAULT | r.BASE_ENABLE | r.BASE_X2APIC
 
 
+def ends(cpu):
+    """A guest that does nothing."""
+    yield from ()
+
+
 @pytest.fixture
 def vm():
     """Three vCPUs with software-enabled APICs in xAPIC mode; a message to each has been routed once."""
-    vm = Host().create_vm()
-    for _ in range(3):
-        vcpu = vm.create_vcpu(lambda tsc: ScriptedEngine(tsc, lambda cpu: iter(())))
+    (vm,) = boot_scripted(scripted(ends, ends, ends)).vms
+    for vcpu in vm.vcpus:
         vcpu.lapic.write(r.SVR, 0x1FF)
         vcpu.lapic.write(r.LDR, 1 << 24 + vcpu.index)
     for message in (to(0), to(1), to(2), to(5), logical(1), logical(8), lowest_priority):
@@ -67,9 +71,8 @@ def test_a_lowest_priority_message_passes_over_an_apic_that_was_disabled_by_soft
 
 def test_a_lowest_priority_message_for_everybody_is_told_as_the_fixed_one_that_it_becomes():
     told = []
-    vm = Host(on_event=told.append).create_vm()
-    for _ in range(2):
-        vcpu = vm.create_vcpu(lambda tsc: ScriptedEngine(tsc, lambda cpu: iter(())))
+    (vm,) = boot_scripted(scripted(ends, ends), on_event=told.append).vms
+    for vcpu in vm.vcpus:
         vcpu.lapic.write(r.SVR, 0x1FF)
     vm.vcpus[0].lapic.write(r.ICR2, 0xFF << 24)
     vm.vcpus[0].lapic.write(r.ICR, LOWEST_PRIORITY << 8 | VECTOR)
@@ -110,7 +113,7 @@ def test_a_restored_apic_is_found_by_what_was_saved(vm):
 def test_a_vcpu_that_is_created_later_takes_messages_too(vm):
     broadcast = to(0xFF)
     assert takers(vm, broadcast) == [0, 1, 2]
-    vm.create_vcpu(lambda tsc: ScriptedEngine(tsc, lambda cpu: iter(())))
+    vm.create_vcpu(lambda tsc: ScriptedEngine(tsc, ends))
     assert takers(vm, broadcast) == [0, 1, 2, 3]
 
 

@@ -4,12 +4,11 @@ import pytest
 
 import vlapic
 from tests.support.guest_runs import GUESTS, GuestRun
+from tests.support.machines import boot_scripted, scripted
 from vlapic.errors import GuestFailure
 from vlapic.events import Exit, InjectVirq
-from vlapic.machine.engines.scripted import ScriptedEngine
 from vlapic.machine.flight_recorder import KEPT, LastEvent, last_events
 from vlapic.machine.guests.programs import PROGRAMS
-from vlapic.machine.host import Host
 from vlapic.machine.vcpu import Vcpu
 
 
@@ -73,14 +72,14 @@ def test_a_run_without_a_failure_has_none():
     assert "last_events" not in result.as_json()
 
 
+def ends(cpu):
+    """A guest that does nothing."""
+    yield from ()
+
+
 def test_of_vcpus_that_fail_together_each_has_its_last_by_time_and_other_vms_have_none():
-    host = Host()
-    vms = [host.create_vm(), host.create_vm()]
-
-    def engine(tsc):
-        return ScriptedEngine(tsc, lambda cpu: iter(()))
-
-    vcpus = [vm.create_vcpu(engine) for vm in vms for _ in range(2 if vm is vms[1] else 1)]
+    vms = boot_scripted(scripted(ends), scripted(ends, ends)).vms
+    vcpus = [vcpu for vm in vms for vcpu in vm.vcpus]
     for vcpu in vcpus:
         vcpu.last.extend((1000 * at + vcpu.index, f"E{at}", at) for at in range(20))
     assert last_events(vcpus) == ()

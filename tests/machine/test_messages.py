@@ -19,11 +19,11 @@ from collections import deque
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.machines import DEADLINE_MSR, EOI, end_of_interrupt, set_up
+from tests.support.machines import DEADLINE_MSR, EOI, boot_scripted, scripted, set_up
 from vlapic.events import Entry, Exit
 from vlapic.machine import scheduler
 from vlapic.machine.engines.scripted import ScriptedEngine
-from vlapic.machine.host import Host, ModuleParameters
+from vlapic.machine.host import ModuleParameters
 from vlapic.machine.hostmodel.model import DEFAULT, Burst, Cost, constant, constant_model
 
 ICR, ICR2 = 0xFEE0_0300, 0xFEE0_0310
@@ -81,21 +81,25 @@ class Machine:
         self.sent = []
         self.model, self.advance, self.block = model, advance, block
         self.in_guest = {}  # vCPU, by physical CPU
-        self.host = Host(
+
+        def block_cpus_of(guest, cycles_per_insn):
+            def make(index, tsc):
+                engine = BlockEngine(tsc, guest.scripts[index], guest.handler)
+                engine.block = block
+                return engine
+
+            return make
+
+        self.host = boot_scripted(
+            *(scripted(*map(playing, programs), wait_for_sipi=sipi) for programs in vms),
+            engine=block_cpus_of,
             model=model,
             parameters=ModuleParameters(advance, preemption, apicv),
             seed=seed,
             pcpus=pcpus,
             on_event=self.look,
         )
-        for programs in vms:
-            vm = self.host.create_vm()
-            for index, program in enumerate(programs):
-                vcpu = vm.create_vcpu(
-                    lambda tsc, program=program: BlockEngine(tsc, playing(program), end_of_interrupt),
-                    wait_for_sipi=sipi and index > 0,
-                )
-                vcpu.engine.block = block
+        for vm in self.host.vms:
             vm.deliver = self.noting(vm, vm.deliver)
         self.vcpus = [vcpu for vm in self.host.vms for vcpu in vm.vcpus]
         for vcpu in self.vcpus:

@@ -8,11 +8,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.machines import DEADLINE_MSR, SVR, VECTOR, end_of_interrupt, halting, set_up, spinning
+from tests.support.machines import (
+    DEADLINE_MSR,
+    SVR,
+    VECTOR,
+    boot_scripted,
+    halting,
+    scripted,
+    set_up,
+    spinning,
+)
 from vlapic.events import Entry, HvTimerState, InjectVirq, TimerInterrupt
 from vlapic.machine import scheduler
-from vlapic.machine.engines.scripted import ScriptedEngine
-from vlapic.machine.host import Host, ModuleParameters
+from vlapic.machine.host import ModuleParameters
 from vlapic.machine.hostmodel.model import DEFAULT, Burst, Cost, constant, constant_model
 
 ICR, OTHERS = 0xFEE0_0300, 0xC0000
@@ -33,7 +41,8 @@ class Shared:
 
     def __init__(self, *guests, model=None, pcpus=1, seed=0, advance=0, preemption=True):
         self.interrupts, self.events = [], []
-        self.host = Host(
+        self.host = boot_scripted(
+            *map(scripted, guests),
             model=model or host_model(),
             parameters=ModuleParameters(advance, preemption),
             seed=seed,
@@ -41,10 +50,6 @@ class Shared:
             on_event=self.events.append,
             pcpus=pcpus,
         )
-        for guest in guests:
-            self.host.create_vm().create_vcpu(
-                lambda tsc, guest=guest: ScriptedEngine(tsc, guest, end_of_interrupt)
-            )
         self.vcpus = [vm.vcpus[0] for vm in self.host.vms]
 
     def run(self, rounds=200_000):
@@ -173,10 +178,7 @@ def test_a_message_to_a_vcpu_on_the_same_cpu_comes_at_its_turn():
         yield 3 * SLICE
         yield cpu.out(0xF4, 0)
 
-    host = Host(model=host_model(), pcpus=1)
-    vm = host.create_vm()
-    for guest in (sends, sleeps):
-        vm.create_vcpu(lambda tsc, guest=guest: ScriptedEngine(tsc, guest, end_of_interrupt))
+    (vm,) = boot_scripted(scripted(sends, sleeps), model=host_model(), pcpus=1).vms
     assert not scheduler.run(vm.vcpus, lambda: vm.ports.exit_value is not None, 100_000)
     # The first finds the sender past its slice; one interrupt stands for the three that come in the next.
     assert vm.vcpus[1].engine.handled == [VECTOR] * 2
@@ -197,10 +199,8 @@ def test_a_message_that_wakes_a_vcpu_up_gives_it_a_whole_turn():
             yield 1000
 
     events = []
-    host = Host(model=host_model(), pcpus=1, on_event=events.append)
-    vm = host.create_vm()
-    for guest in (asks, computes):
-        vm.create_vcpu(lambda tsc, guest=guest: ScriptedEngine(tsc, guest, end_of_interrupt))
+    machine = boot_scripted(scripted(asks, computes), model=host_model(), pcpus=1, on_event=events.append)
+    (vm,) = machine.vms
     assert not scheduler.run(vm.vcpus, lambda: vm.ports.exit_value is not None, 100_000)
     (woken,) = [event.host_tsc for event in events if isinstance(event, InjectVirq)]
     back = next(e.host_tsc for e in events if isinstance(e, Entry) and e.vcpu == 0 and e.host_tsc > woken)

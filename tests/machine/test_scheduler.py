@@ -3,12 +3,21 @@
 import pytest
 
 import vlapic
-from tests.support.machines import DEADLINE_MSR, SVR, VECTOR, Run, end_of_interrupt, set_up, spinning
+from tests.support.machines import (
+    DEADLINE_MSR,
+    SVR,
+    VECTOR,
+    Run,
+    boot_scripted,
+    end_of_interrupt,
+    scripted,
+    set_up,
+    spinning,
+)
 from vlapic.events import ApicIpi, Exit
 from vlapic.machine import scheduler
-from vlapic.machine.engines.scripted import ScriptedEngine
-from vlapic.machine.host import Host, ModuleParameters
-from vlapic.machine.hostmodel.model import DEFAULT, constant_model
+from vlapic.machine.host import ModuleParameters
+from vlapic.machine.hostmodel.model import DEFAULT
 from vlapic.machine.limits import Limits, run_to_end
 
 ICR, ICR2 = 0xFEE0_0300, 0xFEE0_0310
@@ -29,20 +38,15 @@ class Machine:
         wait_for_sipi=False,
     ):
         self.interrupts, self.events = [], []
-        host = Host(
-            model=model or constant_model(),
+        host = boot_scripted(
+            scripted(*guests, handler=handler, khz=khz, wait_for_sipi=wait_for_sipi),
+            model=model,
             parameters=ModuleParameters(advance),
             seed=seed,
             on_interrupt=self.interrupts.append,
             on_event=self.events.append,
         )
-        self.vm = host.create_vm()
-        for index, guest in enumerate(guests):
-            self.vm.create_vcpu(
-                lambda tsc, guest=guest: ScriptedEngine(tsc, guest, handler),
-                khz[index] if khz else None,
-                wait_for_sipi and index > 0,
-            )
+        (self.vm,) = host.vms
         self.vcpus = self.vm.vcpus
 
     def run(self, rounds=200_000, finished=None):
@@ -140,9 +144,8 @@ def test_a_guest_that_halts_for_ever_is_no_guest_at_its_limit():
     def guest(cpu):
         yield cpu.hlt()
 
-    host = Host()
-    vm = host.create_vm()
-    vcpu = vm.create_vcpu(lambda tsc: ScriptedEngine(tsc, guest))
+    (vm,) = boot_scripted(scripted(guest)).vms
+    (vcpu,) = vm.vcpus
     run_to_end([vm], Limits(host_tsc=10**12), lambda vm: 0, lambda: None)
     assert str(vcpu.failure).startswith("the guest halted for ever")
 

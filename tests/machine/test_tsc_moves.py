@@ -10,13 +10,12 @@ from tests.support.machines import (
     TSC_DEADLINE,
     VECTOR,
     Run,
-    end_of_interrupt,
+    add_scripted,
     set_up,
     spinning,
 )
 from vlapic.events import HvTimerState
 from vlapic.machine import scheduler
-from vlapic.machine.engines.scripted import ScriptedEngine
 from vlapic.machine.host import Host, ModuleParameters
 from vlapic.machine.hostmodel.model import constant_model
 
@@ -182,10 +181,8 @@ def host_of(*guest_khz, frac_bits=48, preemption=True, count=20):
         2_500_000, constant_model(), parameters=ModuleParameters(None, preemption), tsc_frac_bits=frac_bits,
         on_interrupt=interrupts.append,
     )  # fmt: skip
-    vm = host.create_vm()
-    for khz in guest_khz:
-        guest = spinning(count, delta=khz // 10)  # 100 us each
-        vm.create_vcpu(lambda tsc, guest=guest: ScriptedEngine(tsc, guest, end_of_interrupt), khz)
+    guests = [spinning(count, delta=khz // 10) for khz in guest_khz]  # 100 us each
+    vm = add_scripted(host, *guests, khz=guest_khz)
     for vcpu in vm.vcpus:
         scheduler.run(
             [vcpu], lambda vcpu=vcpu: len([it for it in interrupts if it.vcpu == vcpu.index]) == count, 10**5

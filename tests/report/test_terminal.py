@@ -13,7 +13,7 @@ from vlapic.kernels.profiles import V5_4
 from vlapic.machine.flight_recorder import LastEvent
 from vlapic.report import terminal
 from vlapic.report.terminal import in_words, live_table, print_run
-from vlapic.session.run import SoFar
+from vlapic.session.spec import SoFar
 
 
 class Terminal(io.StringIO):

@@ -119,7 +119,7 @@ def test_every_option_of_run_can_be_compared_or_is_known_not_to_change_anything(
     ],
 )
 def test_a_value_that_makes_no_sense_is_found_before_the_first_run(monkeypatch, variants, message):
-    monkeypatch.setattr(comparison, "run", lambda guest, **options: pytest.fail("it ran"))
+    monkeypatch.setattr(comparison, "run_spec", lambda spec: pytest.fail("it ran"))
     with pytest.raises(VlapicError) as refused:
         vlapic.compare("deadline", variants=variants, events=10**9)
     assert message in str(refused.value)
@@ -141,7 +141,7 @@ def test_a_value_that_makes_no_sense_is_found_before_the_first_run(monkeypatch, 
 def test_a_value_that_does_not_go_with_the_rest_is_found_before_the_first_run(
     monkeypatch, variants, options, message
 ):
-    monkeypatch.setattr(comparison, "run", lambda guest, **options: pytest.fail("it ran"))
+    monkeypatch.setattr(comparison, "run_spec", lambda spec: pytest.fail("it ran"))
     with pytest.raises(UsageError, match=message):
         vlapic.compare("deadline", variants=variants, **options)
 

@@ -1,15 +1,15 @@
 """Guests of our own on the emulated machine: the sources, and a run of one to its end."""
 
-from contextlib import ExitStack
 from importlib.resources import files
 from pathlib import Path
 
 from vlapic.kernels.profiles import SERIES
 from vlapic.machine import scheduler
-from vlapic.machine.engines.unicorn.engine import UnicornEngine
-from vlapic.machine.guests.loader import MIB, RESULTS, Results, load
-from vlapic.machine.host import Host, ModuleParameters
+from vlapic.machine.guests.loader import MIB, RESULTS, Results
+from vlapic.machine.host import ModuleParameters
 from vlapic.machine.hostmodel.model import constant_model
+from vlapic.session.boot import boot
+from vlapic.session.spec import MachineSpec, VmSpec
 
 GUESTS = Path(str(files("vlapic.machine").joinpath("guests")))
 #: Where common.S keeps a second CPU's results, from the first's.
@@ -54,27 +54,31 @@ class GuestRun:
     ):
         self.interrupts, self.events = [], []
         image = name if isinstance(name, bytes) else (GUESTS / f"{name}.bin").read_bytes()
-        self.loaded = load(image, memory, interrupts, delta, append, modules, vcpus)
-        host = Host(
+        vm = VmSpec(
+            image,
+            [tsc_khz[min(index, len(tsc_khz) - 1)] for index in range(vcpus)],
+            memory,
+            interrupts,
+            delta,
+            append,
+            modules,
+            mwait_in_guest,
+        )
+        machine = MachineSpec(
+            [vm],
             2_500_000,
             model or constant_model(),
             profile,
-            parameters=ModuleParameters(advance, preemption, apicv, pi_inject),
+            ModuleParameters(advance, preemption, apicv, pi_inject),
+        )
+        (self.loaded,) = machine.load()
+        with boot(
+            machine,
+            [self.loaded],
             on_interrupt=self.interrupts.append,
             on_event=self.events.append if events else None,
-        )
-        vm = host.create_vm(mwait_in_guest)
-        with ExitStack() as stack:
-            for index in range(vcpus):
-                vm.create_vcpu(
-                    lambda tsc: stack.enter_context(
-                        UnicornEngine(self.loaded.memory, tsc, first=self.loaded.first)
-                    ),
-                    tsc_khz[min(index, len(tsc_khz) - 1)],
-                    wait_for_sipi=index > 0,
-                )
-            vm.board.describe(cpus=vcpus, memory_bytes=memory)
-
+        ) as host:
+            (vm,) = host.vms
             unfinished = scheduler.run(vm.vcpus, lambda: vm.ended, rounds)
         assert may_go_on or not unfinished, (
             f"{name} did not end within {rounds} rounds: {bytes(vm.ports.console)!r}"

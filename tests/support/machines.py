@@ -2,9 +2,12 @@
 
 from vlapic.kernels.profiles import SERIES
 from vlapic.machine import scheduler
-from vlapic.machine.engines.scripted import ScriptedEngine
-from vlapic.machine.host import Host, ModuleParameters
+from vlapic.machine.engines import SCRIPTED
+from vlapic.machine.engines.scripted import ScriptedGuest
+from vlapic.machine.host import ModuleParameters
 from vlapic.machine.hostmodel.model import constant_model
+from vlapic.session.boot import boot, switch_on
+from vlapic.session.spec import MachineSpec, VmSpec
 
 VECTOR = 0xE0
 TSC_DEADLINE, MASKED = 0x40000, 0x10000
@@ -62,6 +65,28 @@ def halting(count, delta=200_000):
     return guest
 
 
+def scripted(*guests, handler=end_of_interrupt, khz=None, mwait_in_guest=False, wait_for_sipi=False):
+    """A VM with a vCPU for each guest; `khz` has the frequency of each one's TSC."""
+    return VmSpec(
+        ScriptedGuest(guests, handler),
+        khz or (None,) * len(guests),
+        mwait_in_guest=mwait_in_guest,
+        wait_for_sipi=wait_for_sipi,
+    )
+
+
+def boot_scripted(*vms, on_interrupt=lambda interrupt: None, on_event=None, model=None, **machine):
+    """A host without jitter with these VMs, each made by `scripted`."""
+    spec = MachineSpec(vms, model=model or constant_model(), **{"engine": SCRIPTED, **machine})
+    return boot(spec, on_interrupt=on_interrupt, on_event=on_event)
+
+
+def add_scripted(host, *guests, **vm):
+    """One VM more on a host."""
+    spec = scripted(*guests, **vm)
+    return switch_on(host, spec, spec.guest, SCRIPTED)
+
+
 class Run:
     """A guest run to its end: the vCPU, its interrupts and its events."""
 
@@ -83,17 +108,18 @@ class Run:
         mwait_in_guest=False,
     ):
         self.interrupts, self.events = [], []
-        self.host = Host(
-            tsc_khz,
-            model or constant_model(),
-            profile,
+        self.host = boot_scripted(
+            scripted(guest, handler=handler, khz=(guest_khz,), mwait_in_guest=mwait_in_guest),
+            tsc_khz=tsc_khz,
+            model=model,
+            profile=profile,
             parameters=ModuleParameters(advance, preemption, apicv, pi_inject),
             seed=seed,
             on_interrupt=self.interrupts.append,
             on_event=self.events.append,
         )
-        self.vm = self.host.create_vm(mwait_in_guest)
-        self.vcpu = self.vm.create_vcpu(lambda tsc: ScriptedEngine(tsc, guest, handler), guest_khz)
+        (self.vm,) = self.host.vms
+        (self.vcpu,) = self.vm.vcpus
         self.engine = self.vcpu.engine
         if scheduler.run([self.vcpu], self.ended, rounds):
             raise AssertionError(f"the guest did not end within {rounds} rounds")

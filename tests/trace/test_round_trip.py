@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import vlapic
 from vlapic.events import (
     DTYPES,
     NO_VCPU,
@@ -19,7 +20,6 @@ from vlapic.events import (
     VcpuStart,
 )
 from vlapic.kernels.profiles import PROFILES
-from vlapic.session import run as session
 from vlapic.trace import Clock, open_trace
 from vlapic.trace.markers import OWN_MARKERS
 from vlapic.trace.tracefs import trace_kernel
@@ -182,7 +182,7 @@ def read_as_made(what, profile, tmp_path, monkeypatch, events=40):
     monkeypatch.setattr(FtraceTextWriter, "write_all", keeping(made, FtraceTextWriter.write_all))
     path = tmp_path / "trace"
     guest = what.split()[0].rstrip(",")
-    session.run(guest, profile=profile, events=events, trace=path, **RUNS[what])
+    vlapic.run(guest, profile=profile, events=events, trace=path, **RUNS[what])
     trace = open_trace(path)
     read = list(trace.events())
     kernel = trace_kernel(PROFILES[profile].trace_kernel)

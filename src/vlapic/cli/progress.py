@@ -16,7 +16,7 @@ from vlapic.cli.output import console
 
 if TYPE_CHECKING:
     from vlapic.replay.run import SoFar as ReplayedSoFar
-    from vlapic.session.run import SoFar
+    from vlapic.session.spec import SoFar
 
 #: How often what a trace has come to is drawn anew.
 SHOWN_EVERY_SECONDS = 0.2

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from types import TracebackType
+from typing import Self
 
 from vlapic.apic.advance_state import ModuleState
 from vlapic.apic.backends import USES_HV_TIMER
@@ -44,8 +46,8 @@ class ModuleParameters:
     pi_inject_timer: bool = False
 
 
-def _ignore(event: TimerInterrupt) -> None:
-    """Measure nothing."""
+def measure_nothing(event: TimerInterrupt) -> None:
+    """What a host calls for its timer interrupts unless it is told otherwise."""
 
 
 def check_preemption_timer(profile: Profile, model: HostModel, tsc_khz: int) -> None:
@@ -89,7 +91,7 @@ class Host:
         seed: int = 0,
         start_tsc: int = 1_000_000,
         tsc_frac_bits: int = VMX_FRAC_BITS,
-        on_interrupt: Callable[[TimerInterrupt], None] = _ignore,
+        on_interrupt: Callable[[TimerInterrupt], None] = measure_nothing,
         on_event: Callable[[Event], None] | None = None,
         pcpus: int | None = None,
     ) -> None:
@@ -130,6 +132,20 @@ class Host:
             and self.tsc_frac_bits == VMX_FRAC_BITS
             and USES_HV_TIMER[self.profile.hv_off](self.tsc_khz, self.model.preemption_timer_rate)
         )
+
+    def close(self) -> None:
+        """Free the CPUs under its vCPUs; they cannot run any more. Twice is once."""
+        for vm in self.vms:
+            for vcpu in vm.vcpus:
+                vcpu.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def create_vm(self, mwait_in_guest: bool = False) -> Vm:
         """A VM without vCPUs.

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from vlapic.events import Event, TimerInterrupt
 from vlapic.kernels.profiles import Profile
-from vlapic.machine.engines.unicorn.engine import UnicornEngine
-from vlapic.machine.guests.loader import MIB, LoadedGuest, Results, load
+from vlapic.machine.guests.loader import MIB, LoadedGuest, Results
 from vlapic.machine.guests.programs import PROGRAMS
 from vlapic.machine.host import Host, ModuleParameters, Vm
 from vlapic.machine.hostmodel.model import HostModel
 from vlapic.machine.limits import Limits, run_to_end
 from vlapic.machine.vcpu import Vcpu
-from vlapic.tsc import GuestTsc
+from vlapic.session.boot import boot, switch_on
+from vlapic.session.spec import MachineSpec, VmSpec
 
 _MEMORY_BYTES = 4 * MIB
 
@@ -49,9 +49,9 @@ class Played:
     """
 
     host: Host
-    loaded: list[LoadedGuest] = field(default_factory=list)
-    interrupts: list[TimerInterrupt] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
+    loaded: list[LoadedGuest]
+    interrupts: list[TimerInterrupt]
+    events: list[Event]
 
     @property
     def vcpus(self) -> list[Vcpu]:
@@ -97,37 +97,47 @@ def play(
         then: guests that are started when the first ones are done.
     """
 
+    machine = MachineSpec(
+        [_vm(guest) for guest in guests],
+        model=model,
+        profile=profile,
+        parameters=ModuleParameters(advance, preemption),
+    )
+    loaded = [_load(vm) for vm in machine.vms]
+    interrupts: list[TimerInterrupt] = []
+    events: list[Event] = []
+
     def count(interrupt: TimerInterrupt) -> None:
-        played.interrupts.append(interrupt)
-        if after is not None and len(played.interrupts) == after[0]:
+        interrupts.append(interrupt)
+        if after is not None and len(interrupts) == after[0]:
             after[1](host)
 
-    host = Host(model=model, profile=profile, parameters=ModuleParameters(advance, preemption))
-    host.on_interrupt = count
-    played = Played(host)
-    host.on_event = played.events.append
-    with ExitStack() as stack:
-        for some in (guests, then):
-            vms = [_switch_on(played, guest, stack) for guest in some]
-            if vms:
-                run_to_end(vms, Limits(), lambda vm: len(played.of(vm.vcpus[0])), lambda: None)
+    with boot(machine, loaded, on_interrupt=count, on_event=events.append) as host:
+        played = Played(host, loaded, interrupts, events)
+        _run(played, host.vms)
+        later = [_vm(guest) for guest in then]
+        if later:
+            loaded += map(_load, later)
+            _run(played, list(map(partial(switch_on, host), later, loaded[len(guests) :])))
     return played
 
 
-def _switch_on(played: Played, guest: Guest, stack: ExitStack) -> Vm:
-    """A VM more on the host, with a guest in it; its CPUs are closed with `stack`."""
-    host = played.host
-    image = PROGRAMS[guest.program].image()
-    cpus = len(guest.tsc_khz)
-    loaded = load(image, _MEMORY_BYTES, guest.interrupts, guest.delta_cycles, cpus=cpus)
-    played.loaded.append(loaded)
-    vm = host.create_vm()
+def _vm(guest: Guest) -> VmSpec:
+    return VmSpec(
+        PROGRAMS[guest.program],
+        guest.tsc_khz,
+        _MEMORY_BYTES,
+        interrupts=guest.interrupts,
+        delta_cycles=guest.delta_cycles,
+    )
 
-    def engine(tsc: GuestTsc) -> UnicornEngine:
-        made = UnicornEngine(loaded.memory, tsc, host.model.cycles_per_insn, first=loaded.first)
-        return stack.enter_context(made)
 
-    for index, khz in enumerate(guest.tsc_khz):
-        vm.create_vcpu(engine, khz, wait_for_sipi=index > 0)
-    vm.board.describe(cpus=cpus, memory_bytes=_MEMORY_BYTES, command_line=b"")
-    return vm
+def _load(vm: VmSpec) -> LoadedGuest:
+    loaded = vm.load()
+    assert isinstance(loaded, LoadedGuest), "a built-in guest is an image"
+    return loaded
+
+
+def _run(played: Played, vms: Sequence[Vm]) -> None:
+    """Run VMs to their guests' reports."""
+    run_to_end(vms, Limits(), lambda vm: len(played.of(vm.vcpus[0])), lambda: None)

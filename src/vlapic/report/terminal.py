@@ -31,7 +31,7 @@ from vlapic.session.results import (
 
 if TYPE_CHECKING:
     from vlapic.machine.flight_recorder import LastEvent
-    from vlapic.session.run import SoFar
+    from vlapic.session.spec import SoFar
 
 #: How a regime looks; what needs a person's eye is loud.
 STYLES = {

@@ -30,7 +30,8 @@ from vlapic.kernels.profiles import find_profile
 from vlapic.numerals import real_number, shown, whole_number
 from vlapic.session import results
 from vlapic.session.results import RunResult
-from vlapic.session.run import SoFar, check, run
+from vlapic.session.run import run_spec
+from vlapic.session.spec import RunSpec, SoFar
 from vlapic.signature import checked
 
 SCHEMA = "vlapic.compare/1"
@@ -256,14 +257,16 @@ def compare(
     """
     if isinstance(variants, str):
         variants = Variants.parse(variants)
-    each = {label: {"guest": guest} | options | own for label, own in variants.options().items()}
-    for arguments in each.values():
-        check(**arguments)
-    runs: list[tuple[str, RunResult]] = []
-    for label, arguments in each.items():
+    specs: dict[str, RunSpec] = {}
+    for label, own in variants.options().items():
         show = None if progress is None else partial(_labelled, progress, label)
+        specs[label] = RunSpec(**{"guest": guest} | options | own | {"progress": show})
+    for spec in specs.values():
+        spec.check()
+    runs: list[tuple[str, RunResult]] = []
+    for label, spec in specs.items():
         try:
-            result = run(**arguments, progress=show)
+            result = run_spec(spec)
         except KeyboardInterrupt:  # before it ran, or after
             if not runs:
                 raise

@@ -81,7 +81,7 @@ def same_file(first: Path, second: str | os.PathLike[str]) -> bool:
 
 
 def kernel_settings(
-    profile: str = "series",
+    profile: str | Profile = "series",
     without: Sequence[int] = (),
     timer: str = "auto",
     apicv: bool = False,
@@ -94,7 +94,7 @@ def kernel_settings(
     Raises:
         UsageError: one of them makes no sense, or not with the others.
     """
-    rules = find_profile(profile).without(*without)
+    rules = (find_profile(profile) if isinstance(profile, str) else profile).without(*without)
     parameters = ModuleParameters(
         advance_setting(rules, advance), on_preemption_timer(timer), apicv, pi_inject
     )

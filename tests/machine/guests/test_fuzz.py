@@ -13,13 +13,14 @@ import random
 
 import pytest
 
+import vlapic
 from tests.support.guest_runs import GUESTS, SOURCES
 from tests.support.images import multiboot
 from tests.support.limits import limit_cpu
 from vlapic.errors import VlapicError
 from vlapic.machine.guests import loader
 from vlapic.machine.guests.images.flat import HEADER, MAGIC
-from vlapic.session import run as session
+from vlapic.session import spec
 
 IMAGES = 2000
 INSTRUCTIONS = 50_000
@@ -129,8 +130,8 @@ def run_in_child(number):
         status = TRACEBACK
         try:
             limit_cpu()
-            session.load = lambda image, **options: loader.load(image_of(number), **options)
-            session.run(
+            spec.load = lambda image, **options: loader.load(image_of(number), **options)
+            vlapic.run(
                 "deadline",
                 events=20,
                 instructions=INSTRUCTIONS,

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Protocol
 
+from vlapic.tsc import GuestTsc
+
 
 class CpuMode(Enum):
     """The mode a CPU starts in."""
@@ -299,6 +301,9 @@ class CpuEngine(Protocol):
         """
 
 
+#: Makes a CPU of one VM, given its number there, from 0 on, and the TSC that its guest reads.
+MakeCpu = Callable[[int, GuestTsc], CpuEngine]
+
 __all__ = [
     "Answer",
     "CpuEngine",
@@ -312,6 +317,7 @@ __all__ = [
     "Hlt",
     "Hypercall",
     "InterruptWindow",
+    "MakeCpu",
     "NmiWindow",
     "PreemptionTimer",
     "ReadCr8",

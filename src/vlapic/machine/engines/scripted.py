@@ -11,11 +11,13 @@ The generator *is* the guest. It yields a number of instructions to compute, or 
             yield 2                         # cmp; je
 
 An interrupt handler is a second generator that runs on top of the first; its end is the IRET.
+
+The engine "scripted" takes a `ScriptedGuest`, which has such a generator for each vCPU of a VM.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 from vlapic.machine.engines import contract as e
@@ -35,6 +37,19 @@ class ScriptedFault(Exception):
         super().__init__(f"vector {vector}, error code {error_code}")
         self.vector = vector
         self.error_code = error_code
+
+
+@dataclass(frozen=True)
+class ScriptedGuest:
+    """The guest of a VM, written in Python.
+
+    Attributes:
+        scripts: what each vCPU plays, in order.
+        handler: what each plays when it takes a vector; None: nothing, the vector is noted and that is all.
+    """
+
+    scripts: Sequence[Callable[[ScriptedEngine], Script]]
+    handler: Callable[[ScriptedEngine, int], Script] | None = None
 
 
 @dataclass
@@ -264,3 +279,8 @@ class ScriptedEngine:
                     self._stack[-1].left = 0
                     return left
         return None
+
+
+def cpus_of(guest: ScriptedGuest, cycles_per_insn: int) -> e.MakeCpu:
+    """The engine "scripted"; an instruction takes one host cycle, whatever the host model says."""
+    return lambda index, tsc: ScriptedEngine(tsc, guest.scripts[index], guest.handler)

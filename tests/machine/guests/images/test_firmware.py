@@ -10,15 +10,12 @@ import pytest
 from tests.support.boards import Recorder
 from tests.support.firmware import AREA, Acpi, MpTables
 from tests.support.images import MIB, elf32, elf64, multiboot
-from tests.support.machines import halting
+from tests.support.machines import boot_scripted, halting, scripted
 from vlapic.machine.cpuid import Processor, cpuid
 from vlapic.machine.devices import ioapic
-from vlapic.machine.engines.scripted import ScriptedEngine
 from vlapic.machine.guests.images import acpi, firmware, mp_tables
 from vlapic.machine.guests.loader import load
 from vlapic.machine.guests.programs import PROGRAMS
-from vlapic.machine.host import Host
-from vlapic.machine.hostmodel.model import constant_model
 
 CPUS = pytest.mark.parametrize("cpus", [1, 2, 8])
 FORMS = {
@@ -129,9 +126,7 @@ def test_the_tables_lines_are_those_of_the_board(cpus):
 
 
 def test_the_processors_apic_ids_are_those_of_the_machine():
-    vm = Host(2_500_000, constant_model()).create_vm()
-    for _ in range(4):
-        vm.create_vcpu(lambda tsc: ScriptedEngine(tsc, halting(1)))
+    (vm,) = boot_scripted(scripted(*[halting(1)] * 4)).vms
     ids = [vcpu.lapic.apic_id for vcpu in vm.vcpus]
     assert [entry[0] for entry in MpTables(memory(4)).of(0)] == ids
 

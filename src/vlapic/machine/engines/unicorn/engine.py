@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import sys
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
 from vlapic.errors import EngineError
 from vlapic.machine.engines import contract as exits
@@ -29,6 +29,9 @@ from vlapic.machine.engines.unicorn.fastpath import NO_NMI, SLICE, FastpathCore
 from vlapic.machine.engines.unicorn.layout import HF_INHIBIT_IRQ
 from vlapic.machine.engines.unicorn.processor import Processor
 from vlapic.machine.engines.unicorn.state import HFLAGS_QUAD, RFLAGS_QUAD
+
+if TYPE_CHECKING:
+    from vlapic.machine.guests.loader import LoadedGuest
 
 
 class _Closed:
@@ -221,6 +224,11 @@ class UnicornEngine(FastpathCore):
         return exits.ExternalInterrupt(now)
 
 
-__all__ = ["SLICE", "UnicornEngine"]
+def cpus_of(guest: LoadedGuest, cycles_per_insn: int) -> exits.MakeCpu:
+    """The engine "emulated"; all CPUs have the guest's memory."""
+    return lambda index, tsc: UnicornEngine(guest.memory, tsc, cycles_per_insn, first=guest.first)
+
+
+__all__ = ["SLICE", "UnicornEngine", "cpus_of"]
 
 assert sys.byteorder == "little", "guest memory is shared with a little-endian guest"
