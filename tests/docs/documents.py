@@ -15,7 +15,18 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("run", "guests", "patches", "profiles", "hosts", "replay", "compare", "budgets", "completion")
+PAGES = (
+    "run",
+    "guests",
+    "patches",
+    "profiles",
+    "hosts",
+    "replay",
+    "compare",
+    "budgets",
+    "completion",
+    "library",
+)
 DOCUMENTS = [ROOT / "README.md", *(ROOT / "docs" / f"{page}.md" for page in PAGES)]
 LEFT_OUT = "..."
 
