@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import vlapic
+from tests.support.guest_runs import GUESTS
 from tests.support.machines import boot_scripted, end_of_interrupt, scripted, spinning
 from vlapic.errors import EngineError, ImageError, UsageError
 from vlapic.machine.engines import ENGINES, find_engine
@@ -111,7 +112,24 @@ def test_scripted_guests_share_a_host_like_any_others():
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_every_engine_is_found_by_its_name(name):
-    assert callable(find_engine(name))
+    assert callable(find_engine(name, images=ENGINES[name].images))
+
+
+def test_an_engine_for_another_kind_of_guests_is_refused():
+    with pytest.raises(UsageError) as refused:
+        boot(MachineSpec([small()], engine="scripted"))
+    assert str(refused.value) == (
+        "engine 'scripted' plays Python programs, and runs no images; take 'emulated'"
+    )
+    with pytest.raises(UsageError) as refused:
+        boot_scripted(scripted(spinning(1)), engine="emulated")
+    assert str(refused.value) == "engine 'emulated' runs no Python programs; take 'scripted'"
+
+
+def test_a_run_s_spec_that_the_run_would_refuse_starts_nothing():
+    protected = str(GUESTS / "checks" / "protected.bin")
+    with pytest.raises(UsageError, match="starts in protected mode, where it is told no distance"):
+        boot(RunSpec(protected, delta="50us"))
 
 
 def test_an_unknown_engine_is_refused_with_the_nearest():

@@ -60,10 +60,7 @@ def test_a_profile_goes_in_as_it_is():
     ("engine", "message"),
     [
         ("emulate", "unknown engine 'emulate'; did you mean 'emulated'?"),
-        (
-            "scripted",
-            "engine 'scripted' plays guests that are Python programs, and runs no images; take 'emulated'",
-        ),
+        ("scripted", "engine 'scripted' plays Python programs, and runs no images; take 'emulated'"),
     ],
 )
 def test_an_engine_that_runs_no_images_is_refused(engine, message):

@@ -41,8 +41,11 @@ def boot(
         ImageError: a guest's image cannot be run, or a module not be read.
         EngineError: an engine cannot be had here.
     """
-    machine = spec.plan().machine if isinstance(spec, RunSpec) else spec
-    loaded = machine.load() if guests is None else guests
+    if isinstance(spec, RunSpec):
+        plan = spec.plan()
+        machine, guests = plan.machine, plan.load() if guests is None else guests
+    else:
+        machine, guests = spec, spec.load() if guests is None else guests
     host = Host(
         machine.tsc_khz,
         machine.model,
@@ -54,7 +57,7 @@ def boot(
         pcpus=machine.pcpus,
     )
     try:
-        for vm, guest in zip(machine.vms, loaded, strict=True):
+        for vm, guest in zip(machine.vms, guests, strict=True):
             switch_on(host, vm, guest, machine.engine)
     except BaseException:
         host.close()
@@ -72,12 +75,13 @@ def switch_on(
         engine: a name of `vlapic.machine.engines.ENGINES`, or an engine itself.
 
     Raises:
-        UsageError: there is no engine of that name.
+        UsageError: there is no engine of that name, or it is for another kind of guests.
         EngineError: the engine cannot be had here.
         ValueError: the host cannot scale its TSC to a vCPU's.
     """
-    made = find_engine(engine) if isinstance(engine, str) else engine
-    make_cpu = made(guest, host.model.cycles_per_insn)
+    if isinstance(engine, str):
+        engine = find_engine(engine, images=not isinstance(guest, ScriptedGuest))
+    make_cpu = engine(guest, host.model.cycles_per_insn)
     vm = host.create_vm(spec.mwait_in_guest)
     for index, khz in enumerate(spec.tsc_khz):
         vm.create_vcpu(partial(make_cpu, index), khz, wait_for_sipi=spec.wait_for_sipi and index > 0)

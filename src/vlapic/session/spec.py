@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vlapic.errors import UsageError
 from vlapic.kernels.profiles import SERIES, Profile
-from vlapic.machine.engines import EMULATED, Engine, check_runs_images
+from vlapic.machine.engines import EMULATED, Engine, check_engine
 from vlapic.machine.engines.contract import CpuMode
 from vlapic.machine.engines.scripted import ScriptedGuest
 from vlapic.machine.guests.images.modules import ModuleFile
@@ -314,7 +314,7 @@ class RunSpec:
             check_range("instructions", self.instructions, 1, U64)
         if self.host_tsc_khz is not None:
             check_range("host TSC frequency", self.host_tsc_khz, 1, U32, "kHz")
-        check_runs_images(self.engine)
+        check_engine(self.engine)
         model = find_model(self.host, self.host_tsc_khz)
         host_tsc_khz = model.tsc_khz if self.host_tsc_khz is None else self.host_tsc_khz
         if self.timer == "preemption":

@@ -41,28 +41,29 @@ ENGINES = {
 }
 
 
-def find_engine(name: str) -> Engine:
+def find_engine(name: str, *, images: bool = True) -> Engine:
     """An engine by its name.
 
+    Args:
+        images: whether it is for a guest's image; else for a `ScriptedGuest`.
+
     Raises:
-        UsageError: there is none; the nearest name is offered.
+        UsageError: there is none of that name, or it is for the other kind of guests.
     """
-    if name not in ENGINES:
-        raise unknown_name("engine", name, ENGINES)
+    check_engine(name, images=images)
     engine: Engine = import_module(ENGINES[name].module).cpus_of
     return engine
 
 
-def check_runs_images(name: str) -> None:
-    """Refuse an engine that cannot run a guest's image.
+def check_engine(name: str, *, images: bool = True) -> None:
+    """Refuse what `find_engine` refuses, and import nothing.
 
     Raises:
-        UsageError: there is no such engine, or it plays Python programs.
+        UsageError: there is no engine of that name, or it is for the other kind of guests.
     """
     if name not in ENGINES:
         raise unknown_name("engine", name, ENGINES)
-    if not ENGINES[name].images:
-        those = " or ".join(repr(other) for other, row in ENGINES.items() if row.images)
-        raise UsageError(
-            f"engine {name!r} plays guests that are Python programs, and runs no images; take {those}"
-        )
+    if ENGINES[name].images is not images:
+        those = " or ".join(repr(other) for other, row in ENGINES.items() if row.images is images)
+        does = "runs no Python programs" if not images else "plays Python programs, and runs no images"
+        raise UsageError(f"engine {name!r} {does}; take {those}")
