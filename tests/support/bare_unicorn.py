@@ -3,6 +3,7 @@
 import mmap
 import struct
 from dataclasses import replace
+from functools import cache
 
 from vlapic.machine.engines.contract import CpuMode, FirstState
 from vlapic.machine.engines.unicorn.engine import UnicornEngine
@@ -43,6 +44,16 @@ def protected_mode(memory: mmap.mmap) -> FirstState:
     return FirstState(rip=ENTRY, rsp=STACK_TOP, mode=CpuMode.PROTECTED)
 
 
+@cache
+def _strict(kind):
+    """Exits of a kind that are equal only to that kind; NamedTuples are to any with the same fields."""
+
+    def equal(self, other):
+        return isinstance(other, kind) and tuple.__eq__(self, other)
+
+    return type(kind.__name__, (kind,), {"__eq__": equal, "__hash__": kind.__hash__})
+
+
 class Bare:
     """A guest and its CPU.
 
@@ -77,7 +88,7 @@ class Bare:
         """Run on from where time stands."""
         left = self.engine.run(self.now, *arguments, **keywords)
         self.now = left.host_tsc
-        return left
+        return tuple.__new__(_strict(type(left)), left)
 
     def put(self, address: int, data: bytes) -> int:
         """Put bytes in guest memory, before the first run."""
