@@ -42,14 +42,17 @@ def test_the_worked_examples_of_the_kernel_facts():
     ):
         tsc = GuestTsc(guest_khz, 2_000_000)
         tsc.offset = guest_tsc - tsc.at(500) & U64
-        assert PreemptionTimer(SimClock(500), tsc, rate=5).set(deadline_tsc, 1000) == program
+        timer = PreemptionTimer(SimClock(500), tsc, rate=5)
+        is_past = timer.set(deadline_tsc, 1000)
+        assert (timer.hv_deadline_tsc, is_past) == program
 
 
 def test_a_distance_beyond_the_counter_is_refused_and_the_old_deadline_stays():
     clock = SimClock(0)
     timer = PreemptionTimer(clock, GuestTsc(2_000_000, 2_000_000), rate=5)
     limit = 1 << 37
-    assert timer.set(limit - 1, 0) == (limit - 1, False)
+    assert timer.set(limit - 1, 0) is False
+    assert timer.hv_deadline_tsc == limit - 1
     assert timer.set(limit, 0) is None
     assert timer.hv_deadline_tsc == limit - 1
     timer.cancel()

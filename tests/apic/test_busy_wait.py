@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 from tests.support.deltas import ahead_of
 from vlapic.apic import busy_wait as w
 from vlapic.apic.advance import EARLY, tune
-from vlapic.apic.advance_state import TUNES_FIRST
 from vlapic.kernels.profiles import V5_0, V5_1, V5_3, V6_1
-from vlapic.kernels.rules import Wait
+from vlapic.kernels.rules import Order, Wait
 from vlapic.tsc import U32, U64, GuestTsc
 
 KHZ = 2_000_000
@@ -98,7 +97,7 @@ def test_the_amount_waited_equals_every_row_of_the_compiled_kernel(golden, name,
         early, distance = EARLY[profile.early](guest, deadline)
         khz = row["tsc_khz"]
         after_ns, _ = tune(profile, row["advance_ns"], bool(row["done"]), early, distance, khz)
-        limit_ns = after_ns if TUNES_FIRST[profile.order] else row["advance_ns"]
+        limit_ns = after_ns if profile.order is not Order.WAIT_THEN_TUNE else row["advance_ns"]
         scaled = row["tsc_ratio_48"] != 1 << 48
         got = w.wait_amount(profile.wait, guest, deadline, limit_ns, khz, scaled)
         assert got == (row["wait_kind"], row["wait_amount"]), row

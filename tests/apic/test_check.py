@@ -55,7 +55,7 @@ BROKEN = [
     (put("nmi_pending", 3), "3 NMIs are latched"),
     (put("startup_page", 256), "page 256"),
     (store(r.LVTT, 0xE0), "LVTT says ONE_SHOT, the timer is in TSC_DEADLINE"),
-    (put("timer.hv_timer_in_use", True), "two host timers are armed"),
+    (put("timer.host_timers.hv_timer_in_use", True), "two host timers are armed"),
     (put("timer.deadline_tsc", 1 << 64), "deadline_tsc has more than 64 bits"),
     (put("timer.expired_deadline_tsc", -1), "expired_deadline_tsc has more than 64 bits"),
     (put("timer.initial_count", 1 << 32), "TMICT is"),

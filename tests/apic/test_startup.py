@@ -84,7 +84,7 @@ def test_reset_and_init_leave_every_register_as_the_table_says(init):
     lapic = apic.lapic
     assert (lapic.nmi_pending, lapic.extint_pending, lapic.errors) == (0, False, 0)
     assert lapic.timer.mode is TimerMode.ONE_SHOT
-    assert not lapic.timer.hrtimer.active
+    assert not lapic.timer.host_timers.hrtimer.active
 
 
 def test_init_keeps_the_base_the_mode_and_the_id_and_reset_does_not():

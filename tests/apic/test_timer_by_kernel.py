@@ -358,15 +358,16 @@ def on_a_host(profile, *, host_khz=KHZ, rate=5, guest_khz=None, mwait_in_guest=F
 @seen(v5_0=1, v5_2=0)
 def divides_for_a_scaled_guests_distance_of_0(profile):
     timer = on_a_host(profile, guest_khz=KHZ // 2)
-    timer.preemption.set(timer.preemption._tsc.at(timer._clock.now), 1000)
-    return timer.preemption.divides
+    preemption = timer.host_timers.preemption
+    preemption.set(timer._tsc.at(timer._clock.now), 1000)
+    return preemption.divides
 
 
 @seen(v5_0=(True, True, True), v5_3=(True, True, False))
 def the_preemption_timer_is_used_where_it_counts_slowly_at_429_mhz_and_above(profile):
     """429 496 729 is a tenth of the counter's greatest value."""
     hosts = ((2_500_000, 5), (429_496, 0), (429_497, 0))
-    return tuple(on_a_host(profile, host_khz=khz, rate=rate).has_hv_timer for khz, rate in hosts)
+    return tuple(on_a_host(profile, host_khz=khz, rate=rate).host_timers.has_hv_timer for khz, rate in hosts)
 
 
 @seen(v5_0=(False, False), v5_3=(True, True), v6_1=(False, True))

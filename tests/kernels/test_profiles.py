@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlapic.apic import advance
-from vlapic.apic import advance_state as advancement
 from vlapic.apic import busy_wait as waiting
 from vlapic.errors import UsageError
 from vlapic.kernels import parameter
@@ -39,7 +38,6 @@ def test_every_rule_of_a_profile_is_found_in_the_table_of_who_acts_on_it():
         assert profile.overflow in advance.LIMIT
         assert profile.too_short in advance.ARM
         assert profile.wait in waiting.WAIT_CYCLES
-        assert profile.order in advancement.TUNES_FIRST
         assert profile.parameter in parameter.PARAMETERS
 
 

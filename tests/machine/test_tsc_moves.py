@@ -208,7 +208,7 @@ def test_32_fraction_bits_serve_deadlines_as_48_do(guest_khz):
     _, by_48 = host_of(guest_khz, frac_bits=48, preemption=False)
     vm, by_32 = host_of(guest_khz, frac_bits=32, preemption=True)
     assert vm.vcpus[0].tsc.frac_bits == 32
-    assert vm.vcpus[0].timer.preemption is None
+    assert vm.vcpus[0].timer.host_timers.preemption is None
     late = [[it.handler_tsc - it.deadline_tsc for it in each] for each in (by_48, by_32)]
     assert len(late[0]) == len(late[1]) == 20
     assert all(abs(one - other) <= 4 for one, other in zip(*late, strict=True))

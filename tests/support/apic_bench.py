@@ -20,7 +20,9 @@ MODE_BITS = {
 
 
 class Bench:
-    """One timer; `traced` holds its kvm_hv_timer_state events, `kicks` what its hrtimer asked for."""
+    """One timer; `traced` holds its kvm_hv_timer_state events, `kicks` has for each firing of its
+    hrtimer whether an expiry came to be pending, for which a vCPU is kicked.
+    """
 
     def __init__(
         self,
@@ -39,13 +41,18 @@ class Bench:
         self.tsc = GuestTsc(khz, host_khz, frac_bits)
         self.traced = []
         self.kicks = []
-        self.hrtimer = Hrtimer(self.clock, host_khz, lambda: self.kicks.append(self.timer.hrtimer_fired()))
+        self.hrtimer = Hrtimer(self.clock, host_khz, self.hrtimer_fired)
         self.preemption = PreemptionTimer(self.clock, self.tsc) if preemption else None
         self.advancement = Advancement(ModuleState(profile, advance, host_khz))
         self.timer = Timer(
             self.clock, self.tsc, self.hrtimer, self.preemption, self.advancement, profile, client=self
         )
         self.timer.apicv = apicv
+
+    def hrtimer_fired(self):
+        was_pending = self.timer.pending
+        self.timer.hrtimer_fired()
+        self.kicks.append(self.timer.pending and not was_pending)
 
     def trace_hv_timer_state(self, in_use):
         self.traced.append(in_use)
@@ -137,11 +144,19 @@ def armed(ahead, **bench):
     return it
 
 
+def delivered(it):
+    """Deliver the expiry that is pending, False if there is none."""
+    if not it.timer.pending:
+        return False
+    it.timer.deliver()
+    return True
+
+
 def expiries(it, cycles):
     """When expiries come within the next cycles, each delivered as it comes."""
     begin, found = it.clock.now, []
     for _ in range(cycles // 1000):
         it.pass_time(1000)
-        if it.timer.deliver():
+        if delivered(it):
             found.append(it.clock.now - begin)
     return found

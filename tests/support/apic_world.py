@@ -12,7 +12,7 @@ from vlapic.apic.state import from_kvm_page, restore, restore_tsc_deadline, save
 from vlapic.apic.timer import divide_count
 from vlapic.clock import SimClock
 from vlapic.kernels.profiles import SERIES
-from vlapic.kernels.rules import SavedCount
+from vlapic.kernels.rules import CountWrite, DirectInjection, SavedCount
 
 WRITABLE_OFFSETS = [row.offset for row in r.REGISTERS if row.xapic.writable or row.x2apic.writable]
 ALL_OFFSETS = sorted(r.expand())
@@ -228,15 +228,13 @@ class World:
     def owed(self, apic):
         """Whether the guest has a timer interrupt to come that the page and the MSR can carry."""
         timer = apic.timer
-        if not timer.rules.count_write.hv_timer:
+        if self.profile.count_write is CountWrite.HRTIMER:
             return False  # what runs may be left from a count that was stopped
-        rules = timer.rules
-        if (
-            self.apicv
-            and apic.lapic.timer_masked
-            and rules.injects_directly
-            and not rules.injects_in_kvm_run_only
-        ):
+        loses_what_is_masked = self.profile.direct_injection in (
+            DirectInjection.APICV,
+            DirectInjection.APICV_IDLE_IN_GUEST,
+        )
+        if self.apicv and apic.lapic.timer_masked and loses_what_is_masked:
             return False  # it may expire as it is restored, and be lost
         if timer.mode == 2:
             # An expiry of the mode before, which some kernels leave pending, has no deadline.

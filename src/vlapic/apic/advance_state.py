@@ -123,7 +123,8 @@ class Advancement:
         self._flag = module.shared if profile.ending is Ending.MODULE_FLAG else self.tuned
         self._early = EARLY[profile.early]
         self._tune = tuning_of(profile.tuning, profile.ending, profile.overflow)
-        self._tunes_first = TUNES_FIRST[profile.order]
+        # The wait is limited by the advancement that its own delta has tuned.
+        self._tunes_first = profile.order is not Order.WAIT_THEN_TUNE
         self._wait_cycles = WAIT_CYCLES[profile.wait]
         self.arm = ARM[profile.too_short]
 
@@ -167,11 +168,3 @@ class Advancement:
         early, distance = self._early(guest_tsc, deadline_tsc)
         tuned, flag = self.tuned, self._flag
         tuned.advance_ns, flag.done = self._tune(tuned.advance_ns, flag.done, early, distance, tsc_khz)
-
-
-#: Whether the advancement is tuned before the wait, which it then limits already.
-TUNES_FIRST = {
-    Order.WAIT_THEN_TUNE: False,
-    Order.TUNE_THEN_WAIT_IF_TUNING: True,
-    Order.TUNE_THEN_WAIT: True,
-}

@@ -9,7 +9,6 @@ preemption timer is an absolute deadline on the host's TSC that every VM entry t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from vlapic.clock import Alarm, Clock
 from vlapic.kernels.rules import HvOff
@@ -67,18 +66,9 @@ def may_be_soft_disabled(host_khz: int, rate: int) -> bool:
     return host_khz * 1000 >> rate <= U32 // SOFT_DISABLED_SECONDS
 
 
-#: Whether KVM uses the preemption timer at all, of the host's kHz and the timer's rate.
-USES_HV_TIMER: dict[HvOff, Callable[[int, int], bool]] = {
-    HvOff.PIN_CONTROL: lambda host_khz, rate: True,
-    HvOff.GREATEST_VALUE: may_be_soft_disabled,
-}
-
-
-class HvProgram(NamedTuple):
-    """What programming a preemption timer comes to: its deadline, and whether that is now."""
-
-    hv_deadline_tsc: int
-    expired: bool
+def uses_hv_timer(rule: HvOff, host_khz: int, rate: int) -> bool:
+    """Whether KVM uses the preemption timer of a host at all; arguments as of `may_be_soft_disabled`."""
+    return rule is HvOff.PIN_CONTROL or may_be_soft_disabled(host_khz, rate)
 
 
 def hv_timer_cycles(
@@ -132,8 +122,17 @@ class PreemptionTimer:
         self.divides = 0
         self.refused = False
 
-    def set(self, deadline_tsc: int, advance_ns: int) -> HvProgram | None:
-        """Set it for a guest's deadline; None if it cannot be, and then nothing is changed."""
+    def set(self, deadline_tsc: int, advance_ns: int) -> bool | None:
+        """Set it for a guest's deadline (`vmx_set_hv_timer`).
+
+        Args:
+            deadline_tsc: guest TSC, u64.
+            advance_ns: how much earlier than that, u32.
+
+        Returns:
+            Whether that moment is now or past. None if it cannot be set, and then nothing is changed: it is
+            refused, or the deadline is too far.
+        """
         if self.refused:
             return None
         tsc, now = self._tsc, self._clock.now
@@ -150,7 +149,7 @@ class PreemptionTimer:
         if not fits:
             return None
         self.hv_deadline_tsc = (now + cycles) & U64
-        return HvProgram(self.hv_deadline_tsc, cycles == 0)
+        return cycles == 0
 
     def cancel(self) -> None:
         """Forget the deadline (`vmx_cancel_hv_timer`)."""

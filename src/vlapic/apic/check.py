@@ -19,6 +19,7 @@ from vlapic.apic.timer import (
     TimerMode,
     divide_count,
 )
+from vlapic.kernels.rules import ModeChange
 from vlapic.tsc import U32, U64
 
 _MODES = r.BASE_ENABLE | r.BASE_X2APIC
@@ -99,15 +100,16 @@ def _check_latches(lapic: LocalApic) -> None:
 
 def _check_timer(timer: Timer) -> None:
     mode = timer.mode
-    assert not (timer.hrtimer.active and timer.hv_timer_in_use), "two host timers are armed"
-    hv_set = timer.preemption is not None and timer.preemption.hv_deadline_tsc != NOT_SET
-    assert timer.hv_timer_in_use == hv_set, (
-        f"hv_timer_in_use is {timer.hv_timer_in_use}, its deadline {hv_set}"
+    timers = timer.host_timers
+    assert not (timers.hrtimer.active and timers.hv_timer_in_use), "two host timers are armed"
+    hv_set = timers.preemption is not None and timers.preemption.hv_deadline_tsc != NOT_SET
+    assert timers.hv_timer_in_use == hv_set, (
+        f"hv_timer_in_use is {timers.hv_timer_in_use}, its deadline {hv_set}"
     )
     for name in ("deadline_tsc", "expired_deadline_tsc", "fired_deadline_tsc"):
         assert 0 <= getattr(timer, name) <= U64, f"{name} has more than 64 bits"
     assert 0 <= timer.initial_count <= U32, f"TMICT is {timer.initial_count:#x}"
-    assert not timer.tdcr & ~timer.rules.tdcr_bits, f"TDCR has a reserved bit: {timer.tdcr:#x}"
+    assert not timer.tdcr & ~timer.tdcr_bits, f"TDCR has a reserved bit: {timer.tdcr:#x}"
     assert 0 <= timer.advancement.advance_ns <= U32, f"the advancement is {timer.advancement.advance_ns} ns"
     count = timer.current_count()
     counted_ns = count * divide_count(timer.tdcr) * APIC_BUS_CYCLE_NS
@@ -115,10 +117,10 @@ def _check_timer(timer: Timer) -> None:
     if mode is TimerMode.TSC_DEADLINE:
         assert timer.initial_count == timer.period_ns == 0, "a count is left in TSC-deadline mode"
         # Some kernels leave behind what the mode before has armed, or what has come of it.
-        left_behind = timer.rules.mode_change
-        if left_behind.hv_timer:
+        rule = timer.profile.mode_change
+        if rule is not ModeChange.HRTIMER:
             assert timer.deadline_tsc or not timer.running, "a host timer runs for no deadline"
-        if left_behind.pending:
+        if rule is ModeChange.BOTH_AND_PENDING:
             assert timer.deadline_tsc or not timer.pending, "an expiry is pending that no deadline caused"
             assert not (timer.pending and timer.running), "a host timer runs though the deadline has expired"
     if mode is TimerMode.PERIODIC:

@@ -24,8 +24,8 @@ from vlapic.apic.ipi import (
     message_of_icr,
     x2apic_logical_id,
 )
-from vlapic.apic.timer import Timer
-from vlapic.apic.timer_rules import MODES
+from vlapic.apic.timer import MODES, Timer
+from vlapic.kernels.rules import DeadlineRead
 from vlapic.tsc import U64
 
 #: A register's write: the method, the bits it takes, and those that raise #GP in an MSR.
@@ -75,10 +75,10 @@ class LocalApic(InterruptController):
                     writer = getattr(self, row.write)
                 writable = row.writable_in(x2apic)
                 if offset == r.TDCR and not x2apic:
-                    writable |= self.timer.rules.tdcr_bits
+                    writable |= self.timer.tdcr_bits
                 self._writers[offset] = writer, writable, ~(writable | row.status)
         timer = self.timer
-        readable = self.enabled or timer.rules.reads_while_disabled
+        readable = self.enabled or timer.profile.deadline_read is DeadlineRead.DEADLINE
         self._msr_readers = {
             r.MSR_IA32_APIC_BASE: self.read_base,
             r.MSR_IA32_TSC_DEADLINE: timer.read_tsc_deadline if readable else int,

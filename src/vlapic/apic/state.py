@@ -59,9 +59,9 @@ class TimerState:
 
 _TIMER_FIELDS = (
     "mode", "initial_count", "tdcr", "period_ns", "target_ns", "deadline_tsc", "expired_deadline_tsc",
-    "pending", "hv_timer_in_use", "fired_deadline_tsc", "missed", "armed_early", "advanced",
-    "armings",
+    "pending", "fired_deadline_tsc", "missed", "advanced", "armings",
 )  # fmt: skip
+_HOST_TIMER_FIELDS = ("hv_timer_in_use", "armed_early")
 _APIC_FIELDS = (
     "base", "xapic_id", "errors", "nmi_pending", "extint_pending", "extint_message", "init_pending",
     "startup_page", "wait_for_sipi",
@@ -110,10 +110,12 @@ def save(lapic: LocalApic) -> ApicState:
 
 
 def _save_timer(timer: Timer) -> TimerState:
+    timers = timer.host_timers
     return TimerState(
         **{name: getattr(timer, name) for name in _TIMER_FIELDS},
-        hrtimer_expires_ns=timer.hrtimer.expires_ns if timer.hrtimer.active else None,
-        hv_deadline_tsc=timer.preemption.hv_deadline_tsc if timer.preemption else NOT_SET,
+        **{name: getattr(timers, name) for name in _HOST_TIMER_FIELDS},
+        hrtimer_expires_ns=timers.hrtimer.expires_ns if timers.hrtimer.active else None,
+        hv_deadline_tsc=timers.preemption.hv_deadline_tsc if timers.preemption else NOT_SET,
         advance_ns=timer.advancement.advance_ns,
         done=timer.advancement.done,
     )
@@ -131,7 +133,7 @@ def restore(lapic: LocalApic, state: ApicState) -> None:
             f"the saved state is that of APIC ID {state.apic_id}, this one has {lapic.apic_id};"
             " restore it into the vCPU it came from"
         )
-    if state.timer.hv_timer_in_use and lapic.timer.preemption is None:
+    if state.timer.hv_timer_in_use and lapic.timer.host_timers.preemption is None:
         raise StateError(
             "the saved timer runs on a preemption timer, and this vCPU has none; create it with one"
         )
@@ -147,13 +149,16 @@ def restore(lapic: LocalApic, state: ApicState) -> None:
 
 
 def _restore_timer(timer: Timer, state: TimerState) -> None:
+    timers = timer.host_timers
     for name in _TIMER_FIELDS:
         setattr(timer, name, getattr(state, name))
-    timer.hrtimer.cancel()
+    for name in _HOST_TIMER_FIELDS:
+        setattr(timers, name, getattr(state, name))
+    timers.hrtimer.cancel()
     if state.hrtimer_expires_ns is not None:
-        timer.hrtimer.start(state.hrtimer_expires_ns)
-    if timer.preemption is not None:
-        timer.preemption.hv_deadline_tsc = state.hv_deadline_tsc
+        timers.hrtimer.start(state.hrtimer_expires_ns)
+    if timers.preemption is not None:
+        timers.preemption.hv_deadline_tsc = state.hv_deadline_tsc
     timer.advancement.advance_ns = state.advance_ns
     timer.advancement.done = state.done
 
@@ -207,7 +212,7 @@ def from_kvm_page(lapic: LocalApic, page: bytes) -> None:
     _restore_registers(lapic, word)
     timer = lapic.timer
     timer.set_mode(mode)
-    timer.tdcr = word[r.TDCR] & timer.rules.tdcr_bits
+    timer.tdcr = word[r.TDCR] & timer.tdcr_bits
     timer.initial_count = word[r.TMICT] if mode is not TimerMode.TSC_DEADLINE else 0
     with _outside_kvm_run(timer):
         timer.restore_count(word[r.TMCCT])

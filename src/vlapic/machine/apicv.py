@@ -123,7 +123,7 @@ class ApicvVcpu(Vcpu):
         ):
             self.timer.posts = True
             elsewhere = HousekeepingClock(self.clock, self._hrtimer_cycles)
-            self.timer.hrtimer = Hrtimer(elsewhere, vm.host.tsc_khz, self._fired_elsewhere)
+            self.timer.host_timers.hrtimer = Hrtimer(elsewhere, vm.host.tsc_khz, self._fired_elsewhere)
         for reason in ("APIC_WRITE", "EOI_INDUCED"):
             self._exit_cycles[reason] = self._exit_cycles["APIC_ACCESS"]
         self._loaded: tuple[int | None, bool] = None, False  # counter and NMI window of the last entry

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from vlapic.apic.advance_state import ModuleState
-from vlapic.apic.backends import USES_HV_TIMER
+from vlapic.apic.backends import uses_hv_timer
 from vlapic.apic.ipi import ICR_MODE_SHIFT, DeliveryMode, Message, as_delivered
 from vlapic.apic.registers import LVT_LINT0
 from vlapic.errors import UsageError
@@ -56,7 +56,7 @@ def check_preemption_timer(profile: Profile, model: HostModel, tsc_khz: int) -> 
     Raises:
         UsageError: KVM does not use that of a host of this kind.
     """
-    if not USES_HV_TIMER[profile.hv_off](tsc_khz, model.preemption_timer_rate):
+    if not uses_hv_timer(profile.hv_off, tsc_khz, model.preemption_timer_rate):
         mhz = (tsc_khz >> model.preemption_timer_rate) // 1000
         raise UsageError(
             f"the kernel of profile {profile.name} does not use this host's preemption timer, which counts at"
@@ -130,7 +130,7 @@ class Host:
         return (
             self.parameters.preemption_timer
             and self.tsc_frac_bits == VMX_FRAC_BITS
-            and USES_HV_TIMER[self.profile.hv_off](self.tsc_khz, self.model.preemption_timer_rate)
+            and uses_hv_timer(self.profile.hv_off, self.tsc_khz, self.model.preemption_timer_rate)
         )
 
     def close(self) -> None:
@@ -210,9 +210,10 @@ class Vm:
         khz = self.host.tsc_khz if tsc_khz is None else tsc_khz
         kind = ApicvVcpu if self.host.parameters.enable_apicv else Vcpu
         vcpu = kind(self, len(self.vcpus), khz, make_engine, wait_for_sipi)
-        if vcpu.timer.preemption is not None:
+        preemption = vcpu.timer.host_timers.preemption
+        if preemption is not None:
             # `vmx_set_hv_timer`, since v5.8 `kvm_can_use_hv_timer`.
-            vcpu.timer.preemption.refused = self.mwait_in_guest or vcpu.timer.posts
+            preemption.refused = self.mwait_in_guest or vcpu.timer.posts
         self.vcpus.append(vcpu)
         self.apic_map.forget()
         return vcpu
@@ -231,7 +232,7 @@ class Vm:
         """Stop the VM: its vCPUs leave their physical CPUs to others, and nothing of it happens any more."""
         for vcpu in self.vcpus:
             vcpu.cpu.remove(vcpu)
-            vcpu.timer.hrtimer.cancel()
+            vcpu.timer.host_timers.hrtimer.cancel()
         self.board.switch_off()
 
     def leave_as_firmware_does(self) -> None:

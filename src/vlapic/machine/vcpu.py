@@ -248,7 +248,8 @@ class Vcpu(Parts):
         if self.trace:
             self.trace(events.Entry(*self.stamp(), self.engine.rip))
         timer, waits_last = self.timer, self._waits_last
-        hv_timer = timer.preemption if timer.hv_timer_in_use else None
+        host_timers = timer.host_timers
+        hv_timer = host_timers.preemption if host_timers.hv_timer_in_use else None
         counter = None
         if hv_timer is not None and waits_last:
             counter = hv_timer.entry_value()

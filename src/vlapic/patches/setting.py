@@ -96,7 +96,7 @@ def _measure_zero(parameters: Parameters, profile: Profile) -> Side:
         parameters["guest"], parameters["interrupts"], cycles(parameters["deadline_ns"], khz), (khz,)
     )
     played = play(profile, host(parameters), [guest], advance=parameters["advance"])
-    preemption = played.vcpus[0].timer.preemption
+    preemption = played.vcpus[0].timer.host_timers.preemption
     assert preemption is not None, "the scenario's timers are on the preemption timer"
     return Side(
         {"divides": preemption.divides, **_guest_saw(played)}, last_of(played.events, played.vcpus[0])

@@ -167,7 +167,7 @@ def _so_far(plan: Plan, host: Host, collector: Collector, notes: tuple[str, ...]
                 vm=vcpu.vm.index,
                 id=vcpu.index,
                 tsc_ratio=vcpu.tsc.ratio,
-                timer="preemption" if vcpu.timer.has_hv_timer else "hrtimer",
+                timer="preemption" if vcpu.timer.host_timers.has_hv_timer else "hrtimer",
             )
             for vcpu, statistics in zip(every_vcpu, collector.statistics, strict=True)
         ),

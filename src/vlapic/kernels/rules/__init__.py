@@ -1,12 +1,11 @@
 """The rules that kernels differ in: an Enum a question, a member an answer, each with where it comes from.
 
 A :class:`~vlapic.kernels.profiles.Profile` picks one member of each. What a member means stands here in
-words; the part that acts on it asks for the member, never for a version. Most have a table of what each
-member comes to: those of the timer and its saved state in `apic/timer_rules.py`, of tuning and arming in
-`apic/advance.py`, of the wait in `apic/busy_wait.py` and `apic/advance_state.py`, of the parameter in
-`kernels/parameter.py`, of the host timers in `apic/backends.py`, of an entry and its trace in
-`machine/vcpu.py` and `machine/wait_trace.py`, of posting in `machine/apicv.py`. `Scope`, `Ending.MODULE_FLAG`
-and `ZeroDelta` are asked for by name where vCPUs are made.
+words; the part that acts on it asks for the member, never for a version. The timer and its saved state ask
+where they act (`apic/timer.py`, `apic/lapic.py`), and so do `Scope`, `Ending.MODULE_FLAG` and `ZeroDelta`
+where vCPUs are made. Rules that are functions have tables of what each member comes to: of tuning and arming
+in `apic/advance.py`, of the wait in `apic/busy_wait.py`, of the parameter in `kernels/parameter.py`, of an
+entry and its trace in `machine/vcpu.py` and `machine/wait_trace.py`, of posting in `machine/apicv.py`.
 """
 
 from vlapic.kernels.rules.advancement import (
