@@ -151,6 +151,13 @@ def test_an_absolute_value_of_2_to_the_63_is_negative_and_so_ends_tuning():
     assert not a.tune(V5_0, 1000, False, False, S64_SIGN + 1, KHZ)[1]
 
 
+def test_tuning_ends_below_100_cycles_on_either_side_of_0_and_not_at_100():
+    # A distance near 2^64 is a small negative s64, whose absolute value counts.
+    for cycles, ends in ((99, True), (100, False)):
+        assert a.ends_when_near(False, cycles) is ends
+        assert a.ends_when_near(False, 2**64 - cycles) is ends
+
+
 @given(u64, u64)
 def test_both_ways_to_tell_early_agree_below_2_to_the_63(guest_tsc, deadline_tsc):
     compared = a.EARLY[Early.COMPARE](guest_tsc, deadline_tsc)

@@ -63,6 +63,21 @@ def test_a_step_that_jumps_over_the_end_of_the_tsc_waits_as_long_as_the_loop(ahe
     assert closed_wait(*wait) == literal_wait(*wait)
 
 
+def test_a_step_that_fills_the_low_half_of_the_product_to_its_last_bit_carries_nothing():
+    """One step gains 65535 guest cycles, which is all that the TSC has left before 2^64.
+
+    What scaling cut off before the step and what it gains add up to 2^64 - 1: a carry would read as a jump
+    over 2^64, and the wait would run to its limit.
+    """
+    tsc = GuestTsc(KHZ, KHZ)
+    tsc.ratio = 2**48 - 1
+    host_tsc, step_cycles = 2**48 - 65535, 65536
+    assert (host_tsc * tsc.ratio % 2**48) + step_cycles * tsc.ratio == U64
+    tsc.offset = U64 - 65535 - tsc.at(host_tsc) & U64
+    wait = (host_tsc, U64, 5, step_cycles, tsc)
+    assert closed_wait(*wait) == literal_wait(*wait) == 1
+
+
 @pytest.mark.parametrize("guest_khz", [1_000_000, 2_000_000, 4_000_000])
 def test_the_wait_ends_within_a_step_after_the_deadline_at_any_guest_frequency(guest_khz):
     tsc = GuestTsc(guest_khz, KHZ)
