@@ -115,7 +115,7 @@ def write_by_hand(lapic: LocalApic, offset: int, value: int, size: int = 4) -> N
         case r.TDCR:
             lapic.write_tdcr(value & 0xB)
         case _:
-            lapic.detect(r.ESR_ILLEGAL_REGISTER)
+            lapic.controller.detect(r.ESR_ILLEGAL_REGISTER)
 
 
 def writes(offset: int, value: int, by_table: bool) -> Callable[[], float]:
@@ -149,9 +149,9 @@ def cycles(preemption: bool) -> Callable[[], float]:
                 timer.preemption_timer_ran_out()
             else:
                 clock.work(10_000)
-            lapic.deliver_timer()
-            lapic.acknowledge()
-            timer.wait(lapic.timer_vector_in_service, 3)
+            lapic.controller.deliver_timer()
+            lapic.controller.acknowledge()
+            timer.wait(lapic.controller.timer_vector_in_service, 3)
             lapic.write(r.EOI, 0)
         return (time.process_time() - begin) / CYCLES
 

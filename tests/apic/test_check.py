@@ -36,8 +36,8 @@ def store(offset, value):
 
 
 BROKEN = [
-    (put("base", r.APIC_BASE_DEFAULT | r.BASE_ENABLE | 1), "a reserved bit of IA32_APIC_BASE"),
-    (put("base", r.BASE_X2APIC), "x2APIC mode without the enable bit"),
+    (put("controller.base", r.APIC_BASE_DEFAULT | r.BASE_ENABLE | 1), "a reserved bit of IA32_APIC_BASE"),
+    (put("controller.base", r.BASE_X2APIC), "x2APIC mode without the enable bit"),
     (put("xapic_id", 0x100), "an xAPIC ID has 8 bits"),
     (put("interrupts.irr", 1 << 15), "IRR has a vector below 16"),
     (put("interrupts.isr", 1 << 3), "ISR has a vector below 16"),
@@ -51,9 +51,9 @@ BROKEN = [
     (store(r.ESR, 1), "ESR has a bit that nothing sets"),
     (store(r.TPR, 0), "a register is stored that has another place"),
     (store(r.SVR, 0xFF), "are unmasked with the APIC disabled in SVR"),
-    (put("errors", 1), "an error was detected that there is not"),
-    (put("nmi_pending", 3), "3 NMIs are latched"),
-    (put("startup_page", 256), "page 256"),
+    (put("controller.errors", 1), "an error was detected that there is not"),
+    (put("controller.nmi_pending", 3), "3 NMIs are latched"),
+    (put("controller.startup_page", 256), "page 256"),
     (store(r.LVTT, 0xE0), "LVTT says ONE_SHOT, the timer is in TSC_DEADLINE"),
     (put("timer.host_timers.hv_timer_in_use", True), "two host timers are armed"),
     (put("timer.deadline_tsc", 1 << 64), "deadline_tsc has more than 64 bits"),
@@ -114,10 +114,10 @@ def test_a_count_beyond_its_period_is_found(monkeypatch):
 def test_the_highest_request_must_be_the_one_that_is_deliverable(monkeypatch):
     apic = Apic()
     apic.lapic.interrupts.irr = 3 << 0x51
-    monkeypatch.setattr(apic.lapic, "deliverable", lambda: 0x51)
+    monkeypatch.setattr(apic.controller, "deliverable", lambda: 0x51)
     with pytest.raises(AssertionError, match="0x51 is not the highest requested"):
         check(apic.lapic)
-    monkeypatch.setattr(apic.lapic, "deliverable", lambda: 0x52)
+    monkeypatch.setattr(apic.controller, "deliverable", lambda: 0x52)
     apic.lapic.interrupts.tpr = 0x50
     with pytest.raises(AssertionError, match="0x52 is not above PPR's class 0x50"):
         check(apic.lapic)

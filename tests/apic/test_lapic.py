@@ -33,24 +33,24 @@ def test_only_the_sdms_transitions_are_taken(start, end):
         ("x2apic", X2),
     }
     lapic = Apic(mode=start).lapic
-    before = lapic.base
+    before = lapic.controller.base
     if (start, end) in legal:
         lapic.write_msr(r.MSR_IA32_APIC_BASE, r.APIC_BASE_DEFAULT | end)
-        assert lapic.base == r.APIC_BASE_DEFAULT | end
+        assert lapic.controller.base == r.APIC_BASE_DEFAULT | end
     else:
         with pytest.raises(r.GeneralProtection):
             lapic.write_msr(r.MSR_IA32_APIC_BASE, r.APIC_BASE_DEFAULT | end)
-        assert lapic.base == before
+        assert lapic.controller.base == before
 
 
 @pytest.mark.parametrize("mode", MODE_BITS)
 @pytest.mark.parametrize("bit", [*range(8), 9, *range(40, 64)])
 def test_every_reserved_bit_of_the_base_faults_in_every_mode(mode, bit):
     lapic = Apic(mode=mode).lapic
-    before = lapic.base
+    before = lapic.controller.base
     with pytest.raises(r.GeneralProtection):
         lapic.write_base(before | 1 << bit)
-    assert lapic.base == before
+    assert lapic.controller.base == before
 
 
 @pytest.mark.parametrize("page", [0, 0x1000, 0xFED0_0000, 0xFF_FFFF_F000])
@@ -158,16 +158,16 @@ def test_a_software_disable_drops_a_pending_expiry_and_lets_a_running_timer_run(
     assert apic.hrtimer.active
     apic.clock.work(1_000_000)
     assert apic.timer.pending
-    assert not apic.lapic.deliver_timer()
+    assert not apic.controller.deliver_timer()
 
 
 def test_requests_service_priority_and_destination_survive_a_software_disable():
     apic = Apic()
     for offset, value in ((r.TPR, 0x20), (r.LDR, 1 << 24), (r.DFR, 0), (r.TMICT, 10**6), (r.TDCR, 0xB)):
         apic.set(offset, value)
-    apic.lapic.accept(DeliveryMode.FIXED, 0x51)
-    apic.lapic.acknowledge()
-    apic.lapic.accept(DeliveryMode.FIXED, 0x61)
+    apic.controller.accept(DeliveryMode.FIXED, 0x51)
+    apic.controller.acknowledge()
+    apic.controller.accept(DeliveryMode.FIXED, 0x61)
     offsets = [r.TPR, r.LDR, r.DFR, r.TMICT, r.TDCR, r.ISR + 0x20, r.IRR + 0x30, r.PPR]
     before = [apic.get(offset) for offset in offsets]
     apic.set(r.SVR, 0xFF)
@@ -180,7 +180,7 @@ def test_requests_service_priority_and_destination_survive_a_software_disable():
 @MODES
 def test_esr_shows_what_came_before_its_last_write(mode):
     apic = Apic(mode=mode)
-    apic.lapic.accept(DeliveryMode.FIXED, 3)
+    apic.controller.accept(DeliveryMode.FIXED, 3)
     assert apic.get(r.ESR) == 0
     apic.set(r.ESR, 0)
     apic.set(r.ICR, 5)
@@ -311,7 +311,7 @@ def test_a_message_with_an_illegal_vector_is_an_error_and_not_sent(delivery, vec
     apic = Apic(mode=mode)
     apic.set(r.ICR, delivery << 8 | vector)
     assert apic.sent == []
-    assert apic.lapic.errors == r.ESR_SEND_ILLEGAL_VECTOR
+    assert apic.controller.errors == r.ESR_SEND_ILLEGAL_VECTOR
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,7 @@ def test_other_messages_need_no_legal_vector(delivery):
     apic = Apic()
     apic.set(r.ICR, delivery << 8 | 3)
     assert [message.mode for message in apic.sent] == [delivery]
-    assert apic.lapic.errors == 0
+    assert apic.controller.errors == 0
 
 
 @pytest.mark.parametrize("delivery", [DeliveryMode.RESERVED_3, DeliveryMode.EXTINT])
@@ -348,7 +348,7 @@ def test_a_self_ipi_with_an_illegal_vector_is_a_send_error():
     apic = Apic(mode="x2apic")
     apic.set(r.SELF_IPI, 0x0F)
     assert apic.sent == []
-    assert apic.lapic.errors == r.ESR_SEND_ILLEGAL_VECTOR
+    assert apic.controller.errors == r.ESR_SEND_ILLEGAL_VECTOR
 
 
 # -- the timer's registers --

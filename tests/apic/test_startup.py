@@ -4,8 +4,8 @@ import pytest
 
 from tests.support.apic_bench import Apic
 from vlapic.apic import registers as r
-from vlapic.apic.controller import Startup
 from vlapic.apic.ipi import DeliveryMode
+from vlapic.apic.lapic import Startup
 from vlapic.apic.timer import TimerMode
 
 FIXED, NMI, INIT, STARTUP, EXTINT = (
@@ -16,43 +16,43 @@ LEVEL = True
 
 def test_an_init_stops_an_application_processor_until_it_is_started():
     lapic = Apic(apic_id=1).lapic
-    lapic.accept(INIT, 0)
+    lapic.controller.accept(INIT, 0)
     assert lapic.accept_events() == Startup(init=True, page=None)
-    assert lapic.wait_for_sipi
-    lapic.accept(STARTUP, 0x9A)
+    assert lapic.controller.wait_for_sipi
+    lapic.controller.accept(STARTUP, 0x9A)
     assert lapic.accept_events() == Startup(init=False, page=0x9A)
-    assert not lapic.wait_for_sipi
+    assert not lapic.controller.wait_for_sipi
     assert lapic.accept_events() == Startup(init=False, page=None)
 
 
 def test_an_init_and_the_start_up_behind_it_are_taken_in_one_go():
     lapic = Apic(apic_id=1).lapic
-    lapic.accept(INIT, 0)
-    lapic.accept(STARTUP, 0x12)
+    lapic.controller.accept(INIT, 0)
+    lapic.controller.accept(STARTUP, 0x12)
     assert lapic.accept_events() == Startup(init=True, page=0x12)
 
 
 def test_a_start_up_before_an_init_is_forgotten():
     lapic = Apic(apic_id=1).lapic
-    lapic.accept(STARTUP, 0x12)
-    lapic.accept(INIT, 0)
+    lapic.controller.accept(STARTUP, 0x12)
+    lapic.controller.accept(INIT, 0)
     assert lapic.accept_events() == Startup(init=True, page=None)
 
 
 def test_a_start_up_that_nobody_waits_for_is_dropped():
     lapic = Apic(apic_id=1).lapic
-    lapic.accept(STARTUP, 0x12)
+    lapic.controller.accept(STARTUP, 0x12)
     assert lapic.accept_events() == Startup(init=False, page=None)
-    lapic.accept(INIT, 0)
+    lapic.controller.accept(INIT, 0)
     lapic.accept_events()
-    assert lapic.wait_for_sipi
+    assert lapic.controller.wait_for_sipi
 
 
 def test_the_bootstrap_processor_goes_on_after_an_init():
     lapic = Apic(apic_id=0).lapic
-    lapic.accept(INIT, 0)
+    lapic.controller.accept(INIT, 0)
     assert lapic.accept_events() == Startup(init=True, page=None)
-    assert not lapic.wait_for_sipi
+    assert not lapic.controller.wait_for_sipi
 
 
 def filled(**more):
@@ -64,11 +64,11 @@ def filled(**more):
     ):  # fmt: skip
         apic.lapic.write(offset, value)
     lapic = apic.lapic
-    lapic.accept(FIXED, 0x61, LEVEL)
-    lapic.acknowledge()
-    lapic.accept(FIXED, 0x71, LEVEL)
-    lapic.accept(NMI, 0)
-    lapic.accept(EXTINT, 0)
+    lapic.controller.accept(FIXED, 0x61, LEVEL)
+    lapic.controller.acknowledge()
+    lapic.controller.accept(FIXED, 0x71, LEVEL)
+    lapic.controller.accept(NMI, 0)
+    lapic.controller.accept(EXTINT, 0)
     lapic.read(0x40)
     return apic
 
@@ -82,7 +82,11 @@ def test_reset_and_init_leave_every_register_as_the_table_says(init):
             for index in range(row.count):
                 assert apic.lapic.read(row.offset + 16 * index) == row.reset, row.name
     lapic = apic.lapic
-    assert (lapic.nmi_pending, lapic.extint_pending, lapic.errors) == (0, False, 0)
+    assert (lapic.controller.nmi_pending, lapic.controller.extint_pending, lapic.controller.errors) == (
+        0,
+        False,
+        0,
+    )
     assert lapic.timer.mode is TimerMode.ONE_SHOT
     assert not lapic.timer.host_timers.hrtimer.active
 
@@ -92,7 +96,7 @@ def test_init_keeps_the_base_the_mode_and_the_id_and_reset_does_not():
         apic = filled()
         apic.lapic.write_base(0xFED0_0000 | r.BASE_ENABLE)
         apic.lapic.reset(init)
-        assert apic.lapic.base == (0xFED0_0000 if init else r.APIC_BASE_DEFAULT) | r.BASE_ENABLE
+        assert apic.controller.base == (0xFED0_0000 if init else r.APIC_BASE_DEFAULT) | r.BASE_ENABLE
         assert apic.lapic.read(r.ID) >> 24 == (7 if init else 2)
     apic = Apic(apic_id=1, mode="x2apic")
     apic.lapic.reset(init=True)
@@ -104,10 +108,10 @@ def test_init_keeps_the_base_the_mode_and_the_id_and_reset_does_not():
 
 def test_a_reset_forgets_init_and_start_up_that_were_waiting():
     lapic = Apic(apic_id=1).lapic
-    lapic.accept(INIT, 0)
+    lapic.controller.accept(INIT, 0)
     lapic.accept_events()
-    lapic.accept(INIT, 0)
-    lapic.accept(STARTUP, 0x12)
+    lapic.controller.accept(INIT, 0)
+    lapic.controller.accept(STARTUP, 0x12)
     lapic.reset()
-    assert not lapic.wait_for_sipi
+    assert not lapic.controller.wait_for_sipi
     assert lapic.accept_events() == Startup(init=False, page=None)

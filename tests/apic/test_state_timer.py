@@ -85,7 +85,7 @@ def test_a_count_above_the_initial_one_begins_anew():
 
 def test_a_one_shot_that_is_over_comes_once_more_and_only_once():
     apic = started(ONE_SHOT, 5_000, 10_000)
-    apic.lapic.deliver_timer()
+    apic.controller.deliver_timer()
     new = moved(apic)
     assert next_vector(new) == 0
     assert next_vector(new) is None

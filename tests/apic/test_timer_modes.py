@@ -258,10 +258,10 @@ def test_an_expired_deadline_outlives_its_mode_until_an_entry_finds_the_vector_i
     assert apic.timer.expired_deadline_tsc == deadline_tsc
     # Any other source's interrupt of that vector will do.
     apic.clock.elapse(1_000_000)
-    assert apic.timer.wait(apic.lapic.timer_vector_in_service, 1) is None
-    apic.lapic.accept(DeliveryMode.FIXED, 0x31)
-    apic.lapic.acknowledge()
-    waited = apic.timer.wait(apic.lapic.timer_vector_in_service, 1)
+    assert apic.timer.wait(apic.controller.timer_vector_in_service, 1) is None
+    apic.controller.accept(DeliveryMode.FIXED, 0x31)
+    apic.controller.acknowledge()
+    waited = apic.timer.wait(apic.controller.timer_vector_in_service, 1)
     assert (waited.delta_cycles, waited.cycles) == (apic.guest_tsc - deadline_tsc, 0)
     assert apic.timer.expired_deadline_tsc == 0
     assert apic.advancement.advance_ns == 1125

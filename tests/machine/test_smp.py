@@ -105,15 +105,15 @@ def test_of_nmis_from_a_pin_during_an_nmi_one_is_left_as_well():
     def guest(cpu):
         yield cpu.store(SVR, 0x1FF)
         yield cpu.store(LINT1, NMI)
-        lapic.local_interrupt(LVT_LINT1)
+        lapic.controller.local_interrupt(LVT_LINT1)
         yield cpu.store(TPR, 0)
         yield 100
         yield cpu.out(0xF4, 0)
 
     def handler(cpu, vector):
         if cpu.handled == [2]:
-            lapic.local_interrupt(LVT_LINT1)
-            lapic.local_interrupt(LVT_LINT1)
+            lapic.controller.local_interrupt(LVT_LINT1)
+            lapic.controller.local_interrupt(LVT_LINT1)
         yield cpu.store(TPR, 0)
 
     machine = Machine(guest, handler=handler)

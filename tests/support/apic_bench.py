@@ -84,13 +84,14 @@ class Apic(Bench):
         super().__init__(**bench)
         self.accepted, self.ended, self.sent, self.remote, self.smis = [], [], [], [], 0
         self.lapic = LocalApic(apic_id, self.timer, client=self)
+        self.controller = self.lapic.controller
         if enabled:
             self.lapic.write(r.SVR, 0x1FF)
         if mode != "xapic":
             self.lapic.write_base(r.APIC_BASE_DEFAULT | MODE_BITS[mode])
 
     def inject_timer(self):
-        self.lapic.inject_timer()
+        self.controller.inject_timer()
 
     def trace_accept_irq(self, vector, mode, level):
         self.accepted.append((mode, vector, level))

@@ -26,7 +26,7 @@ def moved(apic, **more):
         apic.lapic.apic_id, enabled=False, preemption=apic.preemption is not None, now=apic.clock.now,
         khz=apic.tsc.khz, **more,
     )  # fmt: skip
-    new.lapic.write_base(apic.lapic.base)
+    new.lapic.write_base(apic.controller.base)
     from_kvm_page(new.lapic, page)
     restore_tsc_deadline(new.lapic, deadline_tsc)
     return new
@@ -50,7 +50,7 @@ def next_vector(apic, within=1_000_000):
     begin, before = apic.clock.now, len(apic.vectors)
     for step in (0, *(250 for _ in range(within // 250))):
         apic.pass_time(step)
-        apic.lapic.deliver_timer()
+        apic.controller.deliver_timer()
         if len(apic.vectors) > before:
             return apic.clock.now - begin
     return None

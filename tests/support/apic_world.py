@@ -57,7 +57,9 @@ class World:
         present = [apic for apic in self.apics if apic.lapic.enabled]
         addresses = [apic.lapic.address for apic in present]
         for index in receivers(message, addresses, present.index(self.apics[sender])):
-            present[index].lapic.accept(message.mode, message.vector, message.level, message.asserted)
+            present[index].lapic.controller.accept(
+                message.mode, message.vector, message.level, message.asserted
+            )
 
     def twin(self):
         """Fresh APICs at the same host time, with the state of these restored into them."""
@@ -138,22 +140,26 @@ class World:
         return apic.lapic.read_msr(r.MSR_IA32_TSC_DEADLINE)
 
     def do_message(self, number, mode, vector, level, asserted):
-        return self.apics[number].lapic.accept(mode, vector, level, asserted)
+        return self.apics[number].controller.accept(mode, vector, level, asserted)
 
     def do_pin(self, number, lvt):
-        return self.apics[number].lapic.local_interrupt(lvt)
+        return self.apics[number].controller.local_interrupt(lvt)
 
     def do_take(self, number):
         lapic = self.apics[number].lapic
-        return lapic.acknowledge() if lapic.deliverable() is not None else lapic.take_nmi()
+        return (
+            lapic.controller.acknowledge()
+            if lapic.controller.deliverable() is not None
+            else lapic.controller.take_nmi()
+        )
 
     def do_enter(self, number):
         """What the vCPU's loop does between an exit and the guest's next instruction."""
         apic = self.apics[number]
-        delivered = apic.lapic.deliver_timer()
-        if apic.lapic.deliverable() is not None:
-            apic.lapic.acknowledge()
-        waited = apic.timer.wait(apic.lapic.timer_vector_in_service, 1)
+        delivered = apic.controller.deliver_timer()
+        if apic.controller.deliverable() is not None:
+            apic.controller.acknowledge()
+        waited = apic.timer.wait(apic.controller.timer_vector_in_service, 1)
         if waited:
             self.clock.elapse(waited.cycles)
         return delivered, waited
@@ -204,15 +210,15 @@ class World:
         owed, counting, moment = self.owed(old), old.timer.counting, old.timer.target_ns
         new = self.fresh(number)
         new.tsc.offset, new.tsc.adjust = old.tsc.offset, old.tsc.adjust
-        if old.lapic.base != new.lapic.base:
-            new.lapic.write_base(old.lapic.base)
+        if old.controller.base != new.controller.base:
+            new.lapic.write_base(old.controller.base)
         from_kvm_page(new.lapic, page)
         restore_tsc_deadline(new.lapic, deadline_tsc)
         restored = to_kvm_page(new.lapic)
         assert restored[: r.TMCCT] == page[: r.TMCCT] or new.vectors, "a register did not come along"
         if owed:
             timer = new.timer
-            came = new.vectors or new.lapic.errors  # an illegal vector comes as an error
+            came = new.vectors or new.controller.errors  # an illegal vector comes as an error
             assert timer.running or timer.pending or came, "a timer interrupt was lost"
             saved = self.profile.saved_count is not SavedCount.INITIAL
             if saved and counting and moment - self.clock.now <= timer.period_ns:
@@ -234,7 +240,7 @@ class World:
             DirectInjection.APICV,
             DirectInjection.APICV_IDLE_IN_GUEST,
         )
-        if self.apicv and apic.lapic.timer_masked and loses_what_is_masked:
+        if self.apicv and apic.controller.timer_masked and loses_what_is_masked:
             return False  # it may expire as it is restored, and be lost
         if timer.mode == 2:
             # An expiry of the mode before, which some kernels leave pending, has no deadline.
@@ -293,7 +299,7 @@ def draw_read(random, apic):
 def draw_base(random, apic):
     page = random.choice((r.APIC_BASE_DEFAULT, r.APIC_BASE_DEFAULT, 0xFED0_0000, 1))
     mode = random.choice((*MODES, r.BASE_ENABLE, r.BASE_X2APIC))
-    return (page | mode | apic.lapic.base & r.BASE_BSP,)
+    return (page | mode | apic.controller.base & r.BASE_BSP,)
 
 
 def draw_deadline(random, apic):

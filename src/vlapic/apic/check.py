@@ -43,8 +43,12 @@ def check(lapic: LocalApic) -> None:
 
 
 def _check_base(lapic: LocalApic) -> None:
-    assert not lapic.base & ~_BASE_BITS, f"a reserved bit of IA32_APIC_BASE is set: {lapic.base:#x}"
-    assert lapic.base & _MODES != r.BASE_X2APIC, "IA32_APIC_BASE has x2APIC mode without the enable bit"
+    assert not lapic.controller.base & ~_BASE_BITS, (
+        f"a reserved bit of IA32_APIC_BASE is set: {lapic.controller.base:#x}"
+    )
+    assert lapic.controller.base & _MODES != r.BASE_X2APIC, (
+        "IA32_APIC_BASE has x2APIC mode without the enable bit"
+    )
     assert 0 <= lapic.xapic_id <= 0xFF, f"an xAPIC ID has 8 bits, not {lapic.xapic_id:#x}"
 
 
@@ -64,7 +68,7 @@ def _check_interrupts(lapic: LocalApic) -> None:
     ppr = interrupts.ppr & PRIORITY_CLASS
     in_service_class = max(interrupts.isr.bit_length() - 1, 0) & PRIORITY_CLASS
     assert ppr == max(interrupts.tpr & PRIORITY_CLASS, in_service_class), f"PPR's class is {ppr:#x}"
-    vector_or_none = lapic.deliverable()
+    vector_or_none = lapic.controller.deliverable()
     if vector_or_none is not None:
         assert interrupts.irr >> vector_or_none == 1, f"{vector_or_none:#x} is not the highest requested"
         assert vector_or_none & PRIORITY_CLASS > ppr, f"{vector_or_none:#x} is not above PPR's class {ppr:#x}"
@@ -85,7 +89,7 @@ def _check_stored(lapic: LocalApic) -> None:
     assert stored[r.VERSION] == r.VERSION_VALUE, "VERSION was written"
     assert stored[r.DFR] & r.DFR_RESERVED == r.DFR_RESERVED, "DFR's low bits are ones"
     assert not stored[r.ESR] & ~r.ESR_DETECTED, f"ESR has a bit that nothing sets: {stored[r.ESR]:#x}"
-    if not lapic.software_enabled:
+    if not lapic.controller.software_enabled:
         unmasked = [lvt for lvt in r.LVTS if not stored[lvt] & r.LVT_MASKED]
         assert not unmasked, (
             f"LVTs {[hex(lvt) for lvt in unmasked]} are unmasked with the APIC disabled in SVR"
@@ -93,9 +97,13 @@ def _check_stored(lapic: LocalApic) -> None:
 
 
 def _check_latches(lapic: LocalApic) -> None:
-    assert not lapic.errors & ~r.ESR_DETECTED, f"an error was detected that there is not: {lapic.errors:#x}"
-    assert 0 <= lapic.nmi_pending <= NMI_LIMIT, f"{lapic.nmi_pending} NMIs are latched"
-    assert lapic.startup_page is None or 0 <= lapic.startup_page <= 0xFF, f"page {lapic.startup_page}"
+    assert not lapic.controller.errors & ~r.ESR_DETECTED, (
+        f"an error was detected that there is not: {lapic.controller.errors:#x}"
+    )
+    assert 0 <= lapic.controller.nmi_pending <= NMI_LIMIT, f"{lapic.controller.nmi_pending} NMIs are latched"
+    assert lapic.controller.startup_page is None or 0 <= lapic.controller.startup_page <= 0xFF, (
+        f"page {lapic.controller.startup_page}"
+    )
 
 
 def _check_timer(timer: Timer) -> None:

@@ -1,13 +1,13 @@
-"""What a local APIC does with interrupts: takes messages, latches, hands vectors to the processor, ends them.
+"""The interrupt controller in a local APIC: takes messages, latches, hands the processor vectors, ends them.
 
 Follows SDM vol. 3A "Handling Interrupts", "Local Vector Table", "Error Handling", and `kvm/lapic.c` of v6.19
-(`__apic_accept_irq`, `kvm_apic_accept_events`, `kvm_apic_local_deliver`). What a guest reads and writes is
-`lapic.py`'s.
+(`__apic_accept_irq`, `kvm_apic_accept_events`, `kvm_apic_local_deliver`). It knows nothing of how a guest
+accesses registers: that is `lapic.py`'s.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from vlapic.apic import registers as r
 from vlapic.apic.ipi import (
@@ -20,23 +20,16 @@ from vlapic.apic.ipi import (
     SMI,
     STARTUP,
     DeliveryMode,
-    Message,
 )
 from vlapic.apic.priority import InterruptRegisters
-from vlapic.apic.timer import Timer, TimerClient
+from vlapic.apic.timer import Timer
 
 #: NMIs that can wait: one behind the one being handled.
 NMI_LIMIT = 2
 
 
-class ApicClient(TimerClient, Protocol):
-    """What the APIC asks of its surroundings."""
-
-    def send_ipi(self, message: Message) -> None:
-        """Bring a message to the local APICs that it is for."""
-
-    def address_changed(self) -> None:
-        """Messages find the APIC by something else from now on (`kvm_recalculate_apic_map`)."""
+class ControllerClient(Protocol):
+    """What the controller asks of its surroundings."""
 
     def remote_eoi(self, vector: int) -> None:
         """A level-triggered interrupt has ended: tell the I/O APICs."""
@@ -51,35 +44,29 @@ class ApicClient(TimerClient, Protocol):
         """An SMI came; there is no system management mode here."""
 
 
-class Startup(NamedTuple):
-    """What INIT and start-up messages do to a processor: `page` is where it starts, None if it does not."""
-
-    init: bool
-    page: int | None
-
-
 class InterruptController:
-    """A local APIC without its registers' accesses.
+    """The interrupts of one local APIC, and the registers that they go by.
 
     Attributes:
-        apic_id: initial APIC ID; in x2APIC mode the only one.
         base: IA32_APIC_BASE.
-        interrupts: IRR, ISR, TMR, TPR.
+        interrupts: IRR, ISR, TMR, TPR; the same object for ever.
         timer: the APIC timer.
-        stored: registers that are plain storage, by offset (`registers.STORED`).
+        stored: registers that are plain storage, by offset (`registers.STORED`); the same dict for ever.
         errors: ESR bits detected since ESR was last written.
         nmi_pending: NMIs latched, 0 to 2; `take_nmi` takes one.
-        extint_pending: an external controller's interrupt waits, on LINT0 or by a message; the vCPU asks it
-            for the vector, and says so to `take_extint`.
-        extint_message: it waits because of a message.
-        init_pending, startup_page: INIT and start-up messages that `accept_events` has not seen yet.
-        wait_for_sipi: INIT has come, the start-up message has not.
+        extint_pending: True while an external controller's interrupt waits, on LINT0 or by a message. The
+            vCPU asks that controller for the vector, and tells `take_extint`.
+        extint_message: True while it waits because of a message.
+        init_pending: True from an INIT message until `take_init`.
+        startup_page: page of a start-up message, 0 to 255, until `take_startup`; None if none has come.
+        wait_for_sipi: True from INIT until the start-up message.
     """
 
-    def __init__(self, apic_id: int, timer: Timer, client: ApicClient) -> None:
-        self.apic_id = apic_id
+    def __init__(self, bootstrap: bool, timer: Timer, client: ControllerClient) -> None:
+        """`bootstrap` is whether its processor is the one that starts by itself."""
+        self._bootstrap = bootstrap
         self.timer = timer
-        self.client = client
+        self._client = client
         self.interrupts = InterruptRegisters()
         self.base = self._reset_base()
         self.stored = dict(r.STORED)
@@ -94,17 +81,12 @@ class InterruptController:
         self.wait_for_sipi = False
 
     def _reset_base(self) -> int:
-        return r.APIC_BASE_DEFAULT | r.BASE_ENABLE | (r.BASE_BSP if self.apic_id == 0 else 0)
+        return r.APIC_BASE_DEFAULT | r.BASE_ENABLE | (r.BASE_BSP if self._bootstrap else 0)
 
     @property
     def enabled(self) -> bool:
         """Enabled in IA32_APIC_BASE (not: by software, in SVR)."""
         return self.base & r.BASE_ENABLE != 0
-
-    @property
-    def x2apic(self) -> bool:
-        """In x2APIC mode: registers are MSRs, there is no page."""
-        return self.base & r.BASE_X2APIC != 0
 
     @property
     def software_enabled(self) -> bool:
@@ -127,11 +109,11 @@ class InterruptController:
             if vector < r.FIRST_LEGAL_VECTOR:
                 self.detect(r.ESR_RECEIVE_ILLEGAL_VECTOR)
                 return False
-            self.client.trace_accept_irq(vector, mode, level)
+            self._client.trace_accept_irq(vector, mode, level)
             self.interrupts.request(vector, level)
             return True
         if mode is NMI:
-            self.client.trace_accept_irq(vector, mode, level)
+            self._client.trace_accept_irq(vector, mode, level)
             if self.nmi_pending < NMI_LIMIT:
                 self.nmi_pending += 1
             return True
@@ -141,7 +123,7 @@ class InterruptController:
         if mode is INIT and level and not asserted:
             # SDM vol. 3A "Interrupt Command Register (ICR)": no processor since the Pentium 4 does anything.
             return False
-        self.client.trace_accept_irq(vector, mode, level)
+        self._client.trace_accept_irq(vector, mode, level)
         if mode is INIT:
             self.init_pending = True
             self.startup_page = None
@@ -150,27 +132,23 @@ class InterruptController:
         elif mode is EXTINT:
             self.extint_pending = self.extint_message = True
         elif mode is SMI:
-            self.client.trace_smi_ignored()
+            self._client.trace_smi_ignored()
         return True
 
-    def local_interrupt(self, lvt: int) -> bool:
+    def local_interrupt(self, lvt: int) -> None:
         """A local source (thermal, performance, a pin, an error) fires through its LVT
         (`kvm_apic_local_deliver`).
 
         Args:
             lvt: the offset of its LVT register.
-
-        Returns:
-            Whether it was taken.
         """
         entry = self.stored[lvt]
         if entry & r.LVT_MASKED:
-            return False
+            return
         level = bool(entry & r.LVT_LEVEL)
         taken = self.accept(DELIVERY_MODES[entry >> 8 & 7], entry & r.LVT_VECTOR, level)
         if taken and lvt == r.LVT_PERFORMANCE:
             self.stored[lvt] |= r.LVT_MASKED
-        return taken
 
     def set_lint0(self, level: bool) -> None:
         """Change the level of LINT0. ExtINT follows the level; to any other mode its rise is an interrupt."""
@@ -220,22 +198,27 @@ class InterruptController:
         self.nmi_pending -= taken
         return taken
 
-    def accept_events(self) -> Startup:
-        """Act on INIT and start-up messages that have come (`kvm_apic_accept_events`).
+    def take_init(self) -> bool:
+        """Take the INIT message that has come; False if there is none.
 
-        A start-up message that comes when none is waited for is dropped. The bootstrap processor runs on from
-        its reset vector after INIT.
+        The bootstrap processor runs on from its reset vector, any other waits for a start-up message.
         """
-        init, self.init_pending = self.init_pending, False
-        if init:
-            self.reset(init=True)
+        taken, self.init_pending = self.init_pending, False
+        if taken:
             self.wait_for_sipi = not self.base & r.BASE_BSP
+        return taken
+
+    def take_startup(self) -> int | None:
+        """Take the start-up message that has come: its page, 0 to 255.
+
+        Returns:
+            None if there is none, or the processor does not wait for one: then it is dropped.
+        """
         page, self.startup_page = self.startup_page, None
-        if page is not None and not self.wait_for_sipi:
-            page = None
-        if page is not None:
-            self.wait_for_sipi = False
-        return Startup(init, page)
+        if page is None or not self.wait_for_sipi:
+            return None
+        self.wait_for_sipi = False
+        return page
 
     # -- the timer's interrupt --
 
@@ -267,21 +250,27 @@ class InterruptController:
         Returns:
             Whether it was accepted; masked, it is not.
         """
-        if not self.enabled or self.timer_masked:
-            return False
-        return self.accept(FIXED, self.timer_vector)
+        return not self.timer_masked and self.accept(FIXED, self.timer_vector)
+
+    @property
+    def timer_requested(self) -> bool:
+        """Whether an expiry waits to be delivered: one is pending, the APIC is enabled, LVTT does not mask it
+        (`kvm_cpu_has_pending_timer`).
+        """
+        return (
+            self.timer.pending and self.base & r.BASE_ENABLE != 0 and self.stored[r.LVTT] & r.LVT_MASKED == 0
+        )
 
     def deliver_timer(self) -> bool:
-        """Accept the timer's vector if an expiry is pending and LVTT lets it through.
+        """Accept the timer's vector if an expiry waits to be delivered.
 
         Returns:
             Whether it was accepted.
         """
-        lvtt = self.stored[r.LVTT]
-        if not self.timer.pending or not self.base & r.BASE_ENABLE or lvtt & r.LVT_MASKED:
+        if not self.timer_requested:
             return False
         self.timer.deliver()
-        return self.accept(FIXED, lvtt & r.LVT_VECTOR)
+        return self.accept(FIXED, self.timer_vector)
 
     # -- taking and ending --
 
@@ -302,19 +291,15 @@ class InterruptController:
         self.interrupts.take(vector)
         return vector
 
-    def eoi(self) -> int:
-        """End the highest interrupt in service; a level-triggered one is broadcast unless SVR suppresses
-        that.
-
-        Returns:
-            Its vector, -1 if there was none.
+    def eoi(self) -> None:
+        """End the highest interrupt in service, if there is one; a level-triggered one is broadcast unless
+        SVR suppresses that.
         """
         vector = self.interrupts.end()
-        self.client.trace_eoi(vector)
+        self._client.trace_eoi(vector)
         suppressed = self.stored[r.SVR] & r.SVR_SUPPRESS_EOI_BROADCAST
         if vector >= 0 and self.interrupts.tmr >> vector & 1 and not suppressed:
-            self.client.remote_eoi(vector)
-        return vector
+            self._client.remote_eoi(vector)
 
     def reset(self, init: bool = False) -> None:
         """Power-up reset, or INIT, which keeps IA32_APIC_BASE and the APIC ID (`kvm_lapic_reset`)."""
@@ -323,7 +308,7 @@ class InterruptController:
             self.init_pending = self.wait_for_sipi = False
             self.startup_page = None
         self.stored.update(r.STORED)
-        self.interrupts = InterruptRegisters()
+        self.interrupts.reset()
         self.errors = 0
         self.nmi_pending = 0
         self.extint_message = False

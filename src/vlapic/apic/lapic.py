@@ -1,17 +1,19 @@
 """A local APIC as its guest sees it: the page, the MSRs, and what each register's write does.
 
 Follows SDM vol. 3A "Local APIC", "Extended XAPIC (x2APIC)" and, where they leave a choice, `kvm/lapic.c` of
-v6.19; docs/device.md lists where it differs from either. It knows no machine: its vCPU calls it, and it asks
-its surroundings through an :class:`~vlapic.apic.controller.ApicClient`.
+v6.19; docs/device.md lists where it differs from either. What becomes of its interrupts is
+`controller.py`'s, of its timer `timer.py`'s. It knows no machine: its vCPU calls it, and it asks its
+surroundings through an :class:`ApicClient`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple, Protocol
 
 from vlapic.apic import registers as r
-from vlapic.apic.controller import ApicClient, InterruptController
+from vlapic.apic.controller import ControllerClient, InterruptController
 from vlapic.apic.ipi import (
     EXTINT,
     FIXED,
@@ -24,7 +26,7 @@ from vlapic.apic.ipi import (
     message_of_icr,
     x2apic_logical_id,
 )
-from vlapic.apic.timer import MODES, Timer
+from vlapic.apic.timer import MODES, Timer, TimerClient
 from vlapic.kernels.rules import DeadlineRead
 from vlapic.tsc import U64
 
@@ -36,16 +38,48 @@ def _ignore(value: int) -> None:
     """What a disabled APIC does with a deadline."""
 
 
-class LocalApic(InterruptController):
+class ApicClient(TimerClient, ControllerClient, Protocol):
+    """What a local APIC asks of its surroundings."""
+
+    def send_ipi(self, message: Message) -> None:
+        """Bring a message to the local APICs that it is for."""
+
+    def address_changed(self) -> None:
+        """Messages find the APIC by something else from now on (`kvm_recalculate_apic_map`)."""
+
+
+class Startup(NamedTuple):
+    """What INIT and start-up messages do to a processor.
+
+    Attributes:
+        init: INIT has reset it.
+        page: the page at which it starts, 0 to 255; None if it does not.
+    """
+
+    init: bool
+    page: int | None
+
+
+class LocalApic:
     """The local APIC of one vCPU, as its guest sees it.
 
     Attributes:
-        xapic_id: APIC ID in xAPIC mode, which the guest may write.
+        apic_id: initial APIC ID; in x2APIC mode the only one.
+        xapic_id: APIC ID in xAPIC mode, 8 bits, which the guest may write.
+        controller: what it does with interrupts; it keeps IA32_APIC_BASE and the latches.
+        interrupts, stored: the controller's registers, which the guest reads and writes here.
+        timer: the APIC timer.
+        client: its surroundings.
     """
 
     def __init__(self, apic_id: int, timer: Timer, client: ApicClient) -> None:
-        super().__init__(apic_id, timer, client)
+        self.apic_id = apic_id
         self.xapic_id = apic_id & 0xFF
+        self.controller = InterruptController(apic_id == 0, timer, client)
+        self.interrupts = self.controller.interrupts
+        self.stored = self.controller.stored
+        self.timer = timer
+        self.client = client
         self._rows = r.expand()
         self._readers: dict[int, Callable[[], int]] = {}
         self._writers: dict[int, Writer] = {}
@@ -96,6 +130,16 @@ class LocalApic(InterruptController):
     # -- the modes of IA32_APIC_BASE --
 
     @property
+    def enabled(self) -> bool:
+        """Enabled in IA32_APIC_BASE (not: by software, in SVR)."""
+        return self.controller.enabled
+
+    @property
+    def x2apic(self) -> bool:
+        """In x2APIC mode: registers are MSRs, there is no page."""
+        return self.controller.base & r.BASE_X2APIC != 0
+
+    @property
     def address(self) -> Address:
         """What messages find it by."""
         return Address(
@@ -103,13 +147,14 @@ class LocalApic(InterruptController):
             self._current_id(),
             self.read_ldr(),
             self.stored[r.DFR] >> 28,
-            self.software_enabled,
+            self.controller.software_enabled,
         )
 
     def decodes(self, address: int) -> bool:
         """Whether a physical address lies in the register page as it is now."""
         modes = r.BASE_ENABLE | r.BASE_X2APIC
-        return self.base & modes == r.BASE_ENABLE and address & ~0xFFF == self.base & r.BASE_PAGE
+        base = self.controller.base
+        return base & modes == r.BASE_ENABLE and address & ~0xFFF == base & r.BASE_PAGE
 
     def write_base(self, value: int) -> None:
         """WRMSR IA32_APIC_BASE (SDM vol. 3A "x2APIC State Transitions"); registers survive being disabled.
@@ -118,13 +163,13 @@ class LocalApic(InterruptController):
             GeneralProtection: a reserved bit, or a transition the architecture does not have.
         """
         modes = r.BASE_ENABLE | r.BASE_X2APIC
-        old, new = self.base & modes, value & modes
+        old, new = self.controller.base & modes, value & modes
         reserved = value & ~(modes | r.BASE_BSP | r.BASE_PAGE)
         from_x2apic_to_xapic = old == modes and new == r.BASE_ENABLE
         from_disabled_to_x2apic = old == 0 and new == modes
         if reserved or new == r.BASE_X2APIC or from_x2apic_to_xapic or from_disabled_to_x2apic:
             raise r.GeneralProtection
-        self.base = value
+        self.controller.base = value
         if new != old:
             if new == r.BASE_ENABLE:
                 self.xapic_id = self.apic_id & 0xFF
@@ -132,7 +177,7 @@ class LocalApic(InterruptController):
                 # It stays when the APIC goes back to xAPIC mode (`__kvm_apic_set_base`).
                 self.stored[r.LDR] = x2apic_logical_id(self.apic_id)
             self.wire()
-            self.see_lint0()
+            self.controller.see_lint0()
             self.client.address_changed()
 
     # -- accesses --
@@ -162,7 +207,7 @@ class LocalApic(InterruptController):
     def _detect_hole(self, offset: int) -> None:
         """An access that the page does not take is an error where there is no register at all."""
         if offset not in self._readers and offset not in self._writers:
-            self.detect(r.ESR_ILLEGAL_REGISTER)
+            self.controller.detect(r.ESR_ILLEGAL_REGISTER)
 
     def read_msr(self, msr: int) -> int:
         """RDMSR of a register that is the APIC's.
@@ -192,7 +237,7 @@ class LocalApic(InterruptController):
     # -- what a read gives, by the name in the row --
 
     def read_base(self) -> int:
-        return self.base
+        return self.controller.base
 
     def _current_id(self) -> int:
         return self.apic_id if self.x2apic else self.xapic_id
@@ -240,7 +285,7 @@ class LocalApic(InterruptController):
         self.interrupts.tpr = value
 
     def write_eoi(self, value: int) -> None:
-        self.eoi()
+        self.controller.eoi()
 
     def write_ldr(self, value: int) -> None:
         self.stored[r.LDR] = value
@@ -258,24 +303,24 @@ class LocalApic(InterruptController):
             # running timer runs on.
             for offset in r.LVTS:
                 self.stored[offset] |= r.LVT_MASKED
-            self.see_lint0()
+            self.controller.see_lint0()
             self.timer.pending = False
 
     def write_esr(self, value: int) -> None:
-        self.stored[r.ESR] = self.errors
-        self.errors = 0
+        self.stored[r.ESR] = self.controller.errors
+        self.controller.errors = 0
 
     def write_lvt(self, offset: int, value: int) -> None:
-        self.stored[offset] = value if self.software_enabled else value | r.LVT_MASKED
+        self.stored[offset] = value if self.controller.software_enabled else value | r.LVT_MASKED
         if offset == r.LVT_LINT0:
-            self.see_lint0()
+            self.controller.see_lint0()
 
     def write_lvtt(self, value: int) -> None:
         self.write_lvt(r.LVTT, value)
         self.timer.set_mode(MODES[value >> r.LVT_MODE_SHIFT & 3])
 
     def write_icr(self, value: int) -> None:
-        if self.base & r.BASE_X2APIC:
+        if self.x2apic:
             destination = value >> 32
             self.stored[r.ICR] = value
         else:
@@ -299,12 +344,20 @@ class LocalApic(InterruptController):
         """Send an interprocessor interrupt, unless it is one that no APIC would take."""
         mode = message.mode
         if (mode is FIXED or mode is LOWEST_PRIORITY) and message.vector < r.FIRST_LEGAL_VECTOR:
-            self.detect(r.ESR_SEND_ILLEGAL_VECTOR)
+            self.controller.detect(r.ESR_SEND_ILLEGAL_VECTOR)
         elif mode is not RESERVED_3 and mode is not EXTINT:
             self.client.send_ipi(message)
 
+    def accept_events(self) -> Startup:
+        """Act on INIT and start-up messages that have come (`kvm_apic_accept_events`)."""
+        init = self.controller.take_init()
+        if init:
+            self.reset(init=True)
+        return Startup(init, self.controller.take_startup())
+
     def reset(self, init: bool = False) -> None:
-        super().reset(init)
+        """Power-up reset, or INIT, which keeps IA32_APIC_BASE and the APIC ID (`kvm_lapic_reset`)."""
+        self.controller.reset(init)
         if not init:
             self.xapic_id = self.apic_id & 0xFF
             self.wire()

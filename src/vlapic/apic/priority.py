@@ -23,6 +23,10 @@ class InterruptRegisters:
     def __init__(self) -> None:
         self.irr = self.isr = self.tmr = self.tpr = 0
 
+    def reset(self) -> None:
+        """Nothing is requested or in service; the task priority is 0."""
+        self.irr = self.isr = self.tmr = self.tpr = 0
+
     def request(self, vector: int, level: bool) -> None:
         """Accept a vector: it is requested once, however often it comes before it is taken."""
         bit = 1 << vector

@@ -62,9 +62,9 @@ _TIMER_FIELDS = (
     "pending", "fired_deadline_tsc", "missed", "advanced", "armings",
 )  # fmt: skip
 _HOST_TIMER_FIELDS = ("hv_timer_in_use", "armed_early")
-_APIC_FIELDS = (
-    "base", "xapic_id", "errors", "nmi_pending", "extint_pending", "extint_message", "init_pending",
-    "startup_page", "wait_for_sipi",
+_CONTROLLER_FIELDS = (
+    "base", "errors", "nmi_pending", "extint_pending", "extint_message", "init_pending", "startup_page",
+    "wait_for_sipi",
 )  # fmt: skip
 
 
@@ -99,7 +99,8 @@ def save(lapic: LocalApic) -> ApicState:
     interrupts = lapic.interrupts
     return ApicState(
         apic_id=lapic.apic_id,
-        **{name: getattr(lapic, name) for name in _APIC_FIELDS},
+        xapic_id=lapic.xapic_id,
+        **{name: getattr(lapic.controller, name) for name in _CONTROLLER_FIELDS},
         irr=interrupts.irr,
         isr=interrupts.isr,
         tmr=interrupts.tmr,
@@ -137,8 +138,9 @@ def restore(lapic: LocalApic, state: ApicState) -> None:
         raise StateError(
             "the saved timer runs on a preemption timer, and this vCPU has none; create it with one"
         )
-    for name in _APIC_FIELDS:
-        setattr(lapic, name, getattr(state, name))
+    lapic.xapic_id = state.xapic_id
+    for name in _CONTROLLER_FIELDS:
+        setattr(lapic.controller, name, getattr(state, name))
     interrupts = lapic.interrupts
     interrupts.irr, interrupts.isr = state.irr, state.isr
     interrupts.tmr, interrupts.tpr = state.tmr, state.tpr
@@ -171,7 +173,7 @@ def to_kvm_page(lapic: LocalApic) -> bytes:
     more there: 0 stands for one that is over, and a periodic one would skip an interrupt. Up to v5.7 it is 0
     always.
     """
-    lapic.deliver_timer()
+    lapic.controller.deliver_timer()
     page = bytearray(KVM_PAGE_BYTES)
     for offset, value in _registers_of(lapic).items():
         _WORD.pack_into(page, offset, value & r.WHOLE)
@@ -250,7 +252,7 @@ def _restore_registers(lapic: LocalApic, word: dict[int, int]) -> None:
             stored[r.LDR] = x2apic_ldr
         lapic.xapic_id = word[r.ID] >> 24
     lapic.stored.update(stored)
-    lapic.see_lint0()
+    lapic.controller.see_lint0()
     lapic.client.address_changed()
     interrupts = lapic.interrupts
     interrupts.isr, interrupts.tmr, interrupts.irr = (

@@ -135,14 +135,14 @@ class ApicvVcpu(Vcpu):
 
     def _inject_interrupt(self) -> bool:
         """An external controller's interrupt is injected; the APIC's own are the guest's to take."""
-        if self.lapic.extint_pending:
+        if self.lapic.controller.extint_pending:
             return super()._inject_interrupt()
         if not self._takes_interrupt():
             self.measure.blocked(self.clock.now)
         return False
 
     def _timer_injected(self) -> bool:
-        return self.lapic.timer_vector_requested
+        return self.lapic.controller.timer_vector_requested
 
     def _wait(self) -> tuple[Waited | None, int]:
         waited, cycles = super()._wait()
@@ -165,7 +165,7 @@ class ApicvVcpu(Vcpu):
         self._entered = preemption, self._take_interrupt(), nmi_window
 
     def _takes_interrupt(self) -> bool:
-        return self.lapic.deliverable() is not None and self.engine.interruptible
+        return self.lapic.controller.deliverable() is not None and self.engine.interruptible
 
     def _take_interrupt(self) -> bool:
         """The guest takes the interrupt that is next, if it takes one.
@@ -173,23 +173,23 @@ class ApicvVcpu(Vcpu):
         Returns:
             Whether something waits for it to take interrupts.
         """
-        lapic = self.lapic
+        controller = self.lapic.controller
         if self._takes_interrupt():
             self.measure.injected(self.clock.now)
-            vector = lapic.acknowledge()
+            vector = controller.acknowledge()
             waited: tuple[Waited | None, int] = None, 0
-            if vector == lapic.timer_vector:
+            if vector == controller.timer_vector:
                 waited, self._waited = self._waited, waited
             self._reach_handler(vector, *waited)
-        elif lapic.deliverable() is not None:
+        elif controller.deliverable() is not None:
             self.measure.blocked(self.clock.now)
-        return lapic.extint_pending or lapic.deliverable() is not None
+        return controller.extint_pending or controller.deliverable() is not None
 
     # -- expiries that are never pending --
 
     def inject_timer(self) -> None:
-        if self.lapic.inject_timer():
-            self.measure.accepted(self.lapic.timer_vector)
+        if self.lapic.controller.inject_timer():
+            self.measure.accepted(self.lapic.controller.timer_vector)
 
     def _fired_elsewhere(self) -> None:
         self._calls += 1
@@ -218,9 +218,9 @@ class ApicvVcpu(Vcpu):
     def _notified(self, waited: tuple[Waited | None, int], deadline_tsc: int) -> None:
         """The notification of a posted interrupt is here, in the guest or wherever its vCPU is by now."""
         self._calls += 1
-        if self.lapic.inject_timer():
+        if self.lapic.controller.inject_timer():
             self._waited = waited
-            self.measure.accepted(self.lapic.timer_vector, deadline_tsc)
+            self.measure.accepted(self.lapic.controller.timer_vector, deadline_tsc)
 
     def called_in_guest(self) -> bool:
         """Other CPUs' calls come while the guest runs. Returns whether it goes on as if nothing had been."""
@@ -245,7 +245,7 @@ def on_external_interrupt(vcpu: ApicvVcpu, left: e.ExternalInterrupt) -> None:
 
 
 def on_interrupt_window(vcpu: ApicvVcpu, left: e.InterruptWindow) -> None:
-    if vcpu.lapic.extint_pending:
+    if vcpu.lapic.controller.extint_pending:
         exits.on_interrupt_window(vcpu, left)
     else:
         vcpu.stay()

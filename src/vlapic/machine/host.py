@@ -244,7 +244,7 @@ class Vm:
         self.board.leave_as_firmware_does()
         lapic = self.vcpus[0].lapic
         lapic.stored[LVT_LINT0] = DeliveryMode.EXTINT << ICR_MODE_SHIFT
-        lapic.see_lint0()
+        lapic.controller.see_lint0()
 
     def deliver(self, message: Message, vcpus: Iterable[Vcpu], sender: Parts | None = None) -> None:
         """Bring a message to vCPUs; on another CPU than the active one's it comes as an interrupt.
@@ -256,7 +256,7 @@ class Vm:
         message = as_delivered(message)
         for vcpu in vcpus:
             if vcpu is sender:
-                vcpu.lapic.accept(message.mode, message.vector, message.level, message.asserted)
+                vcpu.lapic.controller.accept(message.mode, message.vector, message.level, message.asserted)
             else:
                 self._reach(vcpu, partial(vcpu.inbox.append, message))
 
@@ -281,14 +281,14 @@ class Vm:
         active = self.active
         for vcpu in self.vcpus:
             here = active is None or vcpu.cpu is active.cpu
-            if here or not (level and vcpu.lapic.accepts_lint0()):
-                vcpu.lapic.set_lint0(level)
+            if here or not (level and vcpu.lapic.controller.accepts_lint0()):
+                vcpu.lapic.controller.set_lint0(level)
             else:
                 self._reach(vcpu, partial(self._see_extint, vcpu))
 
     def _see_extint(self, vcpu: Vcpu) -> None:
         # It may have fallen again by the time it gets there.
-        vcpu.lapic.set_lint0(self.board.pics.level)
+        vcpu.lapic.controller.set_lint0(self.board.pics.level)
 
     def active_at(self) -> int:
         """The host TSC that the active vCPU has reached."""

@@ -57,7 +57,7 @@ class Vcpu(Parts):
         super().__init__(vm, index, vm.host.place(self), tsc_khz, make_engine)
         self._on_interrupt = vm.host.on_interrupt
         self._waits_last = WAITS_LAST[vm.host.profile.place]
-        self.lapic.wait_for_sipi = wait_for_sipi
+        self.lapic.controller.wait_for_sipi = wait_for_sipi
         self.engine.fastpath = self._fastpath if self.FASTPATH else None
         if wait_for_sipi:
             self.engine.reset()
@@ -108,29 +108,29 @@ class Vcpu(Parts):
         if self._entered is not None:
             self._run_guest(*self._entered, horizon)
         else:
-            lapic = self.lapic
+            controller = self.lapic.controller
             if self.inbox and not (self.sleeping and self.halted):
                 self._take_messages()
-            if lapic.init_pending or lapic.startup_page is not None:
+            if controller.init_pending or controller.startup_page is not None:
                 self._start_up()
             if self.failure is not None:
                 return
-            if lapic.wait_for_sipi:
+            if controller.wait_for_sipi:
                 self._sleep()
             elif self.halted and (self.sleeping or not self._runnable()):
                 self._block()
             else:
                 self.halted = False
                 self._enter_guest(horizon)
-        if self.timer.pending and self.lapic.deliver_timer():
-            self.measure.accepted(self.lapic.timer_vector)
+        if self.timer.pending and self.lapic.controller.deliver_timer():
+            self.measure.accepted(self.lapic.controller.timer_vector)
 
     def _take_messages(self) -> None:
         """Accept what other APICs have sent since the last round."""
-        lapic, inbox = self.lapic, self.inbox
+        controller, inbox = self.lapic.controller, self.inbox
         while inbox:
             message = inbox.popleft()
-            lapic.accept(message.mode, message.vector, message.level, message.asserted)
+            controller.accept(message.mode, message.vector, message.level, message.asserted)
 
     def _start_up(self) -> None:
         """INIT puts the CPU into its reset state; a start-up message it waits for starts it in real mode."""
@@ -142,7 +142,7 @@ class Vcpu(Parts):
             self._injected = None
             self._injects_nmi = False
             # Its SIPI may have come with it, while others had the physical CPU.
-            if page is None and not self.lapic.wait_for_sipi:
+            if page is None and not self.lapic.controller.wait_for_sipi:
                 self.failure = GuestFailure("sent INIT to its first CPU, and there is no firmware to start")
         if page is not None:
             self.last.append((self.clock.now, f"SIPI {page}", self.engine.rip))
@@ -151,32 +151,34 @@ class Vcpu(Parts):
 
     def _runnable(self) -> bool:
         """Whether a halted guest would take an interrupt or an NMI (`kvm_arch_vcpu_runnable`)."""
-        lapic = self.lapic
-        if lapic.nmi_pending and not self._nmis_wait():
+        controller = self.lapic.controller
+        if controller.nmi_pending and not self._nmis_wait():
             return True
-        return (lapic.extint_pending or lapic.deliverable() is not None) and self.engine.interruptible
+        return (
+            controller.extint_pending or controller.deliverable() is not None
+        ) and self.engine.interruptible
 
     def _may_get_nmi(self) -> bool:
         """Whether an NMI is there, or may come from a device or a pin of the APIC."""
-        lapic = self.lapic
-        return lapic.nmi_pending > 0 or lapic.lint0_sends_nmi() or self.vm.board.may_send_nmi()
+        controller = self.lapic.controller
+        return controller.nmi_pending > 0 or controller.lint0_sends_nmi() or self.vm.board.may_send_nmi()
 
     def _nmis_wait(self) -> bool:
         """Whether latched NMIs wait; behind one that is injected or handled, one can (`process_nmi`)."""
         if not self._injects_nmi and not self.engine.nmi_blocked:
             return False
-        self.lapic.nmi_pending = 1
+        self.lapic.controller.nmi_pending = 1
         return True
 
     def _timer_requested(self) -> bool:
         """Whether an expiry waits to be delivered (`kvm_cpu_has_pending_timer`)."""
-        return self.timer.pending and self.lapic.enabled and not self.lapic.timer_masked
+        return self.lapic.controller.timer_requested
 
     def _woken(self) -> bool:
         """Whether something ends a sleep (`kvm_vcpu_check_block`)."""
         if self.inbox:
             return True
-        return not self.lapic.wait_for_sipi and (self._timer_requested() or self._runnable())
+        return not self.lapic.controller.wait_for_sipi and (self._timer_requested() or self._runnable())
 
     @property
     def is_asleep(self) -> bool:
@@ -294,16 +296,21 @@ class Vcpu(Parts):
         Returns:
             None: the loop is to go on with whatever comes next.
         """
-        clock, cpu, lapic = self.clock, self.cpu, self.lapic
+        clock, cpu, controller = self.clock, self.cpu, self.lapic.controller
         clock.now = left.host_tsc
         goes_on = self.handlers[type(left)](self, left)
         if not goes_on or self.timer.pending or cpu.shared or clock.now >= cpu.alone_until:
             return None
         if self.inbox:
             self._take_messages()
-        if lapic.init_pending or lapic.startup_page is not None:
+        if controller.init_pending or controller.startup_page is not None:
             return None
-        if lapic.interrupts.irr or lapic.nmi_pending or lapic.extint_pending or self.measure.in_flight:
+        if (
+            controller.interrupts.irr
+            or controller.nmi_pending
+            or controller.extint_pending
+            or self.measure.in_flight
+        ):
             # A limit of timer interrupts is looked at behind each of them.
             if self.measure.in_flight and self._runnable():
                 return None
@@ -323,40 +330,40 @@ class Vcpu(Parts):
         Returns:
             Which windows the guest has to open first for what it would not take: for interrupts, for NMIs.
         """
-        lapic = self.lapic
-        takes_nmi = lapic.nmi_pending and not self._nmis_wait()
+        controller = self.lapic.controller
+        takes_nmi = controller.nmi_pending and not self._nmis_wait()
         if self._injected is None and not self._injects_nmi:
             if takes_nmi:
-                self._injects_nmi = lapic.take_nmi()
-            elif not (lapic.interrupts.irr or lapic.extint_pending):
+                self._injects_nmi = controller.take_nmi()
+            elif not (controller.interrupts.irr or controller.extint_pending):
                 self.measure.blocked(self.clock.now)
-                return False, lapic.nmi_pending > 0
+                return False, controller.nmi_pending > 0
             elif not self._inject_interrupt():
                 return self._windows()
         elif self._injected is not None and self.trace:
             self.trace(events.InjectVirq(*self.stamp(), self._injected, reinjected=True))
         self.clock.work(next(self._injection_cycles))
-        nmi_window = lapic.nmi_pending > 0
-        return self._injects_nmi and lapic.deliverable() is not None, nmi_window
+        nmi_window = controller.nmi_pending > 0
+        return self._injects_nmi and controller.deliverable() is not None, nmi_window
 
     def _windows(self) -> tuple[bool, bool]:
         """Which windows the guest has to open for what waits."""
-        lapic = self.lapic
-        return lapic.extint_pending or lapic.deliverable() is not None, lapic.nmi_pending > 0
+        controller = self.lapic.controller
+        return controller.extint_pending or controller.deliverable() is not None, controller.nmi_pending > 0
 
     def _inject_interrupt(self) -> bool:
         """Take the interrupt that comes first, if the guest takes one: the 8259As' before the APIC's own."""
-        lapic = self.lapic
-        vector = None if lapic.extint_pending else lapic.deliverable()
-        if (vector is None and not lapic.extint_pending) or not self.engine.interruptible:
+        controller = self.lapic.controller
+        vector = None if controller.extint_pending else controller.deliverable()
+        if (vector is None and not controller.extint_pending) or not self.engine.interruptible:
             self.measure.blocked(self.clock.now)
             return False
         self.measure.injected(self.clock.now)
         if vector is None:
             self._injected = self.vm.board.acknowledge()
-            lapic.take_extint()
+            controller.take_extint()
         else:
-            self._injected = lapic.acknowledge(vector)
+            self._injected = controller.acknowledge(vector)
         if self.trace:
             self.trace(events.InjectVirq(*self.stamp(), self._injected))
         return True
@@ -375,7 +382,7 @@ class Vcpu(Parts):
 
     def _timer_injected(self) -> bool:
         """Whether this entry delivers the timer's vector (`lapic_timer_int_injected`)."""
-        return self.lapic.timer_vector_in_service
+        return self.lapic.controller.timer_vector_in_service
 
     def _reach_handler(self, vector: int, waited: Waited | None, wait_cycles: int) -> None:
         """The entry delivers `vector`: its handler's first instruction is the guest's next."""
