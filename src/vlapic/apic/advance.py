@@ -25,19 +25,19 @@ from vlapic.tsc import S64_SIGN, U32, U64, cycles_to_ns
 #: A u64 difference from here on is a negative s64 of less than `ADJUST_MIN_CYCLES`.
 _NEARLY_ZERO = (1 << 64) - ADJUST_MIN_CYCLES + 1
 
-#: Whether a guest TSC is before a deadline, and the distance in guest cycles, of both.
+#: From a guest TSC and a deadline: whether it is before the deadline, and how many guest cycles away.
 Split = Callable[[int, int], tuple[bool, int]]
-#: Whether a distance (u64 cycles) is tuned with at all.
+#: From a distance (u64 cycles): whether tuning uses it at all.
 Counts = Callable[[int], bool]
-#: The advancement after a step: of advancement (u32 ns), early, distance (u64 cycles), the guest's kHz.
+#: From advancement (u32 ns), early, distance (u64 cycles) and the guest's kHz: the advancement after a step.
 Step = Callable[[int, bool, int, int], int]
-#: Whether tuning has ended: of whether it had before, and of the distance.
+#: From whether tuning had ended before, and the distance: whether it has ended now.
 Ends = Callable[[bool, int], bool]
-#: Advancement and done flag when the one has been held against its limit.
+#: From advancement and done flag: the two after the limit.
 Limit = Callable[[int, bool], tuple[int, bool]]
-#: One tuning: of advancement, done flag, early, distance and kHz; the first two anew.
+#: From advancement, done flag, early, distance and kHz: advancement and done flag after one tuning.
 Tune = Callable[[int, bool, bool, int, int], tuple[int, bool]]
-#: Whether to arm the hrtimer and for when, ns: of now, ns to the deadline, advancement.
+#: From now, the time to the deadline and the advancement, in ns: whether to arm the hrtimer, and for when.
 Arm = Callable[[int, int, int], tuple[bool, int]]
 
 
@@ -45,7 +45,7 @@ Arm = Callable[[int, int, int], tuple[bool, int]]
 
 
 def split_delta(guest_tsc: int, deadline_tsc: int) -> tuple[bool, int]:
-    """Whether a guest TSC value is before the deadline (an unsigned compare), and how many cycles away."""
+    """Whether a guest TSC is before the deadline (an unsigned compare), and how many cycles away."""
     if guest_tsc < deadline_tsc:
         return True, deadline_tsc - guest_tsc
     return False, guest_tsc - deadline_tsc
@@ -63,12 +63,12 @@ def split_signed_delta(guest_tsc: int, deadline_tsc: int) -> tuple[bool, int]:
 
 
 def counts_always(distance_cycles: int) -> bool:
-    """Any delta does."""
+    """Tuning uses every delta (v4.20 to v5.3)."""
     return True
 
 
 def counts_between_limits(distance_cycles: int) -> bool:
-    """Tiny fluctuations, below 100 cycles, and spikes, above 10 000, change nothing at all (v5.4 on)."""
+    """Tuning uses no delta below 100 cycles, a fluctuation, and none above 10 000, a spike (v5.4 on)."""
     return ADJUST_MIN_CYCLES <= distance_cycles <= ADJUST_MAX_CYCLES
 
 
@@ -76,7 +76,7 @@ def counts_between_limits(distance_cycles: int) -> bool:
 
 
 def step_by_eighth_of_advance(advance_ns: int, early: bool, distance_cycles: int, tsc_khz: int) -> int:
-    """Towards the delta by at most an eighth of the advancement (v4.20 to v5.3).
+    """Move the advancement by the delta, but at most by an eighth of itself (v4.20 to v5.3).
 
     Since Linux commit 3b8a5df6c4dc ("KVM: LAPIC: Tune lapic_timer_advance_ns automatically") (in v4.20). The
     distance in ns is cut to 32 bits before it is compared.
@@ -88,7 +88,7 @@ def step_by_eighth_of_advance(advance_ns: int, early: bool, distance_cycles: int
 
 
 def step_by_eighth_of_delta(advance_ns: int, early: bool, distance_cycles: int, tsc_khz: int) -> int:
-    """By an eighth of the delta (v5.4 on).
+    """Move the advancement by an eighth of the delta (v5.4 on).
 
     Nothing keeps a step early below the advancement: the difference wraps at 32 bits.
     """
@@ -102,7 +102,7 @@ def step_by_eighth_of_delta(advance_ns: int, early: bool, distance_cycles: int, 
 
 
 def ends_when_near(done: bool, distance_cycles: int) -> bool:
-    """At the first |delta| below 100 cycles, for good.
+    """Tuning ends at the first |delta| below 100 cycles, for good.
 
     The kernel takes the absolute value of an s64: a distance near 2^64 is near, and so is 2^63, whose
     absolute value is negative.
@@ -116,7 +116,7 @@ def ends_when_near(done: bool, distance_cycles: int) -> bool:
 
 
 def ends_never(done: bool, distance_cycles: int) -> bool:
-    """By no delta."""
+    """Tuning never ends."""
     return done
 
 
@@ -124,17 +124,17 @@ def ends_never(done: bool, distance_cycles: int) -> bool:
 
 
 def keep(advance_ns: int, done: bool) -> tuple[int, bool]:
-    """No limit."""
+    """There is no limit."""
     return advance_ns, done
 
 
 def hold_at_cap(advance_ns: int, done: bool) -> tuple[int, bool]:
-    """The series' first patch: a value above 5000 ns is held there, tuning goes on."""
+    """Hold a value above 5000 ns at 5000 and tune on (the series' first patch)."""
     return min(advance_ns, ADVANCE_CAP_NS), done
 
 
 def kill_above_cap(advance_ns: int, done: bool) -> tuple[int, bool]:
-    """A value above 5000 ns ends tuning and advancement both.
+    """End tuning and advancement both at a value above 5000 ns.
 
     Since Linux commit 57bf67e73ce9 ("KVM: lapic: Disable timer advancement if adaptive tuning goes haywire")
     (in v5.1).
@@ -145,7 +145,7 @@ def kill_above_cap(advance_ns: int, done: bool) -> tuple[int, bool]:
 
 
 def restart_above_cap(advance_ns: int, done: bool) -> tuple[int, bool]:
-    """A value above 5000 ns becomes 1000 and is tuned on, even if this very delta had ended it (v5.3 on)."""
+    """Start again from 1000 ns at a value above 5000, even if this delta had ended tuning (v5.3 on)."""
     if advance_ns > ADVANCE_CAP_NS:
         return ADVANCE_START_NS, False
     return advance_ns, done
@@ -204,7 +204,10 @@ def tune(
 
     Args:
         advance_ns: u32.
-        early, distance_cycles: what the profile's split of the guest TSC and the deadline gives (`EARLY`).
+        done: whether tuning has ended.
+        early: whether the guest TSC is before the deadline, as the profile tells (`EARLY`).
+        distance_cycles: how far, u64 guest cycles, as the profile tells.
+        tsc_khz: the guest's frequency, at least 1.
     """
     one = tuning_of(profile.tuning, profile.ending, profile.overflow)
     return one(advance_ns, done, early, distance_cycles, tsc_khz)
@@ -216,7 +219,7 @@ def tune(
 def arm_whatever(now_ns: int, remaining_ns: int, advance_ns: int) -> tuple[bool, int]:
     """Arm it early by the advancement; that may be before now, and then it fires at once.
 
-    A time before the clock's beginning, which the kernel has as a negative one, is the beginning here.
+    A time before the monotonic clock's 0, which is negative in the kernel, is 0 here.
     """
     at_ns = now_ns + remaining_ns
     return True, at_ns - min(advance_ns, at_ns)

@@ -39,18 +39,23 @@ class ModuleState:
         profile: the kernel.
         parameter: the value of `lapic_timer_advance_ns` (`lapic_timer_advance` since v6.11) as its rule has
             it: `parameter.py`.
-        shared: the advancement of everybody where it is global (`Scope.GLOBAL`), and the flag of the module
-            where one says whether anybody tunes (`Ending.MODULE_FLAG`).
+        shared: the advancement of all vCPUs where it is global (`Scope.GLOBAL`). Where the module has a flag
+            that ends tuning for all (`Ending.MODULE_FLAG`), its `done` is that flag.
         loops: delay loops of a quarter of a second on this host, for `ndelay`.
     """
 
     __slots__ = ("_rule", "loops", "parameter", "profile", "shared")
 
     def __init__(self, profile: Profile, setting: int | None, host_khz: int) -> None:
-        """Load the module with its parameter set as `--advance` says: None is auto, a number is ns, 0 off.
+        """Load the module.
+
+        Args:
+            profile: the kernel.
+            setting: of its parameter: None for auto, or ns; 0 is off.
+            host_khz: frequency of the host's TSC.
 
         Raises:
-            UsageError: this kernel's parameter cannot say that.
+            UsageError: this kernel's parameter has no such value.
         """
         self.profile = profile
         self._rule = PARAMETERS[profile.parameter]
@@ -60,23 +65,23 @@ class ModuleState:
 
     @property
     def tunes_for_all(self) -> bool:
-        """Whether what one vCPU tunes changes what others see, those of other VMs too."""
+        """Whether what one vCPU tunes changes what all others use, in other VMs too."""
         return self.profile.scope is Scope.GLOBAL or self.profile.ending is Ending.MODULE_FLAG
 
     def read_parameter(self) -> str:
-        """What reading the parameter in sysfs gives: of a live global what tuning has made of it."""
+        """The parameter as sysfs shows it; a live global reads as tuning has left it."""
         if self.profile.scope is Scope.GLOBAL and self.parameter is not None:
             return self._rule.text(self.shared.advance_ns)
         return self._rule.text(self.parameter)
 
     def write_parameter(self, setting: int | None) -> None:
-        """Set the parameter while the module is loaded; meant as at its load.
+        """Set the parameter while the module is loaded; `setting` as at its load.
 
         A live global changes at once, its done flag does not: before tuning is done the value is tuned away,
         after it stays. Otherwise the parameter is what vCPUs created from now on start with.
 
         Raises:
-            UsageError: this kernel's parameter cannot say that, or is read-only.
+            UsageError: this kernel's parameter has no such value, or is read-only.
         """
         self.parameter = self._rule.of_write(self.profile, setting)
         if self.profile.scope is Scope.GLOBAL:
@@ -84,18 +89,23 @@ class ModuleState:
             self.shared.done = ended or (self.shared.done and not self._rule.overrides)
 
     def setting(self) -> str:
-        """What the parameter was set to, as `--advance` says it: `auto`, or ns."""
+        """What the parameter was set to, as text: `auto`, or a number of ns."""
         if self.parameter == self._rule.auto:
             return "auto"
         return str(self.parameter)
 
     def start(self) -> Tuned:
-        """What a vCPU starts with that is created now."""
+        """What a vCPU created now starts with."""
         return Tuned(*self._rule.start(self.parameter))
 
 
 class Waited(NamedTuple):
-    """What a busy wait found: guest TSC minus deadline (negative is early), and host cycles to wait."""
+    """What a busy wait comes to.
+
+    Attributes:
+        delta_cycles: guest TSC minus deadline when it began, s64; negative is early.
+        cycles: host cycles to wait, 0 if the deadline has come.
+    """
 
     delta_cycles: int
     cycles: int
@@ -106,7 +116,8 @@ class Advancement:
 
     Attributes:
         arm: when to arm the hrtimer of a TSC deadline (`advance.Arm`).
-        tuned: what its busy waits tune, its own or the module's; for whoever asks at every interrupt.
+        tuned: what its busy waits tune, its own or the module's. Read it where every interrupt asks: the
+            properties cost a call.
     """
 
     __slots__ = ("_early", "_flag", "_module", "_tune", "_tunes_first", "_wait_cycles", "arm", "tuned")
@@ -116,7 +127,7 @@ class Advancement:
         profile = module.profile
         own = module.start()
         if profile.ending is Ending.MODULE_FLAG:
-            # Every creation decides for everybody (`kvm_create_lapic`, v5.4 to v6.10).
+            # Every vCPU that is created sets the flag for all (`kvm_create_lapic`, v5.4 to v6.10).
             module.shared.done = own.done
         self._module = module
         self.tuned = module.shared if profile.scope is Scope.GLOBAL else own
@@ -139,7 +150,7 @@ class Advancement:
 
     @property
     def done(self) -> bool:
-        """Whether no delta changes it now."""
+        """Whether tuning has ended: no delta changes the advancement."""
         return self._flag.done
 
     @done.setter
@@ -152,7 +163,10 @@ class Advancement:
         Tuning takes no time of its own, so a kernel that reads the TSC again after it reads the same.
 
         Args:
-            step_cycles: host cycles of one 1 ns step, where the wait takes such.
+            host_tsc: now.
+            deadline_tsc: the guest TSC to wait for.
+            tsc: the guest's.
+            step_cycles: host cycles of one 1 ns step, at least 1; used where the wait takes such steps.
         """
         guest_tsc = tsc.at(host_tsc)
         loops, tuned = self._module.loops, self.tuned

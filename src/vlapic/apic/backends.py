@@ -51,7 +51,8 @@ class Hrtimer:
             self._alarm = None
 
 
-#: A preemption timer that is off by counting from its greatest value may run out once in so many seconds.
+#: A preemption timer that is off but counts from its greatest value may run out after this long at the
+#: earliest.
 SOFT_DISABLED_SECONDS = 10
 
 

@@ -41,7 +41,7 @@ class Kind(IntEnum):
 def delay_cycles(missing_cycles: int, advance_cycles: int) -> int:
     """What `__delay` is asked for: guest cycles up to the deadline, at most those of the advancement.
 
-    They are passed as host cycles, whatever the guest's frequency is.
+    The kernel then waits that many host cycles, whatever the guest's frequency is.
     """
     return min(missing_cycles, advance_cycles)
 
@@ -56,7 +56,7 @@ def ndelay_ns(missing_cycles: int, tsc_khz: int, advance_ns: int) -> int:
 
 
 def ndelay_cycles(ns: int, loops: int) -> int:
-    """Host cycles that `ndelay(ns)` passes: about 16 % more than `ns`, and one more.
+    """Host cycles that `ndelay(ns)` takes: about 16 % more than `ns`, and one more.
 
     Args:
         ns: u32.
@@ -136,8 +136,8 @@ def amount_by_scaling(missing_cycles: int, advance_ns: int, tsc_khz: int, scaled
     return amount_of_delay(missing_cycles, advance_ns, tsc_khz, scaled)
 
 
-#: What a kernel asks for, of guest cycles up to the deadline (at least 1), advancement (u32 ns), the guest's
-#: kHz and whether its TSC is scaled.
+#: From guest cycles up to the deadline (at least 1), advancement (u32 ns), the guest's kHz and whether its
+#: TSC is scaled: the delay that a kernel asks for, its kind and host cycles or ns.
 AMOUNT: dict[Wait, Callable[[int, int, int, bool], tuple[Kind, int]]] = {
     Wait.DELAY: amount_of_delay,
     Wait.NDELAY_IF_SCALED: amount_by_scaling,
@@ -157,9 +157,9 @@ def wait_amount(
     return AMOUNT[rule](deadline_tsc - guest_tsc, advance_ns, tsc_khz, scaled)
 
 
-#: Host cycles that the machine passes in the wait: of host TSC, deadline, advancement (the limit, u32 ns),
-#: the guest's TSC, host cycles of a 1 ns step, and the host's delay loops (`loops_of_host`). 0 if the
-#: deadline is not ahead.
+#: From host TSC, deadline, advancement (the limit, u32 ns), the guest's TSC, host cycles of a 1 ns step and
+#: the host's delay loops (`loops_of_host`): the host cycles that the wait takes, 0 if the deadline is not
+#: ahead.
 WaitCycles = Callable[[int, int, int, GuestTsc, int, int], int]
 
 

@@ -24,7 +24,7 @@ from vlapic.apic.ipi import (
 from vlapic.apic.priority import InterruptRegisters
 from vlapic.apic.timer import Timer
 
-#: NMIs that can wait: one behind the one being handled.
+#: The most NMIs that are latched (`kvm/x86.c: process_nmi`); the vCPU keeps one of them while one is handled.
 NMI_LIMIT = 2
 
 
@@ -49,9 +49,10 @@ class InterruptController:
 
     Attributes:
         base: IA32_APIC_BASE.
-        interrupts: IRR, ISR, TMR, TPR; the same object for ever.
+        interrupts: IRR, ISR, TMR, TPR; always the same object.
         timer: the APIC timer.
-        stored: registers that are plain storage, by offset (`registers.STORED`); the same dict for ever.
+        stored: registers that are plain storage, by offset (`registers.STORED`); always the same
+            dict.
         errors: ESR bits detected since ESR was last written.
         nmi_pending: NMIs latched, 0 to 2; `take_nmi` takes one.
         extint_pending: True while an external controller's interrupt waits, on LINT0 or by a message. The
@@ -72,7 +73,7 @@ class InterruptController:
         self.stored = dict(r.STORED)
         self.errors = 0
         self.nmi_pending = 0
-        # The level of the pin, the 8259As' INT on a PC: no state of the APIC's.
+        # The level of the pin, on a PC the 8259As' INT: part of the wiring, not of the APIC's state.
         self._lint0 = False
         self.extint_pending = False
         self.extint_message = False
@@ -97,6 +98,12 @@ class InterruptController:
 
     def accept(self, mode: DeliveryMode, vector: int, level: bool = False, asserted: bool = True) -> bool:
         """Take an interrupt message (`__apic_accept_irq`).
+
+        Args:
+            mode: its delivery mode.
+            vector: 0 to 255.
+            level: whether it is level-triggered.
+            asserted: the level, of a level-triggered message.
 
         Returns:
             Whether it was taken: a fixed one needs an enabled APIC and a legal vector.
@@ -181,7 +188,7 @@ class InterruptController:
         return not entry & r.LVT_MASKED and DELIVERY_MODES[entry >> 8 & 7] is mode
 
     def take_extint(self) -> None:
-        """The processor has asked the external controller for a vector; its wire says whether more waits."""
+        """The external controller has given a vector; its wire says whether another one waits."""
         self.extint_message = False
         self.see_lint0()
 
@@ -275,15 +282,21 @@ class InterruptController:
     # -- taking and ending --
 
     def deliverable(self) -> int | None:
-        """The vector that the processor would take now: the highest requested one above PPR's class."""
+        """The vector that the processor would take now: the highest requested one above PPR's class.
+
+        None if there is none.
+        """
         interrupts = self.interrupts
         return interrupts.highest_request() if interrupts.irr and self.base & r.BASE_ENABLE else None
 
     def acknowledge(self, vector: int | None = None) -> int:
-        """The processor takes the deliverable vector, which there must be: from request to service.
+        """Move the deliverable vector from request to service: the processor takes it.
 
         Args:
-            vector: that one, if it has just been asked for; None asks.
+            vector: what `deliverable` has just returned; None asks it, and then there must be one.
+
+        Returns:
+            The vector.
         """
         if vector is None:
             vector = self.deliverable()

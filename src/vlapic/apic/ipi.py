@@ -75,7 +75,7 @@ class Message(NamedTuple):
 
 
 class Address(NamedTuple):
-    """What a local APIC is matched by.
+    """What a message finds a local APIC by.
 
     Attributes:
         x2apic: whether it is in x2APIC mode.
@@ -124,11 +124,11 @@ def x2apic_logical_id(apic_id: int) -> int:
 
 
 def is_destination(message: Message, target: Address, is_sender: bool, external: bool = False) -> bool:
-    """Whether a local APIC is among those a message is for, asked by itself (`kvm_apic_match_dest`).
+    """Whether a message is for this local APIC, asked by itself (`kvm_apic_match_dest`).
 
     Args:
         external: it comes from an I/O APIC, whose 8 bits of destination reach x2APICs too: 0xff is
-            everybody (`kvm_apic_mda`).
+            all of them (`kvm_apic_mda`).
     """
     if message.shorthand is not Shorthand.NONE:
         return {
@@ -214,7 +214,7 @@ class DestinationMap:
         """The cluster of a logical destination, and its bits (`kvm_apic_map_get_logical_dest`)."""
         if self.logical_mode is LogicalMode.X2APIC:
             cluster = destination >> 16
-            # Bits behind the last ID are none.
+            # A bit beyond the last ID names no APIC.
             members = min(max(self._last_id + 1 - (cluster << 4), 0), 16)
             return cluster, destination & (1 << members) - 1
         if self.logical_mode is LogicalMode.CLUSTER:
@@ -222,7 +222,7 @@ class DestinationMap:
         return 0, destination & 0xFF
 
     def named(self, message: Message) -> list[int] | None:
-        """Indices of those that a destination names; None if each APIC has to be asked by itself
+        """Indices of the APICs that a destination names; None if each has to be asked by itself
         (`kvm_apic_map_get_dest_lapic`).
 
         A lowest-priority message goes to one of the *bits* of its logical destination, chosen by its vector:
@@ -250,8 +250,7 @@ class DestinationMap:
 
 
 def receivers(message: Message, targets: Sequence[Address], sender: int | None) -> list[int]:
-    """Indices of the local APICs that a message is brought to, of all of a machine's enabled ones, in order
-    (`kvm_irq_delivery_to_apic`).
+    """Indices of the local APICs to which a message goes, in order (`kvm_irq_delivery_to_apic`).
 
     Which one takes a lowest-priority message, and how destinations are read where modes or models differ, the
     SDM leaves to the processor and the platform; that is as KVM has it. An NMI, SMI, INIT or start-up message
@@ -259,6 +258,8 @@ def receivers(message: Message, targets: Sequence[Address], sender: int | None) 
     Disabled"), of which KVM's map of logical destinations knows nothing.
 
     Args:
+        message: what is sent.
+        targets: all local APICs of the machine that IA32_APIC_BASE enables.
         sender: index of the one that sends it, None for an I/O APIC.
     """
     if message.shorthand is Shorthand.NONE and not _is_broadcast(message, targets, sender):
@@ -291,8 +292,8 @@ def _is_broadcast(message: Message, targets: Sequence[Address], sender: int | No
 
 
 def as_delivered(message: Message) -> Message:
-    """The message that arrives: a lowest-priority one for everybody, by physical destination 0xff, is a fixed
-    one (`__kvm_irq_delivery_to_apic`).
+    """The message that arrives: a lowest-priority one to all, by physical destination 0xff, arrives as
+    a fixed one (`__kvm_irq_delivery_to_apic`).
     """
     if message.mode is not LOWEST_PRIORITY or message.shorthand is Shorthand.SELF:
         return message

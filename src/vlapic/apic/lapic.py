@@ -237,65 +237,83 @@ class LocalApic:
     # -- what a read gives, by the name in the row --
 
     def read_base(self) -> int:
+        """IA32_APIC_BASE."""
         return self.controller.base
 
     def _current_id(self) -> int:
         return self.apic_id if self.x2apic else self.xapic_id
 
     def read_id(self) -> int:
+        """ID: bits 31:24 in xAPIC mode, all 32 in x2APIC mode."""
         return self.apic_id if self.x2apic else self.xapic_id << 24
 
     def read_tpr(self) -> int:
+        """TPR, 8 bits."""
         return self.interrupts.tpr
 
     def read_apr(self) -> int:
+        """APR, 8 bits."""
         return self.interrupts.apr
 
     def read_ppr(self) -> int:
+        """PPR, 8 bits."""
         return self.interrupts.ppr
 
     def read_ldr(self) -> int:
+        """LDR, 32 bits."""
         return self.stored[r.LDR]
 
     def read_isr(self, index: int) -> int:
+        """Register `index` of ISR, 0 to 7: vectors 32 * index on."""
         return self.interrupts.isr >> 32 * index & r.WHOLE
 
     def read_tmr(self, index: int) -> int:
+        """Register `index` of TMR, likewise."""
         return self.interrupts.tmr >> 32 * index & r.WHOLE
 
     def read_irr(self, index: int) -> int:
+        """Register `index` of IRR, likewise."""
         return self.interrupts.irr >> 32 * index & r.WHOLE
 
     def read_tmict(self) -> int:
+        """TMICT, the initial count."""
         return self.timer.initial_count
 
     def read_tmcct(self) -> int:
+        """TMCCT, what is left of the count."""
         return self.timer.current_count()
 
     def read_tdcr(self) -> int:
+        """TDCR."""
         return self.timer.tdcr
 
     # -- what a write does, by the name in the row --
 
     def write_id(self, value: int) -> None:
+        """ID: messages find it by another one."""
         self.xapic_id = value >> 24
         self.client.address_changed()
 
     def write_tpr(self, value: int) -> None:
+        """TPR."""
         self.interrupts.tpr = value
 
     def write_eoi(self, value: int) -> None:
+        """EOI, whatever the value."""
         self.controller.eoi()
 
     def write_ldr(self, value: int) -> None:
+        """LDR: messages find it by another logical ID."""
         self.stored[r.LDR] = value
         self.client.address_changed()
 
     def write_dfr(self, value: int) -> None:
+        """DFR: its low 28 bits stay ones."""
         self.stored[r.DFR] = value | r.DFR_RESERVED
         self.client.address_changed()
 
     def write_svr(self, value: int) -> None:
+        """SVR: a disabled APIC has every LVT masked and forgets an expiry of its timer that is pending."""
         self.stored[r.SVR] = value
         self.client.address_changed()
         if not value & r.SVR_ENABLED:
@@ -307,19 +325,23 @@ class LocalApic:
             self.timer.pending = False
 
     def write_esr(self, value: int) -> None:
+        """ESR, whatever the value: what was detected since the last write can be read now."""
         self.stored[r.ESR] = self.controller.errors
         self.controller.errors = 0
 
     def write_lvt(self, offset: int, value: int) -> None:
+        """An LVT register by its offset; it stays masked while SVR disables the APIC."""
         self.stored[offset] = value if self.controller.software_enabled else value | r.LVT_MASKED
         if offset == r.LVT_LINT0:
             self.controller.see_lint0()
 
     def write_lvtt(self, value: int) -> None:
+        """LVTT: its mode bits are the timer's mode."""
         self.write_lvt(r.LVTT, value)
         self.timer.set_mode(MODES[value >> r.LVT_MODE_SHIFT & 3])
 
     def write_icr(self, value: int) -> None:
+        """ICR: send a message. Its destination is ICR2's in xAPIC mode, the high half in x2APIC mode."""
         if self.x2apic:
             destination = value >> 32
             self.stored[r.ICR] = value
@@ -330,12 +352,15 @@ class LocalApic:
         self._send(message_of_icr(value & r.WHOLE, destination))
 
     def write_self_ipi(self, value: int) -> None:
+        """SELF_IPI: send the vector to itself."""
         self._send(message_of_icr(value | Shorthand.SELF << ICR_SHORTHAND_SHIFT, 0))
 
     def write_tmict(self, value: int) -> None:
+        """TMICT: start the count."""
         self.timer.write_initial_count(value)
 
     def write_tdcr(self, value: int) -> None:
+        """TDCR: divide the count by another number."""
         self.timer.write_divide(value)
 
     # -- messages --

@@ -83,10 +83,12 @@ class Access(Enum):
 
     @property
     def readable(self) -> bool:
+        """Whether a read gives its value."""
         return self in (Access.READ_ONLY, Access.READ_WRITE)
 
     @property
     def writable(self) -> bool:
+        """Whether a write does anything."""
         return self in (Access.WRITE_ONLY, Access.READ_WRITE)
 
 

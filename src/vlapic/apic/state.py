@@ -95,7 +95,7 @@ class ApicState:
 
 
 def save(lapic: LocalApic) -> ApicState:
-    """Everything there is to know of a local APIC."""
+    """The whole state of a local APIC, its timer and its advancement."""
     interrupts = lapic.interrupts
     return ApicState(
         apic_id=lapic.apic_id,
