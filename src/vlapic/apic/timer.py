@@ -192,7 +192,9 @@ class Timer:
             return
         if TSC_DEADLINE in (mode, self.mode):
             rule = self.profile.mode_change
-            self._cancel(hv_timer=rule is not ModeChange.HRTIMER, pending=rule is ModeChange.BOTH_AND_PENDING)
+            self._cancel(hv_timer=rule is not ModeChange.HRTIMER)
+            if rule is ModeChange.BOTH_AND_PENDING:
+                self.pending = False
             self.initial_count = 0
             self.period_ns = 0
             self.deadline_tsc = 0
@@ -203,8 +205,7 @@ class Timer:
         """TMICT (u32): start counting down from `value`, 0 stops; ignored in TSC-deadline mode."""
         if self.mode is TSC_DEADLINE:
             return
-        rule = self.profile.count_write
-        self._cancel(hv_timer=rule is not CountWrite.HRTIMER, pending=rule is CountWrite.BOTH_AND_PENDING)
+        self._cancel(hv_timer=self.profile.count_write is not CountWrite.HRTIMER)
         self.initial_count = value
         self._start()
 
@@ -299,7 +300,7 @@ class Timer:
         Up to v5.7 a count begins anew, whatever was left of it.
         """
         rule = self.profile.restore
-        self._cancel(hv_timer=rule is Restore.ALL, pending=rule is Restore.ALL)
+        self._cancel(hv_timer=rule is Restore.ALL)
         if rule is not Restore.HRTIMER:
             self.expired_deadline_tsc = 0
         begins_anew = self.profile.saved_count is SavedCount.INITIAL
@@ -332,15 +333,15 @@ class Timer:
 
     # -- arming --
 
-    def _cancel(self, hv_timer: bool, pending: bool) -> None:
-        """Cancel the hrtimer and, if so told, the preemption timer and a pending expiry
-        (`cancel_apic_timer`).
+    def _cancel(self, hv_timer: bool) -> None:
+        """Cancel the hrtimer and, if so told, the preemption timer (`cancel_apic_timer`).
+
+        Kernels that also forget a pending expiry here show it at a change of mode only: a count or a restored
+        state is started next, which forgets it in every kernel.
         """
         self.host_timers.hrtimer.cancel()
         if hv_timer:
             self.host_timers.cancel_hv_timer()
-        if pending:
-            self.pending = False
 
     def _restart(self) -> None:
         """Arm the preemption timer where that can be, else the hrtimer (`restart_apic_timer`)."""
