@@ -2,7 +2,7 @@
 
 import pytest
 
-from vlapic.numerals import MOST_DIGITS, hex_number, real_number, shown, whole_number
+from vlapic.numerals import MOST_DIGITS, counted, hex_number, real_number, shown, whole_number
 
 NO_NUMBERS = (
     *(
@@ -62,3 +62,16 @@ def test_a_real_number_is_finite_and_of_ascii(text):
 def test_a_long_text_is_shown_in_short():
     assert len(shown("9" * 5000)) < 60
     assert shown("12") == "'12'"
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "said"),
+    [
+        (1, ("line",), "1 line"),
+        (0, ("line",), "0 lines"),
+        (2, ("loss", "losses"), "2 losses"),
+        (1, ("loss", "losses"), "1 loss"),
+    ],
+)
+def test_one_of_something_has_no_plural(number, words, said):
+    assert counted(number, *words) == said

@@ -73,3 +73,13 @@ def shown(text: str) -> str:
     if len(text) > _SHOWN:
         text = f"{text[: _SHOWN // 2]}...{text[-_SHOWN // 4 :]}"
     return repr(text)
+
+
+def counted(number: int, what: str, several: str | None = None) -> str:
+    """So many of something, in words: `1 sample`, `2 samples`.
+
+    Args:
+        what: the name of one.
+        several: the name of several, if it is not that with an s.
+    """
+    return f"{number} {what if number == 1 else several or f'{what}s'}"

@@ -78,6 +78,28 @@ def test_samples_come_from_a_csv_file_by_time_or_by_number(written, tmp_path, ca
     assert (found["vcpus"][0]["checked"], found["unplaced"]) == (3, 1)
 
 
+def test_samples_that_have_no_place_are_told_of_when_quiet_too(written, tmp_path, capsys):
+    trace = written(start(1), wait(10, 800), wait(20, 800))
+    samples = tmp_path / "samples.csv"
+    samples.write_text("index,advance_ns\n0,1000\n3,1300\n")
+    assert main(["replay", trace, "--samples", str(samples), "--quiet"]) == 0
+    assert "vlapic: 1 sample could not be placed: of no vCPU in the trace" in complaint(capsys)
+    samples.write_text("vcpu,index,advance_ns\n9,0,1000\n9,1,1300\n")
+    for quiet in ((), ("--quiet",), ("--json",)):
+        assert main(["replay", trace, "--samples", str(samples), *quiet]) == 1
+        said = capsys.readouterr()
+        assert "none of the samples in" in said.err
+        assert len(said.err.splitlines()) == 1
+        assert bool(said.out) == (quiet != ("--quiet",))
+
+
+def test_one_sample_is_no_plural(written, capsys):
+    assert main(["replay", written(start(1), wait(10, 800), sample(20, 1100))]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "the only sample agrees with the model"
+    assert main(["replay", written(start(1), wait(10, 800), sample(20, 1))]) == 3
+    assert capsys.readouterr().out.splitlines()[-1] == "1 of 1 sample differs from the model"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -100,11 +100,19 @@ def command(
         emit(lambda: _print(result))
     if result.interrupted:
         return complain("interrupted; the results are those of the trace so far", STATUS_INTERRUPTED)
-    if quiet and result.mismatches:
+    if result.nothing_compared:
         return complain(
-            f"{result.mismatches} of {result.checked} samples differ from the model; --json says where",
+            f"none of the samples in {samples!r} has a place in the trace: they are of no vCPU in it, or beyond"
+            " its deltas; give samples of this recording",
             result.exit_status,
         )
+    if quiet and (result.mismatches or result.unplaced):
+        from vlapic.report.replay import mismatches_in_words, unplaced_in_words
+
+        if result.unplaced:
+            complain(unplaced_in_words(result), result.exit_status)
+        if result.mismatches:
+            complain(f"{mismatches_in_words(result)}; --json says where", result.exit_status)
     return result.exit_status
 
 

@@ -135,6 +135,8 @@ class Lost(NamedTuple):
             ends in the middle), `damaged` (what stands there cannot be read).
         place: where in the file, for `damaged` and `unfinished`: the line's number or the byte's offset.
         size_bytes: how much of a trace.dat cannot be used there, 0 if that is not known; 0 for text.
+        event: the tracepoint of which none can be read, because its format in a trace.dat is damaged; `place`
+            is the format's. Empty for every other loss.
     """
 
     host_tsc: U64
@@ -145,6 +147,7 @@ class Lost(NamedTuple):
     cause: Name
     place: U64
     size_bytes: U64 = 0
+    event: Name = ""
 
 
 class RemoteEoi(NamedTuple):

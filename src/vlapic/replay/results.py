@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlapic.analysis.regime import NOT_SETTLED, Regime
-from vlapic.errors import STATUS_BUDGET, STATUS_INTERRUPTED, STATUS_OK
+from vlapic.errors import STATUS_BUDGET, STATUS_INTERRUPTED, STATUS_OK, STATUS_WORLD
 from vlapic.replay.apicv_deltas import Stretch
 from vlapic.replay.checks import Parting
 from vlapic.replay.module_flag import Flip
@@ -164,6 +164,7 @@ class ReplayResult:
         unplaced: samples of which nobody knows whose they are, or where.
         passed_over: events of names that are not read.
         interrupted: a person ended it; the results are those of the trace up to there.
+        samples_given: samples were given beside the trace.
     """
 
     trace: str
@@ -182,6 +183,7 @@ class ReplayResult:
     passed_over: int = 0
     interrupted: bool = False
     resolution_ns: int | None = None
+    samples_given: bool = False
 
     @property
     def events(self) -> int:
@@ -199,10 +201,17 @@ class ReplayResult:
         return sum(vcpu.mismatches for vcpu in self.vcpus)
 
     @property
+    def nothing_compared(self) -> bool:
+        """Whether samples were given of which not one has a place in the trace."""
+        return self.samples_given and bool(self.unplaced) and not self.checked
+
+    @property
     def exit_status(self) -> int:
         """What the command line ends with."""
         if self.interrupted:
             return STATUS_INTERRUPTED
+        if self.nothing_compared:
+            return STATUS_WORLD
         return STATUS_BUDGET if self.mismatches else STATUS_OK
 
     def as_json(self) -> dict[str, Any]:

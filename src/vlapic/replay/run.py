@@ -99,7 +99,7 @@ def replay(
     if infer_flag:
         flips, ended = _infer(sources, profile, outside, compiled, progress)
         if ended is not None:
-            return _result(reader, sources, ended, interrupted=True)
+            return _result(reader, sources, ended, interrupted=True, samples_given=outside is not None)
     with ExitStack() as stack:
         rows = None if trajectory is None else stack.enter_context(Trajectory(trajectory)).add
         fold = Replay(sources, profile, samples=outside, flips=flips, on_rows=rows, compiled=compiled)
@@ -112,7 +112,13 @@ def replay(
         # Nothing but the header has samples: once more, now that it is known where they belong.
         fold = Replay(sources, profile, samples=told, flips=flips, compiled=compiled)
         interrupted = _run(reader, fold, progress)
-    return _result(reader, sources, fold, interrupted or origin.interrupted)
+    return _result(
+        reader,
+        sources,
+        fold,
+        interrupted=interrupted or origin.interrupted,
+        samples_given=outside is not None,
+    )
 
 
 def _check(advance: int | str | None, tsc_khz: int | None) -> None:
@@ -252,7 +258,9 @@ def _no_events(reader: TraceReader) -> str:
     )
 
 
-def _result(reader: TraceReader, sources: Sources, fold: Replay, interrupted: bool) -> ReplayResult:
+def _result(
+    reader: TraceReader, sources: Sources, fold: Replay, *, interrupted: bool, samples_given: bool
+) -> ReplayResult:
     chosen = fold.chosen or Chosen(*sources.profile(None, None))
     inferred_vms = {
         (thread.vm, thread.vcpu)
@@ -277,6 +285,7 @@ def _result(reader: TraceReader, sources: Sources, fold: Replay, interrupted: bo
         unplaced=fold.comparison.unplaced,
         passed_over=sum(reader.passed_over.values()),
         interrupted=interrupted,
+        samples_given=samples_given,
         resolution_ns=reader.facts.resolution_ns,
     )
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vlapic.analysis.regime import Regime
+from vlapic.numerals import counted
 from vlapic.replay.results import ReplayResult, VcpuReplay
 from vlapic.report.tables import whole
 from vlapic.report.terminal import STYLES
@@ -81,13 +82,14 @@ def _of_vcpu(vcpu: VcpuReplay, result: ReplayResult) -> Iterator[str]:
         yield f"{vcpu.dropped} bogus first delta left out: the kernel's first exit traces one that never was"
     if vcpu.while_off:
         yield (
-            f"{vcpu.while_off} deltas at an advancement of 0, with which no kernel waits: parameter, rules or"
-            " frequency are not the host's"
+            f"{counted(vcpu.while_off, 'delta')} at an advancement of 0, with which no kernel waits: parameter,"
+            " rules or frequency are not the host's"
         )
     if vcpu.hidden:
         first = vcpu.unobserved[0]
         yield (
-            f"{vcpu.hidden} deltas unobserved in {len(vcpu.unobserved)} stretches, the first after delta"
+            f"{counted(vcpu.hidden, 'delta')} unobserved in"
+            f" {counted(len(vcpu.unobserved), 'stretch', 'stretches')}, the first after delta"
             f" {first.after_index}: this kernel enters the guest again before it traces them"
         )
     yield from _rebuilt(vcpu)
@@ -135,16 +137,30 @@ def _of_trace(result: ReplayResult) -> Iterator[str]:
     for line in result.lost_in_words:
         yield f"{line}; deltas may be missing"
     if result.disordered:
-        yield f"{result.disordered} events are far out of the order of time"
+        are = "is" if result.disordered == 1 else "are"
+        yield f"{counted(result.disordered, 'event')} {are} far out of the order of time"
     if result.unplaced:
-        yield f"{result.unplaced} samples could not be placed: of no vCPU in the trace, or beyond its deltas"
+        yield unplaced_in_words(result)
+
+
+def mismatches_in_words(result: ReplayResult) -> str:
+    """How many samples differ."""
+    differ = "differs" if result.checked == 1 else "differ"
+    return f"{result.mismatches} of {counted(result.checked, 'sample')} {differ} from the model"
+
+
+def unplaced_in_words(result: ReplayResult) -> str:
+    """How many samples were compared with nothing, and why."""
+    samples = counted(result.unplaced, "sample")
+    return f"{samples} could not be placed: of no vCPU in the trace, or beyond its deltas"
 
 
 def _verdict(result: ReplayResult) -> Text:
     if result.interrupted:
         return Text("interrupted: the results are those of the trace so far", "yellow")
     if result.mismatches:
-        return Text(f"{result.mismatches} of {result.checked} samples differ from the model", "bold red")
+        return Text(mismatches_in_words(result), "bold red")
     if result.checked:
-        return Text(f"all {result.checked} samples agree with the model", "green")
+        agree = "the only sample agrees" if result.checked == 1 else f"all {result.checked} samples agree"
+        return Text(f"{agree} with the model", "green")
     return Text("no samples to compare with")

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vlapic.events import DTYPES, EVENT_CODES, EVENT_TYPES, NO_VCPU, Event, Lost, Table
+from vlapic.numerals import counted
 from vlapic.trace.threads import Threads
 
 E = TypeVar("E")
@@ -272,20 +273,32 @@ def _in_words(lost: list[Lost], unit: str) -> Iterator[str]:
             f"the trace is cut off at {unit} {min(loss.place for loss in cut)}{_in_data_of(cpus)}"
             f"{_missing(cut, unit)}; what stands before that was read"
         )
-    if damaged := of_cause["damaged"]:
+    yield from _formats_in_words(lost, unit)
+    if damaged := [loss for loss in of_cause["damaged"] if not loss.event]:
         first = damaged[0]
         cpus = [] if first.cpu == NO_VCPU else [first.cpu]
-        more = f" and in {len(damaged) - 1} more places" if len(damaged) > 1 else ""
+        more = f" and in {counted(len(damaged) - 1, 'more place')}" if len(damaged) > 1 else ""
         yield (
             f"the trace is damaged at {unit} {first.place}{_in_data_of(cpus)}{more}{_missing(damaged, unit)};"
             " the rest was read"
         )
     if overrun := of_cause["overrun"]:
         events = sum(loss.events for loss in overrun)
-        of_events = f" of {events} events or more" if events else ""
+        of_events = f" of {counted(events, 'event')} or more" if events else ""
         yield (
-            f"the recording has {len(overrun)} losses{of_events}, where its buffer was full:"
+            f"the recording has {counted(len(overrun), 'loss', 'losses')}{of_events}, where its buffer was full:"
             " a larger buffer helps"
+        )
+
+
+def _formats_in_words(lost: list[Lost], unit: str) -> Iterator[str]:
+    """Of tracepoints whose format is damaged, how many events that is."""
+    formats = [loss for loss in lost if loss.event]
+    for event, place in dict.fromkeys((loss.event, loss.place) for loss in formats):
+        events = sum(loss.events for loss in formats if (loss.event, loss.place) == (event, place))
+        yield (
+            f"the format of {event} is damaged, at {unit} {place}: {counted(events, 'event')} of it cannot be"
+            " read; the rest was read"
         )
 
 
@@ -301,9 +314,9 @@ def _missing(losses: list[Lost], unit: str) -> str:
     """How much the losses say that they are of; lines are counted in `events`."""
     events = sum(loss.events for loss in losses)
     size = sum(loss.size_bytes for loss in losses)
-    counts = [f"{size} bytes"] if size else []
+    counts = [counted(size, "byte")] if size else []
     if events:
-        counts.insert(0, f"{events} {'lines' if unit == 'line' else 'events'} or more")
+        counts.insert(0, f"{counted(events, 'line' if unit == 'line' else 'event')} or more")
     return f": {', '.join(counts)} cannot be read" if counts else ""
 
 

@@ -57,6 +57,16 @@ class _Decoder:
     record: np.dtype[Any]
 
 
+def _is_damaged(event_format: Format) -> bool:
+    """Whether records cannot be read by their format, and so are lost."""
+    if not event_format.whole:
+        return True
+    if event_format.name == MARKER:
+        return MARKER_TEXT not in event_format.fields
+    decoding = DECODINGS.get(event_format.name)
+    return decoding is not None and not decoding.fits(event_format)
+
+
 class BatchMaker:
     """Makes batches of one file's stretches; counts what it passes over, notes threads and losses.
 
@@ -77,8 +87,9 @@ class BatchMaker:
         self._order = container.order
         self._shift = np.uint64(shift_ns & (1 << 64) - 1)
         self._symbols = KernelSymbols(container.kallsyms)
-        known = [Format.of(system, text) for system, text in container.formats]
+        known = [Format.of(*file) for file in container.formats]
         self.formats = {one.number: one for one in known if one is not None}
+        self._damaged = {number for number, one in self.formats.items() if _is_damaged(one)}
         self._decoders = dict(self._find_decoders())
         common = next(
             (f.fields for f in self.formats.values() if NUMBER in f.fields and TID in f.fields), None
@@ -101,7 +112,7 @@ class BatchMaker:
         found = []
         for number, event_format in self.formats.items():
             decoding = DECODINGS.get(event_format.name)
-            if decoding is None:
+            if decoding is None or number in self._damaged:
                 continue
             record = event_format.record(decoding.fields, self._order)
             if record is not None:
@@ -130,12 +141,16 @@ class BatchMaker:
         tables: Tables = {}
         markers: list[tuple[int, type[Any], dict[str, Any]]] = []
         wrong: list[Array] = []
+        unreadable: list[tuple[Format, Array]] = []
         if not whole.all():
             wrong.append(np.flatnonzero(~whole & (words >= 0)))
         for number, at in places.items():
             decoder = self._decoders.get(number)
             if number not in self._lengths:
                 wrong.append(at)
+                continue
+            if number in self._damaged:
+                unreadable.append((self.formats[number], at))
                 continue
             least, most = self._lengths[number]
             as_promised = (lengths[at] >= least) & (lengths[at] <= most)
@@ -144,7 +159,7 @@ class BatchMaker:
                 at = at[as_promised]
             if decoder is None:
                 event_format = self.formats.get(number)
-                if event_format and event_format.name == MARKER and MARKER_TEXT in event_format.fields:
+                if event_format and event_format.name == MARKER:
                     markers += self._read_markers(event_format, at, stretch, times, tids)
                 else:
                     self.passed_over[self.formats[number].name] += len(at)
@@ -167,7 +182,7 @@ class BatchMaker:
             tables.setdefault(event_type, []).append((at, events))
             codes[at] = EVENT_CODES[event_type]
         self._marker_table(markers, vms, vcpus, codes, tables)
-        self._lose(stretch, wrong, codes, tables)
+        self._lose(stretch, wrong, unreadable, codes, tables)
         return self._put_together(codes, stretch.cpus, tids, tables)
 
     def _common(self, data: Array, words: Array) -> tuple[Array, Array]:
@@ -262,6 +277,7 @@ class BatchMaker:
         self,
         stretch: Stretch,
         wrong: list[Array],
+        unreadable: list[tuple[Format, Array]],
         codes: Array,
         tables: Tables,
     ) -> None:
@@ -269,16 +285,20 @@ class BatchMaker:
 
         Args:
             wrong: places of records that are of no event that the file describes, or not as long as it says.
+            unreadable: formats that are damaged, and the places of their records.
         """
         lost: list[tuple[int, Lost]] = []
         for place in np.flatnonzero(stretch.words < 0).tolist():
             lost.append((place, self.loss(stretch.losses[-1 - int(stretch.words[place])])))
-        for places in wrong:
+        for event_format, places in [*((None, places) for places in wrong), *unreadable]:
             for cpu in np.unique(stretch.cpus[places]).tolist():
                 of_cpu = places[stretch.cpus[places] == cpu]
                 first, size = int(of_cpu[0]), 4 * int(stretch.lengths[of_cpu].sum())
-                place = stretch.place(int(stretch.words[first]))
-                loss = Loss(int(stretch.times[first]), cpu, len(of_cpu), "damaged", place, size)
+                place, name = stretch.place(int(stretch.words[first])), ""
+                if event_format is not None:
+                    place = event_format.place
+                    name = event_format.name if event_format.name.isidentifier() else ""
+                loss = Loss(int(stretch.times[first]), cpu, len(of_cpu), "damaged", place, size, name)
                 lost.append((first, self.loss(loss)))
         lost.sort(key=lambda one: one[0])
         if lost:
@@ -291,7 +311,7 @@ class BatchMaker:
     def loss(self, loss: Loss) -> Lost:
         """A loss as an event."""
         time = (loss.time + int(self._shift)) & (1 << 64) - 1 if loss.time else 0
-        return Lost(time, NO_VCPU, NO_VCPU, loss.cpu, loss.events, loss.cause, loss.place, loss.size_bytes)
+        return Lost(time, NO_VCPU, NO_VCPU, loss.cpu, loss.events, loss.cause, *loss[4:])
 
     @staticmethod
     def _put_together(codes: Array, cpus: Array, tids: Array, tables: Tables) -> Batch:

@@ -8,6 +8,7 @@ parts of a file (`read_formats` and so on) have the same form in both versions; 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from vlapic.events import NO_VCPU
 from vlapic.trace.dat.cursor import Cursor, EndOfData
@@ -64,6 +65,18 @@ class Damage:
     size: int = 0
 
 
+class FormatFile(NamedTuple):
+    """The format file of an event.
+
+    Attributes:
+        place: the byte of the file where it begins, or where the section does that it is packed in.
+    """
+
+    system: str
+    text: str
+    place: int
+
+
 @dataclass
 class Container:
     """What a trace.dat says of itself.
@@ -72,7 +85,7 @@ class Container:
         order: `<` or `>`, the byte order of everything in it.
         long_size: of user space on the machine that recorded it; the kernel's is in `header_page`.
         header_page, header_event: tracefs files of these names.
-        formats: the system and the text of each event's format file.
+        formats: each event's format file.
         kallsyms: addresses and names of the kernel's symbols, as /proc/kallsyms has them.
         cmdlines: names of tasks by tid.
         clock: the trace clock of the top buffer, empty if it is not said.
@@ -94,7 +107,7 @@ class Container:
     compression: str = "none"
     header_page: str = ""
     header_event: str = ""
-    formats: list[tuple[str, str]] = field(default_factory=list)
+    formats: list[FormatFile] = field(default_factory=list)
     kallsyms: bytes = b""
     cmdlines: dict[int, str] = field(default_factory=dict)
     cpu_count: int = 0
@@ -124,7 +137,7 @@ def read_header_info(cursor: Cursor, container: Container) -> None:
 def read_ftrace_formats(cursor: Cursor, container: Container) -> None:
     """The formats of ftrace's own events, of which `print` is one."""
     for _ in range(cursor.u32()):
-        container.formats.append(("ftrace", _text(cursor.block(cursor.u64()))))
+        container.formats.append(_format("ftrace", cursor))
 
 
 def read_formats(cursor: Cursor, container: Container) -> None:
@@ -132,7 +145,7 @@ def read_formats(cursor: Cursor, container: Container) -> None:
     for _ in range(cursor.u32()):
         system = cursor.string()
         for _ in range(cursor.u32()):
-            container.formats.append((system, _text(cursor.block(cursor.u64()))))
+            container.formats.append(_format(system, cursor))
 
 
 def read_kallsyms(cursor: Cursor, container: Container) -> None:
@@ -151,6 +164,12 @@ def read_cmdlines(cursor: Cursor, container: Container) -> None:
         tid, _, comm = line.partition("\0")[0].strip().partition(" ")
         if tid.isdecimal() and len(tid) <= 10:
             container.cmdlines[int(tid)] = comm
+
+
+def _format(system: str, cursor: Cursor) -> FormatFile:
+    size = cursor.u64()
+    place = cursor.place
+    return FormatFile(system, _text(cursor.block(size)), place)
 
 
 def _text(block: memoryview) -> str:

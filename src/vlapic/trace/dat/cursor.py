@@ -16,7 +16,21 @@ class Cursor:
         EndOfData: from any reading, if there is less than that.
     """
 
-    def __init__(self, data: memoryview, order: str, at: int = 0, end: int | None = None) -> None:
+    def __init__(
+        self,
+        data: memoryview,
+        order: str,
+        at: int = 0,
+        end: int | None = None,
+        *,
+        packed_at: int | None = None,
+    ) -> None:
+        """Stand at a place.
+
+        Args:
+            packed_at: where in the file the bytes are packed, if they are; else they are the file's own.
+        """
+        self.packed_at = packed_at
         self.data = data
         self.order = order
         self.at = at
@@ -25,6 +39,11 @@ class Cursor:
     @property
     def left(self) -> int:
         return max(self.end - self.at, 0)
+
+    @property
+    def place(self) -> int:
+        """Where in the file this is: the byte, or that with which what is packed begins."""
+        return self.at if self.packed_at is None else self.packed_at
 
     def block(self, size: int) -> memoryview:
         """The next bytes, not copied."""

@@ -1,8 +1,9 @@
 """What each tracepoint becomes: columns of vlapic's events from the fields of the kernel's records.
 
 The fields' names are those of `arch/x86/kvm/trace.h` and `include/trace/events/{kvm,timer,sched}.h` (v5.0 to
-v6.19); where they lie, the file says. A field that a kernel does not have is 0, as in events read from its
-text.
+v6.19); where they lie, the file says. What is `optional` of them some kernels do not have: it is 0 then, as in
+events read from their text. Every kernel from v4.0 to v6.19 that has the event has the others: a format without
+one of them is damaged, and so is one whose own print format speaks of a field that it lacks.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ HOST_CLOCKS = {0: "none", 1: "tsc"}
 class Rows:
     """Records of one event, with the tables of names that their format has.
 
-    A field is a column; one that the format does not have is zeros.
+    A field is a column; one that the kernel does not have is zeros.
     """
 
     def __init__(self, records: Array, event_format: Format, symbols: KernelSymbols) -> None:
@@ -88,6 +89,8 @@ class Decoding:
     Attributes:
         columns: of the event, each a field of the record or a function of them.
         uses: fields that those functions read.
+        optional: fields that not every kernel has.
+        either: names that one field has had, of which a kernel has one.
         vcpu: the field that says which vCPU it is of; the thread says it if the format has no such field.
         evidence: whether that tells which vCPU the thread itself is.
     """
@@ -95,6 +98,8 @@ class Decoding:
     event_type: type[Any]
     columns: Mapping[str, Column]
     uses: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    either: tuple[str, ...] = ()
     vcpu: str | None = None
     evidence: Evidence = Evidence.NONE
 
@@ -103,6 +108,15 @@ class Decoding:
         """Every field that is read."""
         named_fields = [column for column in self.columns.values() if isinstance(column, str)]
         return list(dict.fromkeys([*named_fields, *self.uses, *([self.vcpu] if self.vcpu else [])]))
+
+    def fits(self, event_format: Format) -> bool:
+        """Whether a format has every field that it must have; if not, it is damaged."""
+        if not event_format.whole or event_format.overlaps:
+            return False
+        if self.either and all(event_format.lacks(name) for name in self.either):
+            return False
+        optional = (*self.optional, *self.either)
+        return not any(event_format.lacks(name, optional=name in optional) for name in self.fields)
 
     def decode(self, rows: Rows, times: Array, vms: Array, vcpus: Array) -> Array:
         """The events, of dtype `DTYPES[event_type]`."""
@@ -184,6 +198,7 @@ DECODINGS: dict[str, Decoding] = {
             "intr_info": "intr_info",
             "error_code": "error_code",
         },
+        optional=("rip", "immediate_exit", "intr_info", "error_code"),
         vcpu="vcpu_id",
         evidence=Evidence.STRONG,
     ),
@@ -198,6 +213,7 @@ DECODINGS: dict[str, Decoding] = {
             "error_code": "error_code",
         },
         uses=("exit_reason", "isa"),
+        optional=("intr_info", "error_code", "vcpu_id"),
         vcpu="vcpu_id",
         evidence=Evidence.STRONG,
     ),
@@ -237,6 +253,8 @@ DECODINGS: dict[str, Decoding] = {
             "reinjected": "reinjected",
         },
         uses=("vector", "irq"),
+        optional=("soft", "reinjected"),
+        either=("vector", "irq"),
     ),
     "kvm_wait_lapic_expire": Decoding(
         e.WaitLapicExpire, {"delta_cycles": "delta"}, vcpu="vcpu_id", evidence=Evidence.STRONG
@@ -260,7 +278,9 @@ DECODINGS: dict[str, Decoding] = {
         uses=("host_clock",),
         vcpu="vcpu_id",
     ),
-    "kvm_vcpu_wakeup": Decoding(e.VcpuWakeup, {"duration_ns": "ns", "waited": "waited", "valid": "valid"}),
+    "kvm_vcpu_wakeup": Decoding(
+        e.VcpuWakeup, {"duration_ns": "ns", "waited": "waited", "valid": "valid"}, optional=("valid",)
+    ),
     "hrtimer_start": Decoding(
         e.HrtimerStart,
         {
@@ -271,6 +291,7 @@ DECODINGS: dict[str, Decoding] = {
             "mode": _mode,
         },
         uses=("function", "mode"),
+        optional=("mode",),
     ),
     "hrtimer_expire_entry": Decoding(
         e.HrtimerExpire, {"timer": "hrtimer", "function": _function, "now_ns": "now"}, uses=("function",)

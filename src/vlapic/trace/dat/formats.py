@@ -67,6 +67,8 @@ class Format:
         number: what a record begins with (`common_type`).
         fields: by name, those in common among them.
         print_format: how the kernel prints it, a C expression.
+        place: the byte of the file where it stands, or where what it is packed in begins.
+        whole: its text is text throughout; false where NULs, or bytes that are no UTF-8, stand in it.
     """
 
     system: str
@@ -74,10 +76,13 @@ class Format:
     number: int
     fields: dict[str, Field]
     print_format: str
+    place: int = 0
+    whole: bool = True
 
     @classmethod
-    def of(cls, system: str, text: str) -> Format | None:
+    def of(cls, system: str, text: str, place: int = 0) -> Format | None:
         """From a format file's text; None if that makes no sense."""
+        text = text.rstrip("\0")
         name = re.search(r"^name: (\S+)$", text, re.MULTILINE)
         number = re.search(r"^ID: (\d{1,5})$", text, re.MULTILINE)
         if name is None or number is None or int(number[1]) >= 1 << 16:
@@ -97,7 +102,28 @@ class Format:
                 text=declaration["array"] is not None and "char" in kind,
                 dynamic="__data_loc" in kind or "__rel_loc" in kind,
             )
-        return cls(system, name[1], int(number[1]), fields, print_format)
+        return cls(system, name[1], int(number[1]), fields, print_format, place, _is_text(text))
+
+    def lacks(self, name: str, *, optional: bool = False) -> bool:
+        """Whether a field that it is to have is not there, or is of no known type: the text is damaged.
+
+        Args:
+            optional: not every kernel has it; where the print format speaks of it, this one does.
+        """
+        field = self.fields.get(name)
+        if field is not None:
+            return field.column("<") is None
+        return not optional or re.search(rf"\bREC->{name}\b", self.print_format) is not None
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether two fields have a byte in common, as no kernel lays them out."""
+        end = 0
+        for field in sorted(self.fields.values(), key=lambda field: (field.offset, field.size)):
+            if field.offset < end:
+                return True
+            end = field.offset + field.size
+        return False
 
     def record(self, names: list[str], order: str) -> np.dtype[Any] | None:
         """A record's type for numpy with those of these fields that it has; None if none of them can be read.
@@ -148,6 +174,10 @@ class Format:
                 at = match.end()
             tables.append(table)
         return tables
+
+
+def _is_text(text: str) -> bool:
+    return "\0" not in text and "\ufffd" not in text
 
 
 _OPERATORS: dict[type[ast.AST], Callable[[int, int], int]] = {

@@ -32,7 +32,7 @@ class Loss(NamedTuple):
     Attributes:
         time: of the last record of this CPU before it, 0 if there is none.
         events: how many are missing, 0 if that is not known.
-        cause, place, size_bytes: as of the event `Lost`.
+        cause, place, size_bytes, event: as of the event `Lost`.
     """
 
     time: int
@@ -41,6 +41,7 @@ class Loss(NamedTuple):
     cause: str
     place: int
     size_bytes: int = 0
+    event: str = ""
 
 
 class PagesOrigin(NamedTuple):

@@ -285,7 +285,7 @@ class _Sections:
         contents = self._unpack(cursor.block(min(packed, cursor.left)), unpacked)
         if not contents.whole:
             self._container.damage.append(Damage(_WORDS[number], at, size=size))
-        return Cursor(memoryview(contents.data), order)
+        return Cursor(memoryview(contents.data), order, packed_at=at)
 
     def _section(self, number: int, at: int) -> None:
         if at in self._seen:
