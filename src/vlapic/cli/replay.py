@@ -102,8 +102,8 @@ def command(
         return complain("interrupted; the results are those of the trace so far", STATUS_INTERRUPTED)
     if result.nothing_compared:
         return complain(
-            f"none of the samples in {samples!r} has a place in the trace: they are of no vCPU in it, or beyond"
-            " its deltas; give samples of this recording",
+            f"none of the samples in {samples!r} has a place in the trace: they are of no vCPU in it, or"
+            " beyond its deltas; give samples of this recording",
             result.exit_status,
         )
     if quiet and (result.mismatches or result.unplaced):

@@ -82,8 +82,8 @@ def _of_vcpu(vcpu: VcpuReplay, result: ReplayResult) -> Iterator[str]:
         yield f"{vcpu.dropped} bogus first delta left out: the kernel's first exit traces one that never was"
     if vcpu.while_off:
         yield (
-            f"{counted(vcpu.while_off, 'delta')} at an advancement of 0, with which no kernel waits: parameter,"
-            " rules or frequency are not the host's"
+            f"{counted(vcpu.while_off, 'delta')} at an advancement of 0, with which no kernel waits:"
+            " parameter, rules or frequency are not the host's"
         )
     if vcpu.hidden:
         first = vcpu.unobserved[0]

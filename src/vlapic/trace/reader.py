@@ -286,8 +286,8 @@ def _in_words(lost: list[Lost], unit: str) -> Iterator[str]:
         events = sum(loss.events for loss in overrun)
         of_events = f" of {counted(events, 'event')} or more" if events else ""
         yield (
-            f"the recording has {counted(len(overrun), 'loss', 'losses')}{of_events}, where its buffer was full:"
-            " a larger buffer helps"
+            f"the recording has {counted(len(overrun), 'loss', 'losses')}{of_events}, where its buffer was"
+            " full: a larger buffer helps"
         )
 
 

@@ -1,9 +1,9 @@
 """What each tracepoint becomes: columns of vlapic's events from the fields of the kernel's records.
 
 The fields' names are those of `arch/x86/kvm/trace.h` and `include/trace/events/{kvm,timer,sched}.h` (v5.0 to
-v6.19); where they lie, the file says. What is `optional` of them some kernels do not have: it is 0 then, as in
-events read from their text. Every kernel from v4.0 to v6.19 that has the event has the others: a format without
-one of them is damaged, and so is one whose own print format speaks of a field that it lacks.
+v6.19); where they lie, the file says. What is `optional` of them some kernels do not have: it is 0 then, as
+in events read from their text. Every kernel from v4.0 to v6.19 that has the event has the others: a format
+without one of them is damaged, and so is one whose own print format speaks of a field that it lacks.
 """
 
 from __future__ import annotations
