@@ -12,7 +12,7 @@ import zstandard
 
 from tests.support.recordings import path_of
 from vlapic.cli import main
-from vlapic.errors import OutputError
+from vlapic.errors import OutputError, UsageError
 from vlapic.output_file import OutputFile
 from vlapic.session.observers import TraceFile
 from vlapic.trace.write.columns import columns_file
@@ -287,3 +287,23 @@ def test_a_pipe_under_dev_fd_is_written():
     assert done.stdout.endswith("over\n")
     done = subprocess.run(["bash", "-c", f"{run} /dev/stdout | head -n 1"], capture_output=True, text=True)
     assert done.stdout == "# tracer: nop\n"
+
+
+@pytest.mark.parametrize("end", [".bz2", ".lz4", ".lzma", ".Z", ".zip"])
+def test_a_packing_that_is_not_known_is_refused(tmp_path, end):
+    with pytest.raises(UsageError, match=rf"ends in \{end}, .*known: .gz, .xz, .zst"):
+        OutputFile(tmp_path / f"out.txt{end}")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_stdout_that_is_closed_is_told_so():
+    command = f"exec {sys.executable} -m vlapic run --events 5 --trace - >&-"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "vlapic: cannot write the trace '-': it is closed\n")
+
+
+def test_a_reader_that_leaves_is_told_nothing():
+    command = f"{sys.executable} -m vlapic convert {RECORDING} - | head -n 1"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""

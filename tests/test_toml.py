@@ -28,3 +28,12 @@ def test_what_is_wrong_has_its_line(text, line, reason):
     with pytest.raises(NotToml) as found:
         parse(text)
     assert (found.value.line, str(found.value)) == (line, reason)
+
+
+def test_keys_with_thousands_of_dots_are_read():
+    found = parse(".".join("a" * 5000) + " = 1")
+    depth = 0
+    while isinstance(found, dict):
+        (found,) = found.values()
+        depth += 1
+    assert (depth, found) == (5000, 1)

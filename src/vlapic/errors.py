@@ -21,6 +21,8 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from vlapic.numerals import shown
+
 STATUS_OK = 0
 STATUS_WORLD = 1
 STATUS_USAGE = 2
@@ -82,13 +84,17 @@ class GuestFailure:
         return f"the guest {self.reason}{at}"
 
 
+#: How like a name must be to one that is known to be a slip of the pen.
+_NEAR = 0.5
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for a name that is not in a list: the nearest one that is, else all of them."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=_NEAR)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a name that is not in a list, with the nearest one that is."""
-    return UsageError(f"unknown {what} {name!r}; {nearest(name, known)}")
+    return UsageError(f"unknown {what} {shown(name)}; {nearest(name, known)}")

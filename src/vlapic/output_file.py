@@ -23,7 +23,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Protocol
 
-from vlapic.errors import OutputError
+from vlapic.errors import OutputError, UsageError
 
 #: So much is written at a time.
 _AT_ONCE = 1 << 20
@@ -32,6 +32,8 @@ STDOUT = "-"
 _STDOUT_NUMBER = 1
 #: Ends of names that say how a file is packed.
 PACKINGS = (".gz", ".xz", ".zst")
+#: Ends of names that promise a packing in which nothing is written here.
+_OTHER_PACKINGS = (".bz2", ".lz4", ".lzma", ".z", ".zip", ".7z")
 
 
 class _Packer(Protocol):
@@ -54,6 +56,7 @@ class OutputFile:
         written_to: the file that is written meanwhile.
 
     Raises:
+        UsageError: its name promises a packing that is not known.
         OutputError: it cannot be written, now or at any later call; the message names it.
     """
 
@@ -115,6 +118,11 @@ class OutputFile:
 
     def _find_packer(self) -> _Packer | None:
         name = self.path.lower()
+        if name.endswith(_OTHER_PACKINGS):
+            raise UsageError(
+                f"{self.path!r} ends in {os.path.splitext(self.path)[1]}, in which nothing is packed here;"
+                f" known: {', '.join(PACKINGS)}"
+            )
         if name.endswith(".gz"):
             # Without a name and a time in its head: the same bytes from the same content.
             return zlib.compressobj(6, zlib.DEFLATED, 31)
@@ -213,6 +221,8 @@ class OutputFile:
     def cannot_write(self, error: OSError) -> OutputError:
         """The error for this file, from the system's; it is not put in its place any more."""
         self._failed = True
+        if self.path == STDOUT and error.errno == errno.EBADF:
+            return OutputError(f"cannot write {self._what}{self.path!r}: it is closed")
         return OutputError(
             f"cannot write {self._what}{self.path!r}: {error.strerror or error}; try another place"
         )

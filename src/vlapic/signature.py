@@ -55,7 +55,11 @@ def check(function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         TypeError: the function has no such argument.
     """
     said, hints = _annotations(unwrap(function))
-    for name, value in said.bind_partial(*args, **kwargs).arguments.items():
+    try:
+        bound = said.bind_partial(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"{function.__name__}() {error}") from None
+    for name, value in bound.arguments.items():
         hint = hints.get(name, Any)
         kind = said.parameters[name].kind
         if kind in (kind.POSITIONAL_OR_KEYWORD, kind.KEYWORD_ONLY) and not _is(value, hint):

@@ -57,8 +57,10 @@ def _too_long(text: str) -> NotToml:
 
 
 def _whole_numbers(value: Any) -> Iterator[int]:
-    if isinstance(value, int):
-        yield value
-    elif isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _whole_numbers(inner)
+    left = [value]  # not by recursion: dotted keys nest as deeply as a line is long
+    while left:
+        value = left.pop()
+        if isinstance(value, int):
+            yield value
+        elif isinstance(value, dict | list):
+            left += value.values() if isinstance(value, dict) else value

@@ -80,6 +80,15 @@ def test_without_a_command_the_help_is_printed(capsys):
             "unknown guest ''; known: deadline, deadline-hlt, interrupt, ipi, oneshot, periodic, scaled,"
             " stall, storm, tickless, uneven",
         ),
+        (["run", "--nosuch"], "unknown option '--nosuch'; see: vlapic run --help"),
+        (
+            ["run", "--" + "k" * 500],
+            "unknown option '--kkkkkkkkkkkkkkkkkkkkkk...kkkkkkkkkkkk'; see: vlapic run --help",
+        ),
+        (
+            ["run", "--trace", "a.txt.bz2"],
+            "'a.txt.bz2' ends in .bz2, in which nothing is packed here; known: .gz, .xz, .zst",
+        ),
         (["run", "--evnts", "5"], "unknown option '--evnts'; did you mean '--events'?"),
         (
             ["run", "-e", "5"],

@@ -54,6 +54,24 @@ def test_too_little_memory_is_one_line_and_status_1(mebibytes, arguments, tmp_pa
     assert os.listdir(tmp_path / "OUT") == []
 
 
+@pytest.mark.parametrize("mebibytes", [300, 500])
+def test_rules_are_not_compiled_where_the_compiler_has_no_room(mebibytes):
+    done = limited(mebibytes, "replay", RECORDING, "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_only_the_options_of_the_command_are_offered(capsys, monkeypatch):
+    def exhausted(*args, **kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr("vlapic.replay.run.replay", exhausted)
+    monkeypatch.setattr("vlapic.session.run.run", exhausted)
+    assert main(["replay", RECORDING]) == 1
+    assert "--" not in capsys.readouterr().err
+    assert main(["run"]) == 1
+    assert capsys.readouterr().err.endswith("or give it less to do (--memory, --vcpus, --vms)\n")
+
+
 def test_memory_that_ends_in_the_middle_is_told_so(monkeypatch, capsys):
     def exhausted(*args, **kwargs):
         raise MemoryError

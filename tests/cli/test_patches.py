@@ -70,7 +70,7 @@ def test_an_unknown_fix_is_one_line_and_status_2(capsys, fix):
     assert main(["patches", fix]) == 2
     told = capsys.readouterr()
     assert told.out == ""
-    assert told.err.startswith(f"vlapic: no fix {fix!r} in the series; expected a number: 1 (Hard cap")
+    assert told.err.startswith(f"vlapic: no fix {fix!r} in the series; known: 1 to 7\n")
 
 
 def test_a_race_that_is_forced_is_called_so(capsys):

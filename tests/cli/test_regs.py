@@ -98,7 +98,10 @@ def test_json_of_one_register_is_a_list_of_one(capsys):
     [
         ("LVT", "unknown register 'LVT'; did you mean 'LVTT'?"),
         ("spiv", "unknown register 'spiv'; did you mean"),
-        ("800", "unknown register '800'; did you mean the offset or MSR 0x800?"),
+        ("838", "unknown register '838'; did you mean the offset or MSR 0x838?"),
+        ("800", "unknown register '800'; did you mean the offset or MSR 0x320?"),
+        ("1760", "unknown register '1760'; did you mean the offset or MSR 0x6e0?"),
+        ("9999", "unknown register '9999', nor is one there; see: vlapic regs"),
         ("zzz", "unknown register 'zzz'; known: APIC_BASE, APR, CMCI, "),
     ],
 )

@@ -38,3 +38,13 @@ def test_a_number_out_of_range_is_refused_with_its_line(row, tmp_path):
 def test_a_column_that_stands_there_twice_is_refused(tmp_path):
     with pytest.raises(TraceError, match="has a name twice"):
         samples(tmp_path, "index,index,advance_ns\n1,2,1000\n")
+
+
+def test_what_is_no_text_is_told_in_plain_words(tmp_path):
+    path = tmp_path / "samples.csv"
+    path.write_bytes(b"index,advance_ns\n1,\xff\n")
+    with pytest.raises(TraceError, match="are no text in UTF-8; give a CSV file"):
+        read_samples(path)
+    path.write_text("index,advance_ns\n1," + "1" * 200_000)
+    with pytest.raises(TraceError, match="a value of it is too long; give a CSV file"):
+        read_samples(path)

@@ -225,7 +225,8 @@ def test_a_vcpu_that_one_run_has_not_is_no_difference_of_its_own():
         ('{"schema": NaN}', "is not JSON (NaN is no number of JSON)"),
         ('{"schema": -Infinity}', "is not JSON (-Infinity is no number of JSON)"),
         ('{"schema": 1e999}', "is not JSON ('1e999' is out of range)"),
-        ('{"schema": ' + "1" * 5000 + "}", "is not JSON (Exceeds the limit (4300 digits)"),
+        ('{"schema": ' + "1" * 5000 + "}", "is not JSON (a number has more than 40 digits)"),
+        ('{"schema": 1' + "0" * 400 + "}", "is not JSON (a number has more than 40 digits)"),
     ],
 )
 def test_a_file_that_is_no_result_is_the_world_s_fault_and_says_what_is_wrong(tmp_path, text, message):
@@ -246,6 +247,12 @@ def test_a_file_that_is_no_result_is_the_world_s_fault_and_says_what_is_wrong(tm
         (lambda vcpus: vcpus[0]["lateness_ns"].update(early=-1), "lateness_ns.early is -1, less than 0"),
         (lambda vcpus: vcpus[0]["wait_ns"].update(max=True), "wait_ns.max is no figure"),
         (lambda vcpus: vcpus.append(vcpus[0]), "it has a vCPU twice"),
+        (lambda vcpus: vcpus[0].update(interrupts=1.5), "interrupts is 1.5, and counts something"),
+        (lambda vcpus: vcpus[0]["advance_ns"].update(settled_after=1.5), "settled_after is 1.5, and counts"),
+        (lambda vcpus: vcpus[0]["lateness_ns"].update(early=10**6), "early is 1000000, of [0-9]+ interrupts"),
+        (lambda vcpus: vcpus[0]["lateness_ns"].update(min=10**9), "lateness_ns.min is 1000000000, more than"),
+        (lambda vcpus: vcpus[0]["lateness_ns"].update(p50=10**9), "lateness_ns.p50 is 1000000000, more than"),
+        (lambda vcpus: vcpus[0]["advance_ns"].update(min=10**9), "advance_ns.min is 1000000000, more than"),
     ],
 )
 def test_a_result_with_a_value_of_another_kind_is_refused(tmp_path, change, message):
@@ -257,9 +264,31 @@ def test_a_result_with_a_value_of_another_kind_is_refused(tmp_path, change, mess
         read_kept([str(path)])
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("profile", 5, "its profile is no name"),
+        ("exit_code", "x", "its exit_code is no whole number"),
+        ("exit_code", True, "its exit_code is no whole number"),
+    ],
+)
+def test_a_result_with_a_setting_of_another_kind_is_refused(tmp_path, name, value, message):
+    path = tmp_path / "kept.json"
+    path.write_text(json.dumps(run_result().as_json() | {name: value}))
+    with pytest.raises(WorldError, match=message):
+        read_kept([str(path)])
+
+
+def test_a_result_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "kept.json"
+    path.write_bytes(b'{"schema": "\xff"}')
+    with pytest.raises(WorldError, match="it is no text in UTF-8"):
+        read_kept([str(path)])
+
+
 def test_a_lateness_may_be_negative(tmp_path):
     kept = run_result().as_json()
-    kept["vcpus"][0]["lateness_ns"].update(mean=-1.5, p50=-2)
+    kept["vcpus"][0]["lateness_ns"].update(min=-2, mean=-1.5, p50=-2)
     (tmp_path / "kept.json").write_text(json.dumps(kept))
     assert read_kept([str(tmp_path / "kept.json")]) == [("kept", kept)]
 

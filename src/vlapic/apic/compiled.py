@@ -25,7 +25,10 @@ from vlapic import tsc
 from vlapic.apic import advance
 from vlapic.errors import EngineError
 from vlapic.kernels.profiles import Profile
+from vlapic.memory import is_room_for
 
+#: What LLVM's library takes of addresses, about.
+_LLVM_BYTES = 256 << 20
 #: What is compiled in the place of a rule that needs more than 64 bits.
 TWINS: dict[object, Callable[..., Any]] = {
     tsc.multiply_wide: tsc.multiply_wide_limbs,
@@ -43,6 +46,12 @@ def njit(function: Callable[..., Any]) -> Callable[..., Any]:
         import numba
     except ImportError:
         raise EngineError("compiled rules need the package numba; pip install numba") from None
+    except OSError as error:  # so it ends where LLVM cannot be loaded
+        if not is_room_for(_LLVM_BYTES):
+            raise MemoryError from None
+        raise EngineError(
+            f"compiled rules need the package numba, which cannot be loaded: {error}; pip install numba anew"
+        ) from None
     # No divisor is 0: a guest's frequency is at least 1 kHz, a scaling ratio and a step at least 1.
     compiled: Callable[..., Any] = numba.njit(error_model="numpy")(function)
     return compiled

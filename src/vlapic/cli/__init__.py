@@ -6,6 +6,7 @@ exit status 2; the other statuses are those of `errors.py`.
 
 from __future__ import annotations
 
+import difflib
 import errno
 import sys
 from typing import Any
@@ -17,6 +18,7 @@ from vlapic.cli import compare, completion, convert, patches, profiles, record, 
 from vlapic.cli.interrupts import interrupts_kept
 from vlapic.cli.output import complain, drop_stdout, memory_is_short, notice_closed_stdout, out_of_memory
 from vlapic.errors import STATUS_INTERRUPTED, STATUS_OK, STATUS_USAGE, STATUS_WORLD, VlapicError, unknown_name
+from vlapic.numerals import shown
 
 
 class Commands(click.Group):
@@ -91,9 +93,9 @@ def main(arguments: list[str] | None = None) -> int:
         return complain(_unknown_option(error.option_name, error.ctx), STATUS_USAGE)
     except click.UsageError as error:
         said = error.format_message().rstrip(".")
-        given = sys.argv[1:] if arguments is None else arguments
-        command = next((f" {word}" for word in given if word in vlapic.commands), "")
-        return complain(f"{said[:1].lower()}{said[1:]}; see: vlapic{command} --help", STATUS_USAGE)
+        command = _command(arguments)
+        see = f"vlapic {command} --help" if command else "vlapic --help"
+        return complain(f"{said[:1].lower()}{said[1:]}; see: {see}", STATUS_USAGE)
     except click.ClickException as error:
         return complain(error.format_message(), STATUS_USAGE)
     except VlapicError as error:
@@ -101,12 +103,12 @@ def main(arguments: list[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return complain("interrupted", STATUS_INTERRUPTED)
     except MemoryError:
-        return complain(out_of_memory(), STATUS_WORLD)
+        return complain(out_of_memory(_command(arguments)), STATUS_WORLD)
     except (ImportError, RuntimeError, SystemError):
         # A library that cannot be mapped, a thread that cannot be started.
         if not memory_is_short():
             raise
-        return complain(out_of_memory(), STATUS_WORLD)
+        return complain(out_of_memory(_command(arguments)), STATUS_WORLD)
     except SystemExit:
         # So click ends where the reader of its help went away; commands write by emit().
         drop_stdout()
@@ -114,7 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         # A library that cannot be loaded may say so without a number.
         if error.errno == errno.ENOMEM or (error.errno is None and memory_is_short()):
-            return complain(out_of_memory(), STATUS_WORLD)
+            return complain(out_of_memory(_command(arguments)), STATUS_WORLD)
         drop_stdout()
         # One without a file is that of click's help.
         said = (
@@ -125,12 +127,22 @@ def main(arguments: list[str] | None = None) -> int:
         return complain(said, STATUS_WORLD)
 
 
+def _command(arguments: list[str] | None) -> str:
+    """The name of the command that was given, empty if there is none."""
+    given = sys.argv[1:] if arguments is None else arguments
+    return next((word for word in given if word in vlapic.commands), "")
+
+
 def _unknown_option(name: str, ctx: click.Context | None) -> str:
     """What is said of an option that a command does not have, with those that may be meant."""
     params = ctx.command.get_params(ctx) if ctx else []
     known = [name for param in params for name in param.opts if name.startswith("--")]
     if name.startswith("--"):
-        return str(unknown_name("option", name, known))
+        # Without the dashes, which all have; of many options one is always a little like a name.
+        like = difflib.get_close_matches(name[2:], [option[2:] for option in known], n=1, cutoff=0.65)
+        if like:
+            return f"unknown option {shown(name)}; did you mean '--{like[0]}'?"
+        return f"unknown option {shown(name)}; see: {ctx.command_path if ctx else 'vlapic'} --help"
     # One letter is like any other: only those that begin with it can be meant.
     meant = sorted(option for option in known if option.startswith(f"-{name}"))
     path = ctx.command_path if ctx else "vlapic"

@@ -8,7 +8,7 @@ import os
 import click
 
 from vlapic.cli.arguments import json_option
-from vlapic.cli.output import complain, emit
+from vlapic.cli.output import complain, emit, has_reader
 from vlapic.cli.progress import events_progress
 from vlapic.errors import STATUS_INTERRUPTED, STATUS_OK, UsageError
 from vlapic.output_file import STDOUT
@@ -51,6 +51,8 @@ def command(trace: str, output: str, kernel: str | None, as_json: bool) -> int:
     else:
         said = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count)
         lines = [f"{'stdout' if to_stdout else done.output}: {said or 'no events'}", *done.lost_in_words]
+        if to_stdout and not has_reader():
+            lines = []  # it left before the end, and asks for no more
         if to_stdout:
             for line in lines:
                 complain(line, STATUS_OK)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import select
 import shutil
 import sys
 from collections.abc import Callable
@@ -80,13 +81,18 @@ def memory_is_short() -> bool:
     return is_short()
 
 
-def out_of_memory() -> str:
-    """What to say where memory ran out."""
+#: Options that make a command's work smaller.
+_LESS = {"run": "--memory, --vcpus, --vms", "patches": "one fix at a time"}
+
+
+def out_of_memory(command: str = "") -> str:
+    """What to say where memory ran out of a command."""
     try:
         from vlapic.memory import in_words
     except ImportError:
         return "memory is exhausted; raise the limit with `ulimit -v`"
-    return f"memory is exhausted: {in_words()}, or give it less to do (--memory, --vcpus, --vms)"
+    less = f", or give it less to do ({_LESS[command]})" if command in _LESS else ""
+    return f"memory is exhausted: {in_words()}{less}"
 
 
 class _Closed(io.RawIOBase):
@@ -102,7 +108,20 @@ class _Closed(io.RawIOBase):
 def notice_closed_stdout() -> None:
     """Let writing to a stdout that is closed fail, as to a full one."""
     if sys.stdout is None:
+        # So that no file that is opened later gets its number and is written to.
+        while os.open(os.devnull, os.O_RDONLY) < 1:
+            pass
         sys.stdout = io.TextIOWrapper(io.BufferedWriter(_Closed()), write_through=True)
+
+
+def has_reader() -> bool:
+    """Whether what stdout is goes on; a pipe whose reader left does not."""
+    poll = select.poll()
+    try:
+        poll.register(1, 0)
+        return not any(events & select.POLLERR for _, events in poll.poll(0))
+    except OSError:
+        return False
 
 
 def drop_stdout() -> None:

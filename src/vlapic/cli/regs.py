@@ -11,6 +11,7 @@ from vlapic.apic.registers import MSRS, REGISTERS, Access, Msr, Register
 from vlapic.cli.arguments import json_option
 from vlapic.cli.output import console, emit
 from vlapic.errors import STATUS_OK, UsageError, nearest
+from vlapic.numerals import shown
 
 SCHEMA = "vlapic.regs/1"
 
@@ -38,20 +39,31 @@ def _find(name: str) -> Row:
     if asked in by_name:
         return by_name[asked]
     if re.fullmatch(r"0[xX][0-9a-fA-F]{1,8}", name):
-        place = int(name, 16)
-        for row in REGISTERS:
-            # Registers of a bank are 16 bytes apart, and so many MSRs.
-            if place in range(row.offset, row.offset + 16 * row.count, 16):
-                return row
-            if row.x2apic.value != "-" and place in range(row.msr, row.msr + row.count):
-                return row
-        for msr in MSRS:
-            if place == msr.number:
-                return msr
-        raise UsageError(f"no register of the local APIC is at {name}; see: vlapic regs")
-    if re.fullmatch(r"[0-9a-fA-F]{2,4}", name):
-        raise UsageError(f"unknown register {name!r}; did you mean the offset or MSR 0x{name.lower()}?")
-    raise UsageError(f"unknown register {name!r}; {nearest(asked, by_name)}")
+        row = _at(int(name, 16))
+        if row is None:
+            raise UsageError(f"no register of the local APIC is at {name}; see: vlapic regs")
+        return row
+    if re.fullmatch(r"[0-9a-fA-F]{2,8}", name):
+        meant = [int(name, 16), *([int(name)] if name.isdecimal() else [])]
+        there = [f"{place:#x}" for place in meant if _at(place) is not None]
+        if there:
+            raise UsageError(
+                f"unknown register {name!r}; did you mean the offset or MSR {' or '.join(there)}?"
+            )
+    if re.fullmatch(r"[0-9]+", name):
+        raise UsageError(f"unknown register {shown(name)}, nor is one there; see: vlapic regs")
+    raise UsageError(f"unknown register {shown(name)}; {nearest(asked, by_name)}")
+
+
+def _at(place: int) -> Row | None:
+    """The row of an offset or an MSR."""
+    for row in REGISTERS:
+        # Registers of a bank are 16 bytes apart, and so many MSRs.
+        if place in range(row.offset, row.offset + 16 * row.count, 16):
+            return row
+        if row.x2apic.value != "-" and place in range(row.msr, row.msr + row.count):
+            return row
+    return next((msr for msr in MSRS if place == msr.number), None)
 
 
 def as_json_object(row: Row) -> dict[str, object]:

@@ -6,7 +6,7 @@ print(show(1).shown)
 
 from vlapic.errors import UsageError
 from vlapic.kernels.fixes import FIXES
-from vlapic.numerals import whole_number
+from vlapic.numerals import shown, whole_number
 from vlapic.patches.scenario import Scenario, Shown, Side, examine
 from vlapic.patches.setting import PRE_EXPIRED, ZERO_DELTA
 from vlapic.patches.tuning import HARD_CAP, OVERRIDE, PER_VCPU
@@ -32,8 +32,8 @@ def find(fix: str | int) -> Scenario:
     except ValueError:
         scenario = None
     if scenario is None:
-        known = ", ".join(f"{number} ({FIXES[number].title})" for number in SCENARIOS)
-        raise UsageError(f"no fix {str(fix)!r} in the series; expected a number: {known}")
+        given = shown(fix) if isinstance(fix, str) else fix
+        raise UsageError(f"no fix {given} in the series; known: {min(SCENARIOS)} to {max(SCENARIOS)}")
     return scenario
 
 

@@ -64,6 +64,9 @@ class Shown:
     with_fix: Side
     shown: bool
 
+    def __repr__(self) -> str:
+        return f"<Shown fix {self.scenario.fix}: {'shown' if self.shown else 'not shown'}>"
+
     @property
     def title(self) -> str:
         """Of the patch, as it was posted."""

@@ -22,8 +22,13 @@ from vlapic.apic.advance import Counts, Ends, Limit, Step, rules_of
 from vlapic.kernels.parameter import PARAMETERS
 from vlapic.kernels.profiles import ADJUST_MAX_CYCLES, Profile
 from vlapic.kernels.rules import Ending, Overflow, Scope
+from vlapic.memory import is_room_for
 
 Array = npt.NDArray[Any]
+
+#: What numba and LLVM take of addresses to compile these rules: 200 MiB on x86-64. As much again
+#: is left to be sure: LLVM ends the process where it has none.
+_COMPILER_BYTES = 400 << 20
 
 #: What is noted of each delta: tuning was on; it was, and the delta too large for the profile to tune with;
 #: tuning came out above the limit, and began anew; the advancement was 0, with which no kernel waits.
@@ -176,10 +181,10 @@ class Model:
 
 
 def numba_is_installed() -> bool:
-    """Whether rules can be compiled (the extra `fast`)."""
+    """Whether rules can be compiled: the extra `fast` is there, and memory to load and to run a compiler."""
     from importlib.util import find_spec
 
-    return find_spec("numba") is not None
+    return find_spec("numba") is not None and is_room_for(_COMPILER_BYTES)
 
 
 def _walk_by(

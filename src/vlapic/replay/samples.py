@@ -46,10 +46,11 @@ def read_samples(path: str | os.PathLike[str]) -> list[OutsideSample]:
         raise TraceError(
             f"cannot read the samples {os.fspath(path)!r}: {error.strerror}; give a CSV file"
         ) from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise TraceError(
-            f"the samples {os.fspath(path)!r} are no CSV text: {error}; give a CSV file"
-        ) from None
+    except UnicodeDecodeError:
+        raise TraceError(f"the samples {os.fspath(path)!r} are no text in UTF-8; give a CSV file") from None
+    except csv.Error as error:
+        why = "a value of it is too long" if "field limit" in str(error) else str(error)
+        raise TraceError(f"the samples {os.fspath(path)!r} are no CSV text: {why}; give a CSV file") from None
     names = [name.strip() for name in rows[0]] if rows else []
     if len(set(names)) < len(names):
         raise TraceError(

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ from vlapic.errors import (
     unknown_name,
 )
 from vlapic.kernels.profiles import find_profile
-from vlapic.numerals import real_number, shown, whole_number
+from vlapic.numerals import MOST_DIGITS, real_number, shown, whole_number
 from vlapic.session import results
 from vlapic.session.results import RunResult
 from vlapic.session.run import run_spec
@@ -304,14 +305,17 @@ def read_kept(paths: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
 def _read(path: str) -> dict[str, Any]:
     try:
         text = sys.stdin.read() if path == "-" else Path(path).read_text("utf-8")
-        kept = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+        kept = json.loads(text, parse_constant=_no_number, parse_float=_finite, parse_int=_whole)
     except OSError as error:
         raise WorldError(f"cannot read {path!r}: {error.strerror}; keep a result by run --json") from None
     except RecursionError:
         raise WorldError(f"{path!r} is nested too deeply to be a result; keep one by run --json") from None
+    except UnicodeDecodeError:
+        raise WorldError(
+            f"{path!r} is not JSON (it is no text in UTF-8); keep a result by run --json"
+        ) from None
     except ValueError as error:
-        said = str(error).partition("; use sys.")[0]
-        raise WorldError(f"{path!r} is not JSON ({said}); keep a result by run --json") from None
+        raise WorldError(f"{path!r} is not JSON ({error}); keep a result by run --json") from None
     try:
         many = kept["schema"] == SCHEMA
         for run_object in [each["run"] for each in kept["runs"]] if many else [kept]:
@@ -336,10 +340,20 @@ def _finite(text: str) -> float:
     return number
 
 
+def _whole(text: str) -> int:
+    """A whole number of JSON, which may be too long for any figure, and for Python."""
+    if len(text.removeprefix("-")) > MOST_DIGITS:
+        raise ValueError(f"a number has more than {MOST_DIGITS} digits")
+    return int(text)
+
+
 def _check_run(of: Any) -> None:
     """Raise what goes wrong if an object is not a run's."""
     if of["schema"] != results.SCHEMA:
         raise ValueError(f"its schema is {of['schema']!r}")
+    for name, kind, words in _KINDS:
+        if not isinstance(of.get(name), kind | None) or isinstance(of.get(name), bool):
+            raise ValueError(f"its {name} is {words}")
     if not isinstance(of["vcpus"], list) or not of["vcpus"]:
         raise ValueError("vcpus is no list of vCPUs")
     for vcpu in of["vcpus"]:
@@ -352,10 +366,50 @@ def _check_run(of: Any) -> None:
                 raise ValueError(f"{figure.path} is no figure")
             if isinstance(found, int | float) and found < 0 and not figure.signed:
                 raise ValueError(f"{figure.path} is {found}, less than 0")
+            if isinstance(found, float) and figure.path in _COUNTS:
+                raise ValueError(f"{figure.path} is {found}, and counts something")
+        _check_order(vcpu)
         if vcpu["regime"] not in set(Regime):
             raise ValueError(f"{vcpu['regime']!r} is no regime")
     if len({(vcpu["vm"], vcpu["id"]) for vcpu in of["vcpus"]}) < len(of["vcpus"]):
         raise ValueError("it has a vCPU twice")
+
+
+#: Figures that count something.
+_COUNTS = ("interrupts", "missed", "lateness_ns.early", "advance_ns.settled_after")
+#: Of a run's object: what they are, if they are known.
+_KINDS: tuple[tuple[str, type, str], ...] = (
+    ("profile", str, "no name"),
+    ("guest", str, "no name"),
+    ("engine", str, "no name"),
+    ("seed", int, "no whole number"),
+    ("exit_code", int, "no whole number"),
+)
+#: Figures of which none is greater than one that follows.
+_RISING = (
+    ("lateness_ns", "p50", "p99", "p99_9", "max"),
+    ("lateness_ns", "min", "p50"),
+    ("lateness_ns", "min", "mean", "max"),
+    ("wait_ns", "max", "total"),
+    ("blocked_ns", "max", "total"),
+    ("advance_ns", "min", "initial", "max"),
+    ("advance_ns", "min", "final", "max"),
+)
+
+
+def _check_order(vcpu: dict[str, Any]) -> None:
+    """Raise what cannot be of figures that are each right by itself."""
+    early, interrupts = vcpu["lateness_ns"]["early"], vcpu["interrupts"]
+    if early is not None and interrupts is not None and early > interrupts:
+        raise ValueError(f"lateness_ns.early is {early}, of {interrupts} interrupts")
+    for group, *names in _RISING:
+        if vcpu[group].get("exact") is False:
+            continue  # percentiles are of buckets, and may be beside what they are of
+        known = [(name, vcpu[group].get(name)) for name in names]
+        known = [(name, value) for name, value in known if isinstance(value, int | float)]
+        for (low, less), (high, more) in pairwise(known):
+            if less > more:
+                raise ValueError(f"{group}.{low} is {less}, more than {group}.{high}, {more}")
 
 
 def _what_is_wrong(error: Exception) -> str:

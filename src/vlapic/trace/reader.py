@@ -18,8 +18,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from vlapic.errors import UsageError, nearest
 from vlapic.events import DTYPES, EVENT_CODES, EVENT_TYPES, NO_VCPU, Event, Lost, Table
-from vlapic.numerals import counted
+from vlapic.numerals import counted, shown
 from vlapic.trace.threads import Threads
 
 E = TypeVar("E")
@@ -253,7 +254,18 @@ class TraceReader(ABC):
         return self.read(event_type)[event_type]
 
     def read(self, *event_types: type[Any]) -> dict[type[Any], Table[Any]]:
-        """All events of some classes (none named: of all) by class, an empty table where there are none."""
+        """All events of some classes (none named: of all) by class, an empty table where there are none.
+
+        Raises:
+            UsageError: one is no class of events.
+        """
+        for event_type in event_types:
+            if event_type not in EVENT_TYPES:
+                name = getattr(event_type, "__name__", event_type)
+                known = {each.__name__: each for each in EVENT_TYPES}
+                raise UsageError(
+                    f"{shown(str(name))} is no class of events of vlapic.events; {nearest(str(name), known)}"
+                )
         found = {event_type: _Growing(event_type) for event_type in event_types or EVENT_TYPES}
         for batch in self.batches():
             for event_type, table in batch.tables.items():
