@@ -10,10 +10,11 @@ Names and modules are imported when they are first used, so that `import vlapic`
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+# Not of `typing`, whose import takes longer than all the rest here; type checkers know the name.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from vlapic import (
         analysis,
         apic,
@@ -128,6 +129,8 @@ __all__ = [
 if not TYPE_CHECKING:  # a type checker would take it for every name there can be
 
     def __getattr__(name: str) -> Any:
+        from importlib import import_module
+
         if name in _MODULES:
             return import_module(f"vlapic.{name}")
         if name not in _HOMES:

@@ -1,14 +1,20 @@
 """`python -m vlapic`, and the script `vlapic`: the command line.
 
-Ctrl-C is answered from the first moment on: while modules are imported nothing could, and what Python prints
-of an interrupted import helps nobody.
+Ctrl-C is answered from the first moment on, before anything else is imported: while modules are imported
+nothing could, and what Python prints of an interrupted import helps nobody.
 """
+
+from __future__ import annotations
 
 import os
 import signal
 import sys
-from types import FrameType
-from typing import NoReturn
+
+# Not of `typing`, whose import takes a while; type checkers know the name.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import NoReturn
 
 WORLD = 1
 INTERRUPTED = 130
@@ -17,6 +23,12 @@ INTERRUPTED = 130
 def _end(number: int, frame: FrameType | None) -> NoReturn:
     os.write(2, b"vlapic: interrupted\n")
     os._exit(INTERRUPTED)
+
+
+#: Whoever starts us may have Ctrl-C ignored.
+_INTERRUPTIBLE = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+if _INTERRUPTIBLE:
+    signal.signal(signal.SIGINT, _end)
 
 
 def _has_memory() -> bool:
@@ -29,10 +41,6 @@ def _has_memory() -> bool:
 
 def main() -> int:
     """Run the command line; the exit status."""
-    # Whoever starts us may have Ctrl-C ignored.
-    interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if interruptible:
-        signal.signal(signal.SIGINT, _end)
     # One thread of numpy's BLAS is enough for what is asked of it. More of them cost memory, and where there
     # is none OpenBLAS raises SIGINT, as if a person had.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -44,7 +52,7 @@ def main() -> int:
         os.write(2, b"vlapic: memory is exhausted; raise the limit with `ulimit -v`\n")
         return WORLD
 
-    if not interruptible:
+    if not _INTERRUPTIBLE:
         return run_command_line()
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)

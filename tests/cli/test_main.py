@@ -3,9 +3,11 @@
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
+import vlapic
 from vlapic.cli import main
 
 VLAPIC = [sys.executable, "-m", "vlapic"]
@@ -277,3 +279,15 @@ def test_ctrl_c_before_there_are_results_is_one_line_and_status_130(monkeypatch,
     monkeypatch.setattr("vlapic.cli.profiles.find_profile", interrupted)
     assert main(["profiles", "v5.0"]) == 130
     assert capsys.readouterr() == ("", "vlapic: interrupted\n")
+
+
+def test_an_interrupt_is_answered_before_anything_else_is_imported():
+    program = (
+        "import sys; from vlapic import __main__ as m; import signal;"
+        "print(signal.getsignal(signal.SIGINT) is m._end, 'typing' in sys.modules, 'click' in sys.modules)"
+    )
+    src = Path(vlapic.__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", program], env={"PYTHONPATH": str(src)}, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["True", "False", "False"], done.stderr

@@ -114,3 +114,12 @@ def test_a_cost_may_begin_otherwise_than_it_goes_on(quantiles):
 def test_the_first_draws_of_a_cost_are_held_against_its_range():
     with pytest.raises(ValueError, match="a cost is 0 to"):
         Cost((7,), first=(1 << 32,))
+
+
+def test_what_was_shown_is_short_as_text(shown):
+    assert repr(shown[1]) == "<Shown fix 1: shown>"
+
+
+def test_a_number_that_is_no_fix_is_quoted_as_a_number():
+    with pytest.raises(UsageError, match=r"^no fix 0 in the series; known: 1 to 7$"):
+        find(0)

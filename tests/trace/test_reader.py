@@ -1,9 +1,11 @@
 """Batches: events by class and in order; sorting by time."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vlapic.errors import UsageError
 from vlapic.events import Entry, Eoi, Table, WaitLapicExpire
 from vlapic.trace.reader import Batch, TraceFacts, TraceReader, in_time_order
 
@@ -81,3 +83,9 @@ def test_a_reader_gives_single_events_tables_and_whole_columns():
     both = reader.read(Entry, Eoi)
     assert [len(both[event_type]) for event_type in (Entry, Eoi)] == [2, 1]
     assert list(reader.read()[Eoi]) == [first[1]]
+
+
+@pytest.mark.parametrize(("wrong", "said"), [("x", "'x'"), (int, "'int'"), ("Entri", "did you mean 'Entry'")])
+def test_columns_of_what_is_no_event_are_refused(wrong, said):
+    with pytest.raises(UsageError, match=said):
+        Made([]).columns(wrong)

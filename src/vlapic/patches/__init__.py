@@ -5,7 +5,6 @@ print(show(1).shown)
 """
 
 from vlapic.errors import UsageError
-from vlapic.kernels.fixes import FIXES
 from vlapic.numerals import shown, whole_number
 from vlapic.patches.scenario import Scenario, Shown, Side, examine
 from vlapic.patches.setting import PRE_EXPIRED, ZERO_DELTA
