@@ -302,8 +302,10 @@ def test_a_stdout_that_is_closed_is_told_so():
     assert (done.returncode, done.stderr) == (1, "vlapic: cannot write the trace '-': it is closed\n")
 
 
-def test_a_reader_that_leaves_is_told_nothing():
-    command = f"{sys.executable} -m vlapic convert {RECORDING} - | head -n 1"
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
-    assert done.stdout.count("\n") == 1
-    assert done.stderr == ""
+def test_a_reader_that_left_is_told_nothing():
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "vlapic", "convert", RECORDING, "-"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -80,6 +80,10 @@ def test_options_of_the_file_contradict_nothing_that_is_varied_on_the_command_li
         ("budget = 3\n", "vlapic.toml: budget is not a table; write [budget] on a line of its own"),
         ("[budgets]\n", "vlapic.toml: unknown table 'budgets'; did you mean 'budget'?"),
         ("[run]\nevnts = 3\n", "vlapic.toml: unknown option 'evnts'; did you mean 'events'?"),
+        (
+            "[run]\n" + "k" * 9999 + " = 1\n",
+            "vlapic.toml: unknown option 'kkkkkkkkkkkkkkkkkkkkkkkk...kkkkkkkkkkkk'; ",
+        ),
         ("[run]\nlist = true\n", "vlapic.toml: unknown option 'list'; "),
         ("[run]\nevents = true\n", "vlapic.toml: events is a text or a number, not True"),
         ("[run]\nquiet = 1\n", "vlapic.toml: quiet is true or false, not 1"),

@@ -65,7 +65,7 @@ def test_only_the_options_of_the_command_are_offered(capsys, monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr("vlapic.replay.run.replay", exhausted)
-    monkeypatch.setattr("vlapic.session.run.run", exhausted)
+    monkeypatch.setattr("vlapic.run", exhausted)
     assert main(["replay", RECORDING]) == 1
     assert "--" not in capsys.readouterr().err
     assert main(["run"]) == 1

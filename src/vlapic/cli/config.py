@@ -24,6 +24,7 @@ from click.core import ParameterSource
 
 from vlapic import toml
 from vlapic.errors import UsageError, VlapicError, WorldError, unknown_name
+from vlapic.numerals import shown
 
 FILE = Path("vlapic.toml")
 #: Options that say what to print instead of a run, or where options come from.
@@ -151,7 +152,8 @@ def _options(ctx: click.Context, path: Path, table: dict[str, Any]) -> dict[str,
         flag = isinstance(param, click.Option) and param.is_flag
         if isinstance(value, dict) or flag != isinstance(value, bool):
             wanted = "true or false" if flag else "a text or a number"
-            raise UsageError(f"{path}: {name} is {wanted}, not {value!r}")
+            given = shown(value) if isinstance(value, str) else f"{value!r:.48}"
+            raise UsageError(f"{path}: {name} is {wanted}, not {given}")
         words = _words(param, value)
         try:
             param.type_cast_value(ctx, words)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 from vlapic.errors import UsageError, nearest
 from vlapic.kernels import rules as r
 from vlapic.kernels.fixes import FIXES
+from vlapic.numerals import shown
 
 #: Advancement a vCPU starts to tune from, ns (`LAPIC_TIMER_ADVANCE_NS_INIT`).
 ADVANCE_START_NS = 1000
@@ -321,7 +322,7 @@ def find_profile(name: str) -> Profile:
             return PROFILES[known]
     if found := _SERIES_WITHOUT.fullmatch(name):
         return SERIES.without(*map(int, found[1][1:].split("-")))
-    raise UsageError(f"unknown profile {name!r}; {_hint(name)}known: {', '.join(PROFILES)}")
+    raise UsageError(f"unknown profile {shown(name)}; {_hint(name)}known: {', '.join(PROFILES)}")
 
 
 def _hint(name: str) -> str:

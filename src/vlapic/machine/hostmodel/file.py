@@ -21,7 +21,7 @@ from vlapic.errors import UsageError, WorldError, nearest
 from vlapic.machine.hostmodel.fields import FIELDS, TABLES, Field, Kind
 from vlapic.machine.hostmodel.model import COST_LIMIT, DEFAULT, Burst, Cost, HostModel, sampled, with_tail
 from vlapic.machine.hostmodel.toml_lines import line_of
-from vlapic.numerals import MOST_DIGITS
+from vlapic.numerals import MOST_DIGITS, shown
 
 #: A larger file is not read.
 MAX_FILE = 16 << 20
@@ -159,7 +159,7 @@ class _Reader:
     def _complain(self, path: tuple[str, ...], wrong: str) -> NoReturn:
         line = line_of(self._text, path)
         where = self._path if line is None else f"{self._path}:{line}"
-        raise UsageError(f"{where}: {'.'.join(path)}: {wrong}")
+        raise UsageError(f"{where}: {'.'.join(path):.60}: {wrong}")
 
 
 def _shown(value: Any) -> str:
@@ -196,7 +196,7 @@ def _cycles(value: Any, khz: int, unit: str = "cycles") -> int:
             raise _Wrong(f"{_shown(value)} is no whole number of cycles; expected {_TIME_FORMS}")
         return int(number)
     if unit not in _NS_OF:
-        raise _Wrong(f"unknown unit {unit!r}; {nearest(unit, [*_NS_OF, 'cycles'])}")
+        raise _Wrong(f"unknown unit {shown(unit)}; {nearest(unit, [*_NS_OF, 'cycles'])}")
     return number * _NS_OF[unit] * khz // 1_000_000
 
 
@@ -211,7 +211,7 @@ def _cost(value: Any, khz: int) -> Cost:
     known = ("mean", "spread", "tail", "quantiles", "samples")
     for name in parts:
         if name not in known:
-            raise _Wrong(f"no such part of a cost: {name!r}; {nearest(name, [*known, 'unit'])}")
+            raise _Wrong(f"no such part of a cost: {shown(name)}; {nearest(name, [*known, 'unit'])}")
     if parts.keys() == {"mean", "spread", "tail"}:
         mean, spread, tail = (_bounded(parts[name], khz, unit) for name in ("mean", "spread", "tail"))
         if mean < spread + tail // 512:
