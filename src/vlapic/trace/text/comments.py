@@ -80,6 +80,12 @@ def is_aside(line: bytes) -> bool:
     return not line or line.startswith(b"#") or any(each.match(line) for each in (_LOST, _PREAMBLES, _CALLS))
 
 
+def is_of_its_own(line: bytes) -> bool:
+    """Whether a line is a comment or tells of a loss, so that it can be no piece of another one."""
+    line = _bare(line)
+    return line.startswith(b"#") or _LOST.match(line) is not None
+
+
 def _bare(line: bytes) -> bytes:
     """What of a line is looked at, without the marks that a mail has before what it quotes."""
     return line[:_LOOKED_AT].lstrip(b"> ").strip()

@@ -29,7 +29,7 @@ from vlapic.trace.text.lines import NO_TID, PREFIX, Lines, read_lines
 from vlapic.trace.text.names import Names
 from vlapic.trace.text.payload import Part, Payload
 from vlapic.trace.text.words import Text, starts_with
-from vlapic.trace.text.wrapped import Fit, joined, unwrapped
+from vlapic.trace.text.wrapped import Fit, Wrapping, joined, last_beginning, unsure, unwrapped, whole_lines
 from vlapic.trace.tracepoints import TRACEPOINTS
 
 Array = npt.NDArray[Any]
@@ -85,6 +85,7 @@ class TextReader(TraceReader):
             **{point.name: payload for point, payload in zip(TRACEPOINTS, self._payloads, strict=True)},
             **dict.fromkeys(MARKER_NAMES, self._markers),
         }
+        self._wrapping = Wrapping()
         self._line_number = 0
         self._last_time = 0
         # Whether the last line so far was that of an interrupt.
@@ -134,6 +135,9 @@ class TextReader(TraceReader):
                 if not cut and len(left) + len(fresh) < LONGEST_LINE:
                     left += fresh
                     continue
+                if cut and len(fresh) == STRETCH:
+                    # What may be the rest of the last line is in the next stretch.
+                    cut = last_beginning(fresh[:cut]) or cut
                 if len(left) + len(fresh) > text.room:
                     text = Text(room=len(left) + len(fresh))
                 # A line that is longer than any is damaged; what of it does not fit is left out.
@@ -148,6 +152,7 @@ class TextReader(TraceReader):
     def _read_stretch(self, text: Text, *, last: bool, damage: str | None = None) -> tuple[Lines, Batch]:
         lines, numbers = self._unwrapped(text, read_lines(text))
         count = len(lines.starts)
+        lines.read[unsure(text, lines, self._judge)] = False
         self._find_point(lines)
         lines.read &= lines.in_ns == bool(self._in_ns)
         unfinished = count - 1 if last and text.unfinished else -1
@@ -173,7 +178,7 @@ class TextReader(TraceReader):
         Behind them is that of the last line in the file, less one where there is none.
         """
         count = len(lines.starts)
-        groups = unwrapped(text, lines, self._judge, known_to_be=bool(self.facts.wrapped))
+        groups = unwrapped(text, lines, self._judge, self._wrapping, known_to_be=bool(self.facts.wrapped))
         if not groups:
             return lines, np.append(np.arange(count), count - 1)
         pieces: list[bytes] = []
@@ -185,8 +190,8 @@ class TextReader(TraceReader):
                 pieces.append(text.cut(begins[at], begins[first]))
                 numbers += range(at, first)
             if first < end:
-                cut = [text.cut(int(lines.starts[row]), int(lines.ends[row])) for row in range(first, end)]
-                pieces.append(joined(cut) + b"\n")
+                cut = whole_lines(text, lines, first, end)
+                pieces.append(joined(cut, self._wrapping.width) + b"\n")
                 numbers.append(first)
             at = end
         if text.unfinished:
@@ -201,11 +206,14 @@ class TextReader(TraceReader):
         if payload is None:
             return Fit(known=False, whole=False, closed=False)
         if payload is self._markers:
+            if not any(opening in said for opening in MARKER_OPENINGS):
+                # A marker of others, which is passed over.
+                return Fit(known=False, whole=False, closed=False)
             at = next((said.find(beginning) for beginning in MARKER_BEGINNINGS if beginning in said), 0)
             said = said[at:]
         for _, form in payload.forms:
             if form.read(said) is not None:
-                return Fit(known=True, whole=True, closed=not form.swallows)
+                return Fit(known=True, whole=True, closed=not form.swallows, ends=form.closed)
         return Fit(known=True, whole=False, closed=False)
 
     def _find_resolution(self, lines: Lines) -> None:
