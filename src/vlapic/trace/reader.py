@@ -80,6 +80,7 @@ class TraceFacts:
             latency format, a dump of its buffer).
         wrapped: how many of its lines were put together again from several, as mail programs wrap them.
         refused: facts that the header says and that cannot be, by name: the line's number and what is there.
+        entries: how many entries its headers say that there are, of all buffers whose text it has.
         disordered: events that stood later than their time by more than a batch, and so are out of order.
     """
 
@@ -95,6 +96,7 @@ class TraceFacts:
     since_start: bool = False
     wrapped: int = 0
     refused: dict[str, tuple[int, str]] = field(default_factory=dict)
+    entries: int = 0
     disordered: int = 0
 
 

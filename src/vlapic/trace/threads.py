@@ -58,6 +58,8 @@ class Threads(dict[int, Thread]):
         super().__init__()
         self._vm_of_tgid: dict[int, int] = {}
         self._vms = 0
+        #: How many events of a thread say which name, where that is counted.
+        self._comms: dict[int, Counter[str]] = {}
         #: Of threads that are vCPUs and have no VM yet: how many events say which number.
         self._waiting: dict[int, Counter[int]] = {}
         #: Those of them that only weak evidence speaks for.
@@ -69,11 +71,19 @@ class Threads(dict[int, Thread]):
         self._tids: npt.NDArray[Any] = np.zeros(0, "<u4")
         self._columns: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None
 
-    def note(self, tid: int, comm: str = "", tgid: int | None = None) -> Thread:
-        """A thread was seen; a name or a process that is given replaces what was known."""
+    def note(self, tid: int, comm: str = "", tgid: int | None = None, events: int | None = None) -> Thread:
+        """A thread was seen; a name or a process that is given replaces what was known.
+
+        Where `events` says how many lines have this name, the name is what most lines of the thread say, of
+        equal numbers what was said first: one of them may be damaged.
+        """
         thread = self.get(tid)
         if thread is None:
             thread = self[tid] = Thread(tid)
+        if comm and events is not None:
+            said = self._comms.setdefault(tid, Counter())
+            said[comm] += events
+            comm = said.most_common(1)[0][0]
         if comm:
             thread.comm = comm
         if tgid is not None:

@@ -179,9 +179,12 @@ def test_what_is_no_rest_of_the_line_before_it_stays_damage_at_its_own_place(tmp
 def test_text_at_the_end_of_a_form_swallows_no_line_that_follows(tmp_path):
     head = "       CPU 0/KVM-5001    [003] d..1.   "
     said = "kvm_track_tsc: vcpu_id 0 masterclock 0 offsetmatched 0 nr_online 1 hostclock tsc"
-    found = list(opened(tmp_path, f"{head}1: {said}\nand so on\n").events())
+    found = list(opened(tmp_path, f"{head}1: {said}\nand so on\n{head}2: {WAIT}\n").events())
     # It is not sure that it was whole.
-    assert [(event.cause, event.events, event.place) for event in found] == [("damaged", 2, 1)]
+    assert [(event.cause, event.events, event.place) for event in found if type(event) is Lost] == [
+        ("damaged", 2, 1)
+    ]
+    assert [type(event) for event in found if type(event) is not Lost] == [WaitLapicExpire]
 
 
 @pytest.mark.parametrize(

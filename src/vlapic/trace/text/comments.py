@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from vlapic.events import NO_VCPU, Lost
 from vlapic.numerals import whole_number
 from vlapic.trace.reader import HeaderSample, TraceFacts
+from vlapic.trace.text.lines import CONTROL
 from vlapic.tsc import U32, U64
 
 #: How many comments are kept.
@@ -59,6 +60,8 @@ def read_aside(line: bytes, number: int, facts: TraceFacts) -> Iterator[Lost] | 
     Returns:
         What was lost, without the time; None if the line is nothing that a trace has.
     """
+    if CONTROL.search(line):
+        return None
     line = _bare(line)
     if not line:
         return iter(())
@@ -102,11 +105,13 @@ def _read_comment(comment: str, number: int, facts: TraceFacts) -> Iterator[Lost
     match word:
         case "entries-in-buffer/entries-written:":
             if counts := _COUNTS.match(comment):
+                facts.entries += int(counts[1])
                 missing = int(counts[2]) - int(counts[1])
                 if missing > 0:
                     yield _lost(missing, number)
         case "latency:":
             if counts := _LATENCY_COUNTS.match(comment):
+                facts.entries += int(counts[2])
                 missing = int(counts[3]) - int(counts[2])
                 if missing > 0:
                     yield _lost(missing, number)

@@ -53,6 +53,11 @@ NO_TGID = -1
 #: `tids` of a thread that had ended when its event was made: perf prints -1.
 NO_TID = 0xFFFF_FFFF
 
+#: Control bytes are in no trace; a TAB is, and what ends a line.
+CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+_IS_CONTROL = np.zeros(256, bool)
+_IS_CONTROL[[*range(9), *range(14, 32)]] = True
+
 #: What may stand before a line: a mail's marks of a quotation; what a kernel's log has before each line,
 #: `[   12.345678]`, and if so configured the thread or the CPU.
 _BEFORE = (
@@ -125,7 +130,11 @@ def read_lines(text: Text) -> Lines:
     """Read every line; those that end in no newline among them."""
     starts, ends = _split(text)
     lines = _read(text, starts, ends)
-    for row in np.flatnonzero(~lines.read & (starts < ends)).tolist():
+    damaged = np.zeros(len(starts), bool)
+    at = np.flatnonzero(_IS_CONTROL[text.bytes[PAD_BEFORE : text.end]]) + PAD_BEFORE
+    damaged[np.searchsorted(starts, at, "right") - 1] = True
+    lines.read &= ~damaged
+    for row in np.flatnonzero(~lines.read & ~damaged & (starts < ends)).tolist():
         _read_one(text, lines, row)
     return lines
 
@@ -138,9 +147,10 @@ def _split(text: Text) -> tuple[Array, Array]:
     starts[:1] = PAD_BEFORE
     starts[1:] = newlines[:-1] + 1
     ends = newlines
-    blank = np.flatnonzero((text.bytes[ends - 1] == ord(" ")) | (text.bytes[ends - 1] == ord("\r")))
+    last = text.bytes[ends - 1]
+    blank = np.flatnonzero((last == ord(" ")) | (last == ord("\r")) | (last == ord("\t")))
     for row in blank.tolist():
-        ends[row] = starts[row] + len(text.cut(starts[row], ends[row]).rstrip(b" \r"))
+        ends[row] = starts[row] + len(text.cut(starts[row], ends[row]).rstrip(b" \r\t"))
     return starts, ends
 
 

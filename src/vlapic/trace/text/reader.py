@@ -28,7 +28,7 @@ from vlapic.trace.text.comments import read_aside
 from vlapic.trace.text.lines import NO_TID, PREFIX, Lines, read_lines
 from vlapic.trace.text.names import Names
 from vlapic.trace.text.payload import Part, Payload
-from vlapic.trace.text.words import Text, starts_with
+from vlapic.trace.text.words import Text, hashes, starts_with
 from vlapic.trace.text.wrapped import Fit, Wrapping, joined, last_beginning, unsure, unwrapped, whole_lines
 from vlapic.trace.tracepoints import TRACEPOINTS
 
@@ -88,10 +88,14 @@ class TextReader(TraceReader):
         self._wrapping = Wrapping()
         self._line_number = 0
         self._last_time = 0
+        # Lines so far that were an entry of a buffer, damaged ones among them.
+        self._entries = 0
         # Whether the last line so far was that of an interrupt.
         self._interrupt_told = False
         # Whether times are ns, by their point or their unit; None before the first event.
         self._in_ns: bool | None = None
+        # That lines that are events say it.
+        self._point_sure = False
         #: The first of KVM's events that has raw fields in place of its text.
         self.raw_event: str | None = None
 
@@ -148,12 +152,18 @@ class TextReader(TraceReader):
             if left or damage:
                 text = Text(left)
                 yield text, *self._read_stretch(text, last=True, damage=damage)
+            if (missing := self.facts.entries - self._entries) > 0:
+                # Its headers say that there are more.
+                text = Text()
+                yield text, *self._read_stretch(text, last=True, damage="unfinished", missing=missing)
 
-    def _read_stretch(self, text: Text, *, last: bool, damage: str | None = None) -> tuple[Lines, Batch]:
+    def _read_stretch(
+        self, text: Text, *, last: bool, damage: str | None = None, missing: int = 0
+    ) -> tuple[Lines, Batch]:
         lines, numbers = self._unwrapped(text, read_lines(text))
         count = len(lines.starts)
         lines.read[unsure(text, lines, self._judge)] = False
-        self._find_point(lines)
+        self._find_point(text, lines)
         lines.read &= lines.in_ns == bool(self._in_ns)
         unfinished = count - 1 if last and text.unfinished else -1
         rows = np.flatnonzero(lines.read)
@@ -161,12 +171,13 @@ class TextReader(TraceReader):
         parts, failed = self._read_payloads(text, lines, rows, unfinished)
         self._find_vcpus(parts, lines)
         losses = self._read_asides(text, lines, failed, unfinished, numbers)
+        self._entries += len(rows) + sum(lost.events for _, lost in losses if lost.cause != "overrun")
         self._find_clock()
         self._find_resolution(lines)
         physical = int(numbers[-1]) + 1
         if damage is not None:
             losses.append(
-                (count, Lost(0, NO_VCPU, NO_VCPU, NO_VCPU, 0, damage, self._line_number + physical))
+                (count, Lost(0, NO_VCPU, NO_VCPU, NO_VCPU, missing, damage, self._line_number + physical))
             )
         batch = self._batch(parts, lines, losses)
         self._line_number += physical
@@ -222,9 +233,30 @@ class TextReader(TraceReader):
             whole = not np.any(lines.times[lines.read] % np.uint64(1000))
             self.facts.resolution_ns = 1000 if whole else 1
 
-    def _find_point(self, lines: Lines) -> None:
-        if self._in_ns is None and lines.read.any():
-            self._in_ns = bool(np.count_nonzero(lines.in_ns & lines.read) * 2 > np.count_nonzero(lines.read))
+    def _find_point(self, text: Text, lines: Lines) -> None:
+        """Whether times have a point: as lines that are events say, if there are any, else as most lines."""
+        if self._point_sure or not lines.read.any():
+            return
+        with_point = [np.flatnonzero(lines.read & (lines.in_ns == point)) for point in (False, True)]
+        events = [self._whole(text, lines, rows) for rows in with_point]
+        self._point_sure = any(events)
+        if self._point_sure:
+            self._in_ns = events[1] > events[0]
+        elif self._in_ns is None:
+            self._in_ns = len(with_point[1]) > len(with_point[0])
+
+    def _whole(self, text: Text, lines: Lines, rows: Array) -> float:
+        """How many of these lines are events that have one of their forms, by some of them."""
+        if not len(rows):
+            return 0
+        names = self._names.numbers_of(text, lines.name_starts[rows], lines.name_ends[rows])
+        ours = rows[names < self._others]
+        some = ours[:: max(len(ours) // _PROBED, 1)].tolist()
+        whole = 0
+        for row in some:
+            name = text.cut(int(lines.name_starts[row]), int(lines.name_ends[row]))
+            whole += self._judge(name, text.cut(int(lines.text_starts[row]), int(lines.ends[row]))).whole
+        return whole * len(ours) / max(len(some), 1)
 
     def _find_clock(self) -> None:
         """Name the clock: a line of the header may say it; else whole numbers are cycles."""
@@ -243,10 +275,13 @@ class TextReader(TraceReader):
     def _note_threads(self, text: Text, lines: Lines, rows: Array) -> None:
         if not len(rows):
             return
-        tids = lines.tids[rows]
-        changes = np.append(0, np.flatnonzero(tids[1:] != tids[:-1]) + 1)
-        _, first = np.unique(tids[changes], return_index=True)
-        for row in rows[changes[first]].tolist():
+        starts = lines.starts[rows]
+        said = hashes(text, starts, lines.comm_ends[rows] - starts)
+        said ^= lines.tids[rows].astype(np.uint64) * np.uint64(0x9E37_79B9_7F4A_7C15)
+        # Every thread with each name that its lines have, in the order of the file.
+        _, first, counts = np.unique(said, return_index=True, return_counts=True)
+        order = np.argsort(first)
+        for row, events in zip(rows[first[order]].tolist(), counts[order].tolist(), strict=True):
             comm = text.cut(int(lines.starts[row]), int(lines.comm_ends[row])).strip()
             comm = _INSTANCE.sub(b"", PREFIX.sub(b"", comm, 1).lstrip())
             if lines.tids[row] == NO_TID:
@@ -256,6 +291,7 @@ class TextReader(TraceReader):
                 int(lines.tids[row]),
                 "" if comm == b"<...>" else comm[:64].decode(errors="backslashreplace"),
                 None if tgid < 0 else tgid,
+                events,
             )
 
     def _read_payloads(

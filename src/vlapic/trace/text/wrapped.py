@@ -10,8 +10,8 @@ that only one of them gives.
 
 A terminal's pieces are as many as their lengths say. A mail program's are taken for one line if both
 together are an event whose whole text has one of its forms, and the first one alone either is no such event,
-or one that the rest belongs to by its form. Of events that are passed over, no form is known: the rest of such
-a line is taken for that once the file is known to be wrapped.
+or one that the rest belongs to by its form. Of events that are passed over, no form is known: the rest of
+such a line is taken for that once the file is known to be wrapped.
 
 An event before a piece that fits nowhere may be the head of a longer one, with the head of a number in it: it
 is not sure, and not read.
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from vlapic.trace.text.comments import is_aside, is_of_its_own
-from vlapic.trace.text.lines import Lines, read_head
+from vlapic.trace.text.lines import CONTROL, Lines, read_head
 from vlapic.trace.text.words import Text
 
 #: How many lines an event may have become.
@@ -50,8 +50,6 @@ _BEGINS = re.compile(
 )
 #: What has an event's name, or the blanks before a task, was no piece of another line.
 _OF_ITS_OWN = re.compile(rb"   |.{0,120}?: (?:\w+:)?\w+: ")
-#: Control bytes are in no trace; a TAB is, and what ends a line.
-CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 
 
 class Fit(NamedTuple):
@@ -159,12 +157,7 @@ def unsure(text: Text, lines: Lines, judge: Judge) -> list[int]:
             continue
         piece = text.cut(int(lines.starts[row]), int(lines.ends[row]))
         before = text.cut(int(lines.starts[row - 1]), int(lines.ends[row - 1]))
-        if (
-            CONTROL.search(piece)
-            or _BEGINS.match(piece)
-            or _OF_ITS_OWN.match(piece)
-            or piece[:_SAME_TASK] == before[:_SAME_TASK]
-        ):
+        if _BEGINS.match(piece) or _OF_ITS_OWN.match(piece) or piece[:_SAME_TASK] == before[:_SAME_TASK]:
             continue
         fit = _fit(before, judge)
         if fit is not None and fit.known and not (fit.whole and fit.ends):
@@ -187,13 +180,14 @@ def last_beginning(text: bytes) -> int:
 
 
 def _strange(text: Text, lines: Lines) -> set[int]:
-    """Lines that are neither events nor remarks nor empty."""
-    return {
-        row
-        for row in (~lines.read & (lines.starts < lines.ends)).nonzero()[0].tolist()
-        if lines.ends[row] - lines.starts[row] < _LONGEST
-        and not is_aside(text.cut(int(lines.starts[row]), int(lines.ends[row])))
-    }
+    """Lines that are neither events nor remarks nor empty, and may be pieces of others."""
+    found = set()
+    for row in (~lines.read & (lines.starts < lines.ends)).nonzero()[0].tolist():
+        if lines.ends[row] - lines.starts[row] < _LONGEST:
+            line = text.cut(int(lines.starts[row]), int(lines.ends[row]))
+            if not (is_aside(line) or CONTROL.search(line)):
+                found.add(row)
+    return found
 
 
 def _pieces(text: Text, lines: Lines, strange: set[int], first: int) -> list[bytes]:
@@ -241,7 +235,7 @@ def _width(text: Text, lines: Lines, strange: set[int], judge: Judge) -> int | N
             continue
         tried += 1
         count = _count(text, lines, columns, first, longest)
-        fold = longest >= _NARROWEST and _folds(text, lines, first, first + count, judge)
+        fold = longest >= _NARROWEST and _folds(text, lines, first, first + count, judge, surely=True)
         broken = _joined(pieces, judge) > 1
         folds += fold and not broken
         breaks += broken and not fold
@@ -269,8 +263,11 @@ def _is_no_piece(line: bytes) -> bool:
     return _BEGINS.match(line) is not None or CONTROL.search(line) is not None or is_of_its_own(line)
 
 
-def _folds(text: Text, lines: Lines, first: int, end: int, judge: Judge) -> bool:
-    """Whether these lines, put together as they stand, are an event or a comment."""
+def _folds(text: Text, lines: Lines, first: int, end: int, judge: Judge, *, surely: bool = False) -> bool:
+    """Whether these lines, put together as they stand, are an event or a comment.
+
+    Surely is an event only whose form ends in no text, which may be anything.
+    """
     if end - first < 2:
         return False
     pieces = whole_lines(text, lines, first, end)
@@ -279,6 +276,8 @@ def _folds(text: Text, lines: Lines, first: int, end: int, judge: Judge) -> bool
         return False
     line = joined(pieces, lengths[0])
     fit = _fit(line, judge)
+    if surely:
+        return fit is not None and fit.whole and fit.closed
     return line.lstrip(b"> ").startswith(b"#") if fit is None else fit.whole or not fit.known
 
 
