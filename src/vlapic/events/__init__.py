@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-from vlapic.events.fields import NO_VCPU
+from vlapic.events.fields import NO_CPU, NO_VCPU
 from vlapic.events.kernel import (
     AcceptIrq,
     ApicAccess,
@@ -50,6 +50,7 @@ __all__ = [
     "DTYPES",
     "EVENT_CODES",
     "EVENT_TYPES",
+    "NO_CPU",
     "NO_VCPU",
     "AcceptIrq",
     "AdvanceSample",

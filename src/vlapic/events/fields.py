@@ -22,3 +22,5 @@ Comm = Annotated[str, "S15"]
 
 #: `vm` and `vcpu` of an event that no vCPU's thread made.
 NO_VCPU = (1 << 32) - 1
+#: The CPU of an event in a batch where the trace does not say it (perf, where it was not recorded).
+NO_CPU = 0xFFFF

@@ -35,9 +35,6 @@ class Clock(Enum):
     UNKNOWN = "an unknown clock"
 
 
-#: The CPU of an event where the trace does not say it (perf, where it was not recorded).
-NO_CPU = 0xFFFF
-
 #: Clocks of Linux's tracing by their names in trace_clock; what the others count is of no use here.
 TRACE_CLOCKS = {
     **dict.fromkeys(("x86-tsc", "tsc2nsec"), Clock.TSC),

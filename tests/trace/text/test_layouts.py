@@ -5,10 +5,9 @@ import textwrap
 import pytest
 
 from vlapic.errors import TraceError
-from vlapic.events import NO_VCPU, Entry, Exit, InjectVirq, Lost, SchedSwitch, WaitLapicExpire
+from vlapic.events import NO_CPU, NO_VCPU, Entry, Exit, InjectVirq, Lost, SchedSwitch, WaitLapicExpire
 from vlapic.replay.run import replay
 from vlapic.trace import Clock, open_trace
-from vlapic.trace.reader import NO_CPU
 from vlapic.trace.write.convert import convert
 
 # As tracefs prints it with options/latency-format (v5.14).
@@ -134,7 +133,7 @@ def test_what_perf_prints_without_a_cpu_is_read(tmp_path):
     convert(tmp_path / "trace.txt", tmp_path / "out.txt")
     again = open_trace(tmp_path / "out.txt")
     assert events(again) == events(trace)
-    assert [batch.cpus.tolist() for batch in again.batches()] == [[NO_CPU] * 2]
+    assert [batch.cpus.tolist() for batch in again.batches()] == [[0] * 2]
 
 
 @pytest.mark.parametrize("quoted", ["", "> ", ">> "])

@@ -94,3 +94,11 @@ def test_columns_hold_each_event_with_its_thread_and_null_where_it_has_no_such_f
             value = getattr(event, field, None)
             text = str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)
             assert row[field] == text
+
+
+def test_a_loss_of_no_cpu_has_nothing_in_that_column(tmp_path):
+    line = "       CPU 0/KVM 1821753 4831258.258053:  kvm:kvm_entry: vcpu 0, rip 0xfff0\n"
+    (tmp_path / "perf.txt").write_text(f"{line}\0{line}{line}")
+    convert(tmp_path / "perf.txt", tmp_path / "out.csv")
+    rows = [row.split(",")[1:3] for row in (tmp_path / "out.csv").read_text().splitlines()[1:]]
+    assert rows == [["Entry", ""], ["Lost", ""], ["Entry", ""]]

@@ -38,7 +38,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from vlapic.trace.reader import NO_CPU
+from vlapic.events import NO_CPU
 from vlapic.trace.text.words import PAD_BEFORE, Text, decimals_before, spaces_at, spaces_before
 
 Array = npt.NDArray[Any]

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from vlapic.errors import UsageError
-from vlapic.events import DTYPES, EVENT_TYPES, NO_VCPU
+from vlapic.events import DTYPES, EVENT_TYPES, NO_CPU, NO_VCPU
 from vlapic.kernels.profiles import release_numbers
 from vlapic.output_file import STDOUT, without_packing
 from vlapic.trace import open_trace
-from vlapic.trace.reader import NO_CPU, Batch, Clock, TraceFacts, TraceReader
+from vlapic.trace.reader import Batch, Clock, TraceFacts, TraceReader
 from vlapic.trace.source import Origin
 from vlapic.trace.tracefs import KNOWN, trace_kernel
 from vlapic.trace.write.columns import columns_file
@@ -187,12 +187,14 @@ def _chunk(batch: Batch, columns: dict[str, str]) -> dict[str, Array]:
         for name, dtype in columns.items()
     }
     chunk["timestamp"] = batch.times
-    chunk["cpu"], chunk["tid"] = np.ma.masked_equal(batch.cpus, NO_CPU), batch.tids
+    chunk["cpu"], chunk["tid"] = batch.cpus.copy(), batch.tids
     for event_type, table in batch.tables.items():
         places = batch.rows_of(event_type)
         chunk["event"][places] = event_type.__name__.encode()
         for name in (table.rows.dtype.names or ())[1:]:
             chunk[name][places] = table[name]
+    # A loss's own CPU is in the same column; `NO_VCPU` there becomes the same in 16 bits.
+    chunk["cpu"] = np.ma.masked_equal(chunk["cpu"], NO_CPU)
     for name in ("vm", "vcpu"):
         chunk[name] = np.ma.masked_equal(chunk[name], NO_VCPU)
     return chunk
@@ -218,6 +220,8 @@ def _text(reader: TraceReader, output: str, kernel: str | None) -> Generator[tup
                     left_out += 1
                     continue
                 thread = reader.threads.get(tid)
+                # ftrace text always has a CPU.
+                cpu = 0 if cpu == NO_CPU else cpu
                 writer.write(event, task=(thread.comm if thread else "") or "<...>", tid=tid, cpu=cpu)
             yield len(batch) - left_out, left_out
 
