@@ -61,19 +61,25 @@ _IS_CONTROL[[*range(9), *range(14, 32)]] = True
 #: What may stand before a line: a mail's marks of a quotation; what a kernel's log has before each line,
 #: `[   12.345678]`, and if so configured the thread or the CPU.
 _BEFORE = (
-    rb"(?: (?:> [ ]?)+ )? (?: (?:<\d{1,2}>)? \[ [ ]* \d{1,9}\.\d{6} \] (?: \[ [ ]* [TC]\d{1,9} \] )? [ ] )?"
+    rb"(?: (?:> [ ]?)++ )? (?: (?:<\d{1,2}>)? \[ [ ]* \d{1,9}\.\d{6} \] (?: \[ [ ]* [TC]\d{1,9} \] )? [ ] )?"
 )
 
 #: The same, to be cut off.
 PREFIX = re.compile(_BEFORE, re.VERBOSE)
 
+#: The blanks behind a task's name: all of them or, where they were passed over before it, none. A run of
+#: blanks that led nowhere is not tried again from each of its blanks, which would take the square of it.
+_BLANKS = rb"(?: (?<![ ]) [ ]++ | (?<=[ ]) )"
+
 _LINE = re.compile(
     _BEFORE
-    + rb"""[ \t]* (?P<comm>\S.*?|)
+    + rb"""[ \t]*+ (?P<comm>\S.*?|)
     (?: (?! (?<=[ /]) -1[ ]+[(\[] ) - (?P<tid>\d{1,10}) [ ]+ (?: \( [ ]* (?P<tgid>\d{1,9}|-+) \) [ ]+ )?
       (?: \[ (?P<cpu>\d{1,5}) \] (?: [ ]+ [^\s:]{4,8} (?=[ ]) )?
         | (?P<cpu_l>\d{1,4}) [^\s:\d] (?: [^\s:]{3,7} (?=[ ]) | [^\s:]{3} [^\s:\d] (?=\d) ) )
-    | [ ]+ (?: (?P<tgid_p>\d{1,9}|-1) / )? (?P<tid_p>\d{1,9}|-1)
+    | """
+    + _BLANKS
+    + rb""" (?: (?P<tgid_p>\d{1,9}|-1) / )? (?P<tid_p>\d{1,9}|-1)
       (?: [ ]+ \[ (?P<cpu_p>\d{1,5}) \] (?: [ ]+ [^\s:]{4,8} (?=[ ]) )?
         # Without the CPU only what nothing but perf prints is sure: a time with a point, a system.
         | (?= [ ]+ \d{1,10} \. (?:\d{6}|\d{9}) : [ ]+ [\w-]+ : [\w-]+ : (?:\s|\Z) ) ) )
@@ -88,8 +94,10 @@ _LINE = re.compile(
 #: behind the clock's own, which is hexadecimal: us, or a clock's whole numbers.
 _VERBOSE = re.compile(
     _BEFORE
-    + rb"""[ \t]* (?P<comm>\S.*?|) [ ]+ (?P<tid>\d{1,10}) [ ]+ (?P<cpu>\d{1,4}) [ ]+ \d{1,10}
-    [ ]+ [0-9a-f]{8} [ ]+ [0-9a-f]{8,16} [ ]+ \[ (?P<hex>[0-9a-f]{8,16}) \] [ ]
+    + rb"""[ \t]*+ (?P<comm>\S.*?|) """
+    + _BLANKS
+    + rb""" (?P<tid>\d{1,10}) [ ]++ (?P<cpu>\d{1,4}) [ ]++ \d{1,10}
+    [ ]++ [0-9a-f]{8} [ ]++ [0-9a-f]{8,16} [ ]++ \[ (?P<hex>[0-9a-f]{8,16}) \] [ ]
     (?: \d{1,17} \. \d{3} (?P<us>ms) [ ] \( \+ \d{1,17} \. \d{3} ms \) | \d{1,20} [ ] \( \+ \d{1,20} \) )
     : [ ]+ (?P<name>[^\s:]+) (?: : (?=\s|\Z) | [ ] (?=<-) ) [ ]*""",
     re.VERBOSE | re.DOTALL,
@@ -205,7 +213,7 @@ def _read(text: Text, starts: Array, ends: Array) -> Lines:
     tgids = np.full(len(starts), NO_TGID, np.int64)
     with_tgid = np.flatnonzero(read & (chars[task_ends - 1] == ord(")")))
     if len(with_tgid):
-        task_ends[with_tgid], tgids[with_tgid] = _processes(text, task_ends[with_tgid] - 1)
+        task_ends[with_tgid], tgids[with_tgid] = _processes(text, starts[with_tgid], task_ends[with_tgid] - 1)
     tids, digits = decimals_before(text, task_ends)
     comm_ends = task_ends - digits - 1
     read &= (digits > 0) & (digits < 11) & (tids <= NO_TID) & (comm_ends >= starts)
@@ -263,14 +271,16 @@ def _after_spaces(text: Text, starts: Array) -> Array:
     return after
 
 
-def _processes(text: Text, ends: Array) -> tuple[Array, Array]:
+def _processes(text: Text, line_starts: Array, ends: Array) -> tuple[Array, Array]:
     """Where tasks end before `(  123)`, which ends here, and the process in it (`NO_TGID` for dashes)."""
     tgids, digits = decimals_before(text, ends)
     starts = ends - digits
     starts = starts - spaces_before(text, starts)
     told = (digits > 0) & (digits < 10) & (text.bytes[starts - 1] == ord("("))
     for row in np.flatnonzero(~told).tolist():
-        starts[row] = text.raw.rfind(b"(", 0, ends[row]) + 1
+        # In this line: looking through all lines before would take the square of their number.
+        bracket = text.raw.rfind(b"(", int(line_starts[row]), int(ends[row]))
+        starts[row] = bracket + 1 if bracket >= 0 else int(line_starts[row])
     starts = starts - 1
     return starts - spaces_before(text, starts), np.where(told, tgids.astype(np.int64), NO_TGID)
 
