@@ -15,8 +15,7 @@ from vlapic.cli import complete, main
 from vlapic.kernels.profiles import PROFILES
 from vlapic.machine.guests.programs import PROGRAMS
 from vlapic.machine.hostmodel.named import HOSTS
-from vlapic.session.comparison import COMPARABLE
-from vlapic.session.settings import TIMERS
+from vlapic.session.options import COMPARABLE, TIMERS
 
 BASH = shutil.which("bash")
 
@@ -160,15 +159,28 @@ def test_what_is_offered_is_what_there_is():
     names = [item.value for item in complete.guests(None, None, "")]
     assert names == list(PROGRAMS)
     assert [item.value for item in complete.profiles(None, None, "")] == list(PROFILES)
-    assert complete.TIMERS == TIMERS
+    assert [item.value for item in complete.timers(None, None, "")] == list(TIMERS)
     offers = [item.value for item in complete.variants(None, None, "")]
     assert offers == [*(f"{by}=" for by in COMPARABLE), *PROFILES]
-    assert {by: option.offers for by, option in COMPARABLE.items()} == complete.COMPARABLE
     guests = [item.value for item in complete.variants(None, None, "guest=deadline,")]
     assert guests[0] == "guest=deadline,deadline-hlt"
-    assert tuple(HOSTS) == complete.HOSTS
+    assert [item.value for item in complete.hosts(None, None, "")] == list(HOSTS)
+    assert [model.name for model in HOSTS.values()] == list(HOSTS)
     assert [item.value for item in complete.hosts(None, None, "no")] == ["noisy"]
     assert [item.value for item in complete.variants(None, None, "timer=auto,")] == [
         "timer=auto,hrtimer", "timer=auto,preemption",
     ]  # fmt: skip
     assert [item.type for item in complete.guests(None, None, "./x")] == ["file"]
+
+
+def test_no_offer_brings_the_machine_or_the_numbers_with_it():
+    code = (
+        "import sys\n"
+        "from vlapic.cli import complete as of\n"
+        "for offer in (of.guests, of.profiles, of.fixes, of.shells, of.timers, of.hosts, of.advancements,\n"
+        "              of.budgets, of.variants):\n"
+        "    assert offer(None, None, '')\n"
+        "sys.exit(','.join({'rich', 'numpy', 'unicorn', 'capstone'} & set(sys.modules)) or 0)"
+    )
+    done = run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

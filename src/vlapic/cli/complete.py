@@ -43,12 +43,16 @@ def shells(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionIt
 
 def timers(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
     """Host timers."""
+    from vlapic.session.options import TIMERS
+
     return _beginning(incomplete, [CompletionItem(name) for name in TIMERS])
 
 
 def hosts(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
     """Host models with a name; a path where none begins so."""
-    found = [CompletionItem(name) for name in HOSTS]
+    from vlapic.machine.hostmodel.names import HOST_NAMES
+
+    found = [CompletionItem(name) for name in HOST_NAMES]
     return _beginning(incomplete, found) or [CompletionItem(incomplete, type="file")]
 
 
@@ -68,33 +72,19 @@ def budgets(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionI
 
 def variants(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
     """Options to compare, and the next of their values."""
-    by, equals, listed = incomplete.rpartition("=")
     from vlapic.machine.guests.programs import PROGRAMS
+    from vlapic.machine.hostmodel.names import HOST_NAMES
+    from vlapic.session.options import COMPARABLE, TIMERS
 
-    names = {"profile": _profiles(), "timer": list(TIMERS), "host": list(HOSTS), "guest": list(PROGRAMS)}
-    values = {by: names.get(by, list(offers)) for by, offers in COMPARABLE.items()}
+    by, equals, listed = incomplete.rpartition("=")
+    names = {"profile": _profiles(), "timer": list(TIMERS), "host": list(HOST_NAMES), "guest": list(PROGRAMS)}
+    values = {by: names.get(by, list(option.offers)) for by, option in COMPARABLE.items()}
     before, comma, last = listed.rpartition(",")
     given = before.split(",")
     left = [name for name in values.get(by or "profile", []) if name not in given]
     found = [CompletionItem(f"{by}{equals}{before}{comma}{name}") for name in left if name.startswith(last)]
     options = [] if equals or comma else [CompletionItem(f"{name}=") for name in values]
     return _beginning(incomplete, options) + found
-
-
-#: As `vlapic.session.settings.TIMERS`, which would bring the machine with it.
-TIMERS = ("auto", "hrtimer", "preemption")
-#: As `vlapic.machine.hostmodel.named.HOSTS`, for the same reason.
-HOSTS = ("default", "nested", "realtime", "noisy")
-
-
-#: As `vlapic.session.comparison.COMPARABLE`, with the values it offers where no list of names has them.
-COMPARABLE = {
-    "profile": (), "timer": (), "advance": ("auto", "0"), "host": (), "guest": (), "seed": (),
-    "without": ("none", *"1234567"), "apicv": ("off", "on"), "pi-inject": ("off", "on"),
-    "mwait-in-guest": ("off", "on"), "delta": (), "tsc-khz": (), "host-tsc-khz": (), "events": (),
-    "seconds": (), "instructions": (), "vcpus": (), "vms": (), "pcpus": (), "memory": (), "append": (),
-    "module": ("none",),
-}  # fmt: skip
 
 
 def _profiles() -> list[str]:

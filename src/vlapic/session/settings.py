@@ -13,9 +13,9 @@ from vlapic.kernels.parameter import PARAMETERS
 from vlapic.kernels.profiles import Profile, find_profile
 from vlapic.machine.apicv import check_posting
 from vlapic.machine.host import ModuleParameters
+from vlapic.session.options import TIMERS
 from vlapic.tsc import U32, U64, scaling_ratio
 
-TIMERS = ("auto", "hrtimer", "preemption")
 #: The arguments of `kernel_settings`.
 KERNEL_SETTINGS = ("profile", "without", "timer", "apicv", "pi_inject", "mwait_in_guest", "advance")
 

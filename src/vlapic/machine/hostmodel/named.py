@@ -12,6 +12,7 @@ from pathlib import Path
 from vlapic.errors import unknown_name
 from vlapic.machine.hostmodel import file as hostfile
 from vlapic.machine.hostmodel.model import DEFAULT, OTHER_EXITS, Burst, Cost, HostModel, constant, with_tail
+from vlapic.machine.hostmodel.names import HOST_NAMES
 
 #: The host is itself a guest: what is one exit here is many for the hypervisor under it.
 NESTED = HostModel(
@@ -91,7 +92,7 @@ NOISY = HostModel(
     ),
 )
 
-HOSTS = {model.name: model for model in (DEFAULT, NESTED, REALTIME, NOISY)}
+HOSTS = dict(zip(HOST_NAMES, (DEFAULT, NESTED, REALTIME, NOISY), strict=True))
 
 
 def find_model(model: HostModel | str | os.PathLike[str], tsc_khz: int | None = None) -> HostModel:
