@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from vlapic.trace.dat.compression import Decompressor
+from vlapic.trace.compression import Decompressor
 from vlapic.trace.dat.container import Buffer, Damage
 from vlapic.trace.dat.cursor import Cursor, EndOfData
 from vlapic.trace.dat.pages import PageLayout, find_records

@@ -11,9 +11,8 @@ from typing import IO
 import numpy as np
 
 from vlapic.errors import TraceError
-from vlapic.trace.compression import Pieces, open_file
+from vlapic.trace.compression import Pieces, decompressor, open_file
 from vlapic.trace.dat.batch import BatchMaker
-from vlapic.trace.dat.compression import decompressor
 from vlapic.trace.dat.container import Buffer, CpuData, Damage
 from vlapic.trace.dat.merge import STRETCH_BYTES, Loss, Stream, in_order, only_losses
 from vlapic.trace.dat.page_size import with_page_size

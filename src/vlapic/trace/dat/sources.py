@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from vlapic.trace.dat.compression import Decompressor
+from vlapic.trace.compression import Decompressor
 from vlapic.trace.dat.container import CpuData
 from vlapic.trace.dat.cursor import Cursor, EndOfData
 from vlapic.trace.dat.pages import PageLayout

@@ -13,9 +13,9 @@ from dataclasses import replace
 import numpy as np
 
 from vlapic.errors import TraceError
+from vlapic.trace.compression import Decompressor, decompressor
 from vlapic.trace.dat import container as parts
 from vlapic.trace.dat import options
-from vlapic.trace.dat.compression import Decompressor, decompressor
 from vlapic.trace.dat.container import Buffer, Container, CpuData, Damage
 from vlapic.trace.dat.cursor import Cursor, EndOfData
 from vlapic.trace.dat.salvage import salvage
