@@ -50,7 +50,7 @@ def test_deltas_follow_from_deadline_time_and_offset(name):
     rebuilt = result.vcpus[0].rebuilt
     assert rebuilt.compared > 10
     assert rebuilt.misfits == 0
-    assert 0 < rebuilt.cost_least <= rebuilt.cost_median <= rebuilt.cost_most < 1000
+    assert 0 < rebuilt.cost_cycles.min <= rebuilt.cost_cycles.median <= rebuilt.cost_cycles.max < 1000
     one_shots = "oneshot" in name
     assert (rebuilt.unpaired > 0) is one_shots
 

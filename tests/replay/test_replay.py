@@ -6,6 +6,7 @@ import pytest
 from tests.support.recordings import FOLDER
 from tests.support.replay_text import HEADER, KHZ, deadline, line, replayed, sample, start, wait
 from vlapic.errors import TraceError
+from vlapic.json_data import json_data
 from vlapic.replay.frequency import fit_line
 from vlapic.replay.run import replay
 
@@ -56,7 +57,7 @@ def test_a_clock_in_ns_gives_a_fitted_frequency_with_its_error_and_says_approxim
     assert vcpu.tsc_khz == khz
     assert 0 < vcpu.tsc_khz_error < 1
     assert vcpu.rebuilt is None
-    assert vcpu.as_json()["approximate"] is True
+    assert json_data(vcpu)["approximate"] is True
 
 
 def test_too_few_deadlines_are_not_fitted(tmp_path):
@@ -80,7 +81,7 @@ def test_a_recording_whose_tsc_was_moved_unseen_is_told_so(tmp_path):
         lines.append(wait(number * 10_000 + 5254, 0))
     rebuilt = replayed(tmp_path, HEADER + "".join(lines)).vcpus[0].rebuilt
     assert (rebuilt.compared, rebuilt.misfits, rebuilt.first_misfit) == (39, 20, 19)
-    assert (rebuilt.cost_least, rebuilt.cost_most) == (-999_746, 254)
+    assert (rebuilt.cost_cycles.min, rebuilt.cost_cycles.max) == (-999_746, 254)
 
 
 def test_a_moved_tsc_that_the_trace_shows_fits(tmp_path):
@@ -92,7 +93,7 @@ def test_a_moved_tsc_that_the_trace_shows_fits(tmp_path):
         lines.append(deadline(number * 10_000, number * 10_000 + 5500 + moved))
         lines.append(wait(number * 10_000 + 5254, 0))
     rebuilt = replayed(tmp_path, HEADER + "".join(lines)).vcpus[0].rebuilt
-    assert (rebuilt.compared, rebuilt.misfits, rebuilt.cost_median) == (39, 0, 254)
+    assert (rebuilt.compared, rebuilt.misfits, rebuilt.cost_cycles.median) == (39, 0, 254)
 
 
 def test_deltas_without_a_deadline_of_their_own_are_unpaired(tmp_path):
@@ -184,7 +185,7 @@ def test_a_trace_dat_is_replayed_with_what_its_sidecar_says(tmp_path):
     assert result.form.startswith("trace.dat")
     assert vcpu.events > 50
     assert vcpu.rebuilt.misfits == 0
-    assert vcpu.rebuilt.cost_least == vcpu.rebuilt.cost_most == 259
+    assert vcpu.rebuilt.cost_cycles.min == vcpu.rebuilt.cost_cycles.max == 259
 
 
 def test_a_start_marker_of_an_unknown_profile_is_a_trace_that_cannot_be_replayed(tmp_path):

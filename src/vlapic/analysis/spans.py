@@ -26,6 +26,7 @@ from vlapic.events import (
     TimerInterrupt,
     VcpuStart,
 )
+from vlapic.json_data import json_data
 from vlapic.tsc import cycles_as_ns, to_s64
 
 X2APIC_LVTT = MSR_X2APIC_FIRST + (LVTT >> 4)
@@ -132,7 +133,7 @@ class Span:
             "lateness_ns": self.lateness_ns,
             "lateness_cycles": self.lateness_cycles,
             "blocked_ns": self.blocked_ns,
-            "steps": [step._asdict() | {"step": str(step.step)} for step in self.durations()],
+            "steps": json_data(self.durations()),
         }
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from typing import Any
 
 import click
 
 from vlapic.cli.arguments import json_option
-from vlapic.cli.output import emit, print_by_rich
+from vlapic.cli.output import emit, print_by_rich, print_json
 from vlapic.errors import STATUS_OK, UsageError
 
 
@@ -34,7 +33,7 @@ def command(files: tuple[str, ...], as_json: bool) -> int:
 
 def _print(runs: list[tuple[str, dict[str, Any]]], as_json: bool, comparison: dict[str, Any]) -> None:
     if as_json:
-        print(json.dumps(comparison, indent=2))
+        print_json(comparison)
         return
     from vlapic.report.comparison import print_comparison
 

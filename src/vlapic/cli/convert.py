@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 import click
 
 from vlapic.cli.arguments import json_option
-from vlapic.cli.output import complain, emit, has_reader
+from vlapic.cli.output import complain, emit, has_reader, print_json
 from vlapic.cli.progress import events_progress
 from vlapic.errors import STATUS_INTERRUPTED, STATUS_OK, UsageError
 from vlapic.output_file import STDOUT
@@ -47,7 +46,7 @@ def command(trace: str, output: str, kernel: str | None, as_json: bool) -> int:
     if as_json:
         found = {"schema": SCHEMA, "trace": done.trace, "output": done.output, **counts}
         found["lost_in_words"] = list(done.lost_in_words)
-        emit(lambda: print(json.dumps(found, indent=2)))
+        emit(lambda: print_json(found))
     else:
         said = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count)
         lines = [f"{'stdout' if to_stdout else done.output}: {said or 'no events'}", *done.lost_in_words]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import select
 import shutil
@@ -37,6 +38,13 @@ def emit(write: Callable[[], object]) -> None:
             raise MemoryError from None
         drop_stdout()
         raise OutputError(f"cannot write the results to stdout: {error.strerror}") from None
+
+
+def print_json(value: object) -> None:
+    """Print a result, or data made of results, as JSON."""
+    from vlapic.json_data import json_data
+
+    print(json.dumps(json_data(value), indent=2))
 
 
 #: No console of ours is taken for narrower than this: tables are whole from here on.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ import click
 
 from vlapic.cli import complete
 from vlapic.cli.arguments import json_option
-from vlapic.cli.output import complain, console, emit, print_by_rich
+from vlapic.cli.output import complain, console, emit, print_by_rich, print_json
 from vlapic.errors import STATUS_BUDGET, STATUS_INTERRUPTED, STATUS_OK
 
 if TYPE_CHECKING:
@@ -45,8 +44,8 @@ def command(fix: str | None, as_json: bool) -> int:
     except KeyboardInterrupt:
         interrupted = True
     if as_json:
-        found = {"schema": SCHEMA, "fixes": [shown.as_json() for shown in done]}
-        emit(lambda: print(json.dumps(found, indent=2)))
+        found = {"schema": SCHEMA, "fixes": done}
+        emit(lambda: print_json(found))
     elif done and fix is None:
         emit(partial(_print_summary, done))
     if interrupted:

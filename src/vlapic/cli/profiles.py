@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,7 +9,7 @@ import click
 
 from vlapic.cli import complete
 from vlapic.cli.arguments import json_option
-from vlapic.cli.output import emit, print_by_rich
+from vlapic.cli.output import emit, print_by_rich, print_json
 from vlapic.errors import STATUS_OK, UsageError
 from vlapic.kernels.fixes import FIXES
 from vlapic.kernels.profiles import PROFILES, Profile, find_profile
@@ -111,7 +110,7 @@ def as_json_object(profile: Profile) -> dict[str, Any]:
 
 
 def _print_json(found: dict[str, Any]) -> None:
-    print(json.dumps({"schema": SCHEMA} | found, indent=2))
+    print_json({"schema": SCHEMA} | found)
 
 
 # -- printing --

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from vlapic.cli.arguments import json_option, number_option
-from vlapic.cli.output import emit
+from vlapic.cli.output import emit, print_json
 from vlapic.errors import STATUS_OK, UsageError
 
 
@@ -29,5 +27,5 @@ def command(print_only: bool, kernel: str | None, seconds: int, output: str, as_
     if not (print_only or as_json):
         raise UsageError("record does not record by itself; --print shows the commands that do")
     found = recording(kernel, seconds=seconds, output=output)
-    emit(lambda: print(json.dumps(found.as_json(), indent=2) if as_json else found.script))
+    emit(lambda: print_json(found) if as_json else print(found.script))
     return STATUS_OK

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import click
 
 from vlapic.apic.registers import MSRS, REGISTERS, Access, Msr, Register
 from vlapic.cli.arguments import json_option
-from vlapic.cli.output import console, emit
+from vlapic.cli.output import console, emit, print_json
 from vlapic.errors import STATUS_OK, UsageError, nearest
 from vlapic.numerals import shown
 
@@ -121,7 +120,7 @@ HEADINGS = ("name", "offset", "MSR", "xAPIC", "x2APIC", "reset", "writable", "wh
 def _print(rows: tuple[Row, ...], as_json: bool) -> None:
     if as_json:
         found = {"schema": SCHEMA, "registers": [as_json_object(row) for row in rows]}
-        print(json.dumps(found, indent=2))
+        print_json(found)
         return
     from rich.table import Table
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vlapic.cli.arguments import json_option, number_option, number_or_auto, quiet_option
-from vlapic.cli.output import complain, emit, print_by_rich
+from vlapic.cli.output import complain, emit, print_by_rich, print_json
 from vlapic.cli.progress import events_progress
 from vlapic.errors import STATUS_INTERRUPTED, UsageError
 
@@ -95,7 +94,7 @@ def command(
             progress=show,
         )
     if as_json:
-        emit(lambda: print(json.dumps(result.as_json(), indent=2)))
+        emit(lambda: print_json(result))
     elif not quiet:
         emit(lambda: _print(result))
     if result.interrupted:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from vlapic.cli.arguments import (
 )
 from vlapic.cli.conclude import check_writable, conclude
 from vlapic.cli.config import Config, configure, with_budgets
-from vlapic.cli.output import complain, emit, print_by_rich
+from vlapic.cli.output import complain, emit, print_by_rich, print_json
 from vlapic.cli.progress import progress
 from vlapic.errors import STATUS_OK
 from vlapic.output_file import STDOUT
@@ -224,7 +223,7 @@ def command(
 
 def _print(runs: list[tuple[str, RunResult]], value: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        print(json.dumps(value, indent=2))
+        print_json(value)
         return
     from vlapic.report.comparison import print_compared
     from vlapic.report.terminal import print_run
@@ -241,16 +240,17 @@ def _print_host(model: HostModel, as_json: bool) -> None:
     from vlapic.machine.hostmodel.file import as_toml
 
     text = as_toml(model)
-    print(json.dumps(tomllib.loads(text), indent=2) if as_json else text, end="\n" if as_json else "")
+    if as_json:
+        print_json(tomllib.loads(text))
+    else:
+        print(text, end="")
 
 
 def _print_guests(as_json: bool) -> None:
     from vlapic.machine.guests.programs import PROGRAMS
 
     if as_json:
-        print(
-            json.dumps([{"name": each.name, "summary": each.summary} for each in PROGRAMS.values()], indent=2)
-        )
+        print_json([{"name": each.name, "summary": each.summary} for each in PROGRAMS.values()])
         return
     width = max(map(len, PROGRAMS))
     for each in PROGRAMS.values():

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from vlapic.errors import UsageError
+from vlapic.json_data import json_data
 from vlapic.kernels.profiles import release_numbers
 
 #: Where the kernel's debugfs shows each VM: a folder named after the process and a file descriptor of its.
@@ -84,7 +85,7 @@ class Recording:
             "schema": "vlapic.live.record/1",
             "kernel": self.kernel,
             "line": self.line,
-            "parts": [part._asdict() for part in self.command],
+            "parts": json_data(self.command),
             "sampling": list(self.sampling),
             "sidecar": list(self.sidecar),
             "notes": list(self.notes),

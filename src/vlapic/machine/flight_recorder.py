@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from vlapic.machine.vcpu import Vcpu
@@ -41,10 +41,6 @@ class LastEvent(NamedTuple):
     vcpu: int
     what: str
     rip: int
-
-    def as_json(self) -> dict[str, Any]:
-        """The object of the schema `vlapic.run/1`."""
-        return self._asdict()
 
 
 def ring() -> Ring:

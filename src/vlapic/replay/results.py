@@ -5,11 +5,12 @@ What is not known is None; in the JSON that is null, with the reason under `unav
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from vlapic.analysis.regime import NOT_SETTLED, Regime
 from vlapic.errors import STATUS_BUDGET, STATUS_INTERRUPTED, STATUS_OK, STATUS_WORLD
+from vlapic.json_data import first, json_data
 from vlapic.replay.apicv_deltas import Stretch
 from vlapic.replay.checks import Parting
 from vlapic.replay.module_flag import Flip
@@ -21,6 +22,15 @@ LISTED = 100
 
 
 @dataclass(frozen=True)
+class Costs:
+    """What tracing cost, in guest cycles; None without any delta compared."""
+
+    min: int | None
+    median: int | None
+    max: int | None
+
+
+@dataclass(frozen=True)
 class Rebuilt:
     """Deltas computed again from deadline, time, offset and ratio, and held against the recorded ones.
 
@@ -29,20 +39,17 @@ class Rebuilt:
         unpaired: how many had no deadline or offset to be computed from.
         misfits: how many of those compared do not fit.
         first_misfit: index of the first of these; None if there is none.
-        cost_least, cost_median, cost_most: computed minus recorded, guest cycles: what tracing cost; None
-            without any.
+        cost_cycles: computed minus recorded, which is what tracing cost.
     """
 
     compared: int
     unpaired: int
     misfits: int
     first_misfit: int | None
-    cost_least: int | None
-    cost_median: int | None
-    cost_most: int | None
+    cost_cycles: Costs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VcpuReplay:
     """One vCPU of a replay.
 
@@ -74,6 +81,8 @@ class VcpuReplay:
     vm_inferred: bool
     tsc_khz: int
     tsc_khz_from: str
+    #: No figure of a vCPU: this is what the schema's first version has beside each of them.
+    resolution_ns: str = field(default="only text with times in ns shows it", init=False, repr=False)
     tsc_khz_error: float | None
     approximate: bool
     parameter: int | str
@@ -92,56 +101,7 @@ class VcpuReplay:
     rebuilt: Rebuilt | None
     virtualised: bool | None
     hidden: int
-    unobserved: tuple[Stretch, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """The object of the schema."""
-        advance, rebuilt = self.advance_ns, self.rebuilt
-        return {
-            "vm": self.vm,
-            "vcpu": self.vcpu,
-            "vm_inferred": self.vm_inferred,
-            "tsc_khz": self.tsc_khz,
-            "tsc_khz_from": self.tsc_khz_from,
-            "resolution_ns": "only text with times in ns shows it",
-            "tsc_khz_error": self.tsc_khz_error,
-            "approximate": self.approximate,
-            "parameter": self.parameter,
-            "parameter_from": self.parameter_from,
-            "events": self.events,
-            "advance_ns": {
-                "initial": advance.initial,
-                "final": advance.final,
-                "min": advance.min,
-                "max": advance.max,
-                "settled_after": advance.settled_after,
-            },
-            "filtered": self.filtered,
-            "resets": self.resets,
-            "dropped": self.dropped,
-            "while_off": self.while_off,
-            "regime": self.regime,
-            "created": self.created,
-            "checked": self.checked,
-            "mismatches": self.mismatches,
-            "parting": None if self.parting is None else vars(self.parting),
-            "rebuilt": None
-            if rebuilt is None
-            else {
-                "compared": rebuilt.compared,
-                "unpaired": rebuilt.unpaired,
-                "misfits": rebuilt.misfits,
-                "first_misfit": rebuilt.first_misfit,
-                "cost_cycles": {
-                    "min": rebuilt.cost_least,
-                    "median": rebuilt.cost_median,
-                    "max": rebuilt.cost_most,
-                },
-            },
-            "virtualised": self.virtualised,
-            "hidden": self.hidden,
-            "unobserved": [stretch._asdict() for stretch in self.unobserved[:LISTED]],
-        }
+    unobserved: tuple[Stretch, ...] = field(metadata=first(LISTED))
 
 
 @dataclass(frozen=True)
@@ -229,8 +189,8 @@ class ReplayResult:
             "disordered": self.disordered,
             "unplaced": self.unplaced,
             "passed_over": self.passed_over,
-            "flips": [flip._asdict() for flip in self.flips[:LISTED]],
-            "vcpus": [vcpu.as_json() for vcpu in self.vcpus],
+            "flips": json_data(self.flips[:LISTED]),
+            "vcpus": json_data(self.vcpus),
         }
         return known | {"unavailable": {path: self._why_null(path) for path in nulls(known)}}
 

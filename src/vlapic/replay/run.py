@@ -15,7 +15,7 @@ from vlapic.kernels.rules import Ending, Scope
 from vlapic.replay.assumptions import Chosen, Sources, profile_in_trace
 from vlapic.replay.module_flag import Flip
 from vlapic.replay.replayer import Replay
-from vlapic.replay.results import Rebuilt, ReplayResult, VcpuReplay
+from vlapic.replay.results import Costs, Rebuilt, ReplayResult, VcpuReplay
 from vlapic.replay.samples import OutsideSample, read_samples
 from vlapic.replay.trajectory import Trajectory
 from vlapic.replay.vcpu import Vcpu
@@ -326,9 +326,9 @@ def _vcpu_result(vcpu: Vcpu, vm_inferred: bool) -> VcpuReplay:
             unpaired=rebuild.unpaired,
             misfits=rebuild.misfits,
             first_misfit=rebuild.first_misfit,
-            cost_least=rebuild.cost_cycles.min,
-            cost_median=rebuild.cost_cycles.percentile(500),
-            cost_most=rebuild.cost_cycles.max,
+            cost_cycles=Costs(
+                rebuild.cost_cycles.min, rebuild.cost_cycles.percentile(500), rebuild.cost_cycles.max
+            ),
         ),
         virtualised=vcpu.delivery.virtualised,
         hidden=vcpu.delivery.hidden,

@@ -118,11 +118,12 @@ def _rebuilt(vcpu: VcpuReplay) -> Iterator[str]:
             " unseen"
         )
     elif rebuilt.compared == 1:
-        yield f"1 delta follows from deadline, time and offset; tracing cost {rebuilt.cost_most} cycles"
+        yield f"1 delta follows from deadline, time and offset; tracing cost {rebuilt.cost_cycles.max} cycles"
     else:
         yield (
             f"{rebuilt.compared} deltas follow from deadline, time and offset; tracing cost"
-            f" {rebuilt.cost_least} to {rebuilt.cost_most} cycles, {rebuilt.cost_median} mostly"
+            f" {rebuilt.cost_cycles.min} to {rebuilt.cost_cycles.max} cycles,"
+            f" {rebuilt.cost_cycles.median} mostly"
         )
 
 

@@ -238,8 +238,8 @@ def _table(vcpu: VcpuResult, virtual_ns: int, width: int) -> Text:
         ("", "max", wait.max, "", ""),
         ("advancement", "from", advance.initial, "", ""),
         ("", "to", advance.final, "", _regime(vcpu)),
-        ("instructions", "min", vcpu.least_instructions, "", "before the interrupt"),
-        ("", "max", vcpu.most_instructions, "", ""),
+        ("instructions", "min", vcpu.instructions_before_interrupt.min, "", "before the interrupt"),
+        ("", "max", vcpu.instructions_before_interrupt.max, "", ""),
     ]
     narrow = width < NARROW
     names_width, cycles_width = (17, 11) if narrow else (21, 12)

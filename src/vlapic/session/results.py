@@ -20,6 +20,7 @@ from vlapic.errors import (
     STATUS_WORLD,
     GuestFailure,
 )
+from vlapic.json_data import NOT_IN_JSON, json_data
 from vlapic.machine.guests.programs import PROGRAMS
 
 if TYPE_CHECKING:
@@ -79,11 +80,6 @@ class Lateness:
             exact=distribution.exact,
         )
 
-    def as_json(self) -> dict[str, Any]:
-        """The object of the schema."""
-        names = ("measured_by", "samples", "min", "mean", "p50", "p99", "p99_9", "max", "early", "exact")
-        return {name: getattr(self, name) for name in names}
-
 
 def too_few_samples(name: str, samples: int) -> str | None:
     """Why a percentile of `PERCENTILES` is not known with so many samples; None if it is."""
@@ -113,6 +109,14 @@ class Spent:
 
 
 @dataclass(frozen=True)
+class Instructions:
+    """The least and the most guest instructions before an interrupt; None without interrupts."""
+
+    min: int | None
+    max: int | None
+
+
+@dataclass(frozen=True)
 class VcpuResult:
     """One vCPU of a run.
 
@@ -128,9 +132,8 @@ class VcpuResult:
         wait_ns: the host's busy wait.
         blocked_ns: the part of lateness that is the guest's own: IF, shadow, TPR or LVTT mask against the
             interrupt.
-        least_instructions, most_instructions: guest instructions before an interrupt; None without
-            interrupts.
-        histogram: lateness in ns, for the report.
+        instructions_before_interrupt: guest instructions.
+        histogram: lateness in ns, for the report; not in the JSON.
     """
 
     vm: int
@@ -146,9 +149,8 @@ class VcpuResult:
     lateness_cycles: Lateness
     wait_ns: Spent
     blocked_ns: Spent
-    least_instructions: int | None
-    most_instructions: int | None
-    histogram: tuple[Bin, ...] = field(default=(), repr=False)
+    instructions_before_interrupt: Instructions
+    histogram: tuple[Bin, ...] = field(default=(), repr=False, metadata=NOT_IN_JSON)
 
     @classmethod
     def of(
@@ -183,35 +185,11 @@ class VcpuResult:
             lateness_cycles=Lateness.of(statistics.lateness_cycles, measured_by),
             wait_ns=Spent(statistics.wait_total_ns, statistics.wait_max_ns),
             blocked_ns=Spent(statistics.blocked_total_ns, statistics.blocked_max_ns),
-            least_instructions=statistics.least_instructions,
-            most_instructions=statistics.most_instructions,
+            instructions_before_interrupt=Instructions(
+                statistics.least_instructions, statistics.most_instructions
+            ),
             histogram=tuple(statistics.lateness_ns.histogram(HISTOGRAM_BINS)),
         )
-
-    def as_json(self) -> dict[str, Any]:
-        """The object of the schema."""
-        return {
-            "vm": self.vm,
-            "id": self.id,
-            "tsc_khz": self.tsc_khz,
-            "tsc_ratio": self.tsc_ratio,
-            "timer": self.timer,
-            "interrupts": self.interrupts,
-            "missed": self.missed,
-            "advance_ns": {
-                "initial": self.advance_ns.initial,
-                "final": self.advance_ns.final,
-                "min": self.advance_ns.min,
-                "max": self.advance_ns.max,
-                "settled_after": self.advance_ns.settled_after,
-            },
-            "regime": self.regime,
-            "lateness_ns": self.lateness_ns.as_json(),
-            "lateness_cycles": self.lateness_cycles.as_json(),
-            "wait_ns": {"total": self.wait_ns.total, "max": self.wait_ns.max},
-            "blocked_ns": {"total": self.blocked_ns.total, "max": self.blocked_ns.max},
-            "instructions_before_interrupt": {"min": self.least_instructions, "max": self.most_instructions},
-        }
 
 
 @dataclass(frozen=True)
@@ -331,16 +309,16 @@ class RunResult:
             "virtual_seconds": self.virtual_seconds,
             "wall_seconds": self.wall_seconds,
             "instructions": self.instructions,
-            "vcpus": [vcpu.as_json() for vcpu in self.vcpus],
+            "vcpus": json_data(self.vcpus),
         }
         if self.budgets:
-            known["budgets"] = [budget.as_json() for budget in self.budgets]
+            known["budgets"] = json_data(self.budgets)
         if self.worst is not None:
-            known["worst"] = [span.as_json() for span in self.worst]
+            known["worst"] = json_data(self.worst)
         if self.notes:
             known["notes"] = list(self.notes)
         if self.last_events:
-            known["last_events"] = [event.as_json() for event in self.last_events]
+            known["last_events"] = json_data(self.last_events)
         return known | {"unavailable": {path: self._why_null(path) for path in nulls(known)}}
 
     def _why_null(self, path: str) -> str:
