@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Protocol
 
 from vlapic.errors import OutputError, UsageError
+from vlapic.interrupts import ends_well
 
 #: So much is written at a time.
 _AT_ONCE = 1 << 20
@@ -236,7 +237,7 @@ class OutputFile:
         Args:
             kind: the exception that ended it.
         """
-        if kind is None or issubclass(kind, (KeyboardInterrupt, GeneratorExit)):
+        if ends_well(kind):
             self.keep()
         else:
             self.drop()

@@ -15,9 +15,9 @@ import click
 
 from vlapic import __version__
 from vlapic.cli import compare, completion, convert, patches, profiles, record, regs, replay, run
-from vlapic.cli.interrupts import interrupts_kept
 from vlapic.cli.output import complain, drop_stdout, memory_is_short, notice_closed_stdout, out_of_memory
 from vlapic.errors import STATUS_INTERRUPTED, STATUS_OK, STATUS_USAGE, STATUS_WORLD, VlapicError, unknown_name
+from vlapic.interrupts import interrupts_kept
 from vlapic.numerals import shown
 
 

@@ -8,6 +8,7 @@ from types import TracebackType
 
 from vlapic.errors import OutputError
 from vlapic.events import Event
+from vlapic.interrupts import ends_well
 from vlapic.trace.write.ftrace import FtraceTextWriter
 
 Observer = Callable[[Event], None]
@@ -87,7 +88,7 @@ class TraceFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        if self._open and kind is not None and not issubclass(kind, KeyboardInterrupt):
+        if self._open and not ends_well(kind):
             self._open = False
             self._writer.drop()
         self.close()

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 from vlapic.errors import OutputError
 from vlapic.events import NO_VCPU, DebugfsSample, Event, Lost, Sample, TimerInterrupt
+from vlapic.interrupts import ends_well
 from vlapic.output_file import OutputFile
 from vlapic.trace.markers import DEBUGFS, OWN_MARKERS, SAMPLE, handler_marker
 from vlapic.trace.templates import Form
@@ -228,7 +229,7 @@ class FtraceTextWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        if kind is None or issubclass(kind, (KeyboardInterrupt, GeneratorExit)):
+        if ends_well(kind):
             self.close()
         else:
             self.drop()

@@ -7,7 +7,6 @@ is brought, a few chunks at a time. polars comes with the extra `trace`; only th
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ import numpy.typing as npt
 
 from vlapic.errors import OutputError
 from vlapic.events.table import decoded
+from vlapic.interrupts import take_back_interrupts
 from vlapic.memory import in_words, is_room_for
 from vlapic.output_file import OutputFile
 
@@ -53,7 +53,8 @@ class ParquetColumns:
                 " or write .csv"
             ) from None
         if first:
-            _keep_interrupts()
+            # polars' own answer would give up the file at once; a program that imported it itself keeps that.
+            take_back_interrupts()
         self._path = os.fspath(path)
         # polars would say only when the first rows have come that it cannot be written.
         self._file = OutputFile(path)
@@ -139,18 +140,6 @@ def _check_room(path: str | os.PathLike[str], size_bytes: int) -> None:
             f"cannot write {os.fspath(path)!r}: there is no memory for polars, which needs"
             f" {size_bytes >> 20} MiB of addresses more; {in_words()}, or write .csv"
         )
-
-
-def _keep_interrupts() -> None:
-    """Take Ctrl-C back from polars, which has just been imported: it would give up the file at once.
-
-    The program that brings rows is told of it as ever, and completes the file. A program that imported polars
-    by itself keeps what it has.
-    """
-    if threading.current_thread() is threading.main_thread():
-        handler = signal.getsignal(signal.SIGINT)
-        if handler is not None:
-            signal.signal(signal.SIGINT, handler)
 
 
 def _type_of(polars: Any, dtype: np.dtype[Any]) -> Any:
