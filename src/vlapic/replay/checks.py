@@ -1,4 +1,4 @@
-"""The model's advancement against what the kernel itself said it was: samples in the trace, or beside it.
+"""The model's advancement at a sample's place, and what a vCPU's samples come to: what it holds of them.
 
 Nothing here is known to the model. A sample says what the advancement was at its place in the trace; the
 first that differs bounds where model and kernel part.

@@ -36,12 +36,11 @@ from vlapic.kernels.rules import Scope, WaitTrace
 from vlapic.replay.apicv_deltas import Delivery
 from vlapic.replay.assumptions import AS_GIVEN, Chosen, Sources, setting_of
 from vlapic.replay.checks import Courses
-from vlapic.replay.compare import Comparison
 from vlapic.replay.deadlines import vcpu_keys
 from vlapic.replay.model import TUNED, Model, Walked
 from vlapic.replay.module_flag import Flip, Suspicion, Tail
 from vlapic.replay.recompute import Rebuild
-from vlapic.replay.samples import OutsideSample
+from vlapic.replay.samples import Comparison, OutsideSample
 from vlapic.replay.vcpu import Vcpu
 from vlapic.replay.vcpu_index import NONE, Groups, VcpuEvents, VcpuNumbers
 from vlapic.trace.reader import Batch, Clock

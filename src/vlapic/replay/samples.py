@@ -1,4 +1,4 @@
-"""Samples of the true advancement that lie in a CSV file beside the trace, or in the trace's header.
+"""Samples of the kernel's own advancement held against the model: of a trace, of a loop, of a file.
 
 A CSV file has a line of names, then a line a sample:
 
@@ -13,13 +13,23 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from vlapic.errors import TraceError
+from vlapic.events import NO_VCPU, AdvanceSample, DebugfsSample, Sample
 from vlapic.numerals import shown, whole_number
+from vlapic.replay.checks import Array, Course, Courses
+from vlapic.replay.deadlines import vcpu_keys
+from vlapic.replay.vcpu import Vcpu
+from vlapic.trace.reader import Batch, TraceReader
 from vlapic.tsc import U32, U64
 
 _COLUMNS = ("timestamp", "index", "advance_ns", "vm", "vcpu")
+#: Events that say what the advancement was.
+_KINDS = (Sample, AdvanceSample, DebugfsSample)
 
 
 @dataclass(frozen=True)
@@ -86,3 +96,138 @@ def _sample(names: list[str], row: list[str], where: str) -> OutsideSample:
         if not 0 <= value <= most:
             raise TraceError(f"{where} has {name} {value}; expected 0 to {most}")
     return OutsideSample(values.get("vm", 0), values.get("vcpu", 0), timestamp, index, values["advance_ns"])
+
+
+class Comparison:
+    """Samples against the model, batch by batch.
+
+    Attributes:
+        unplaced: samples of which nobody knows whose they are.
+    """
+
+    def __init__(
+        self, reader: TraceReader, vcpus: dict[int, Vcpu], outside: Iterable[OutsideSample] | None
+    ) -> None:
+        """Begin.
+
+        Args:
+            reader: of the trace; knows the threads.
+            vcpus: by key; may still grow. Their `check` counts.
+            outside: samples to compare instead of those in the trace.
+        """
+        self.unplaced = 0
+        self._reader = reader
+        self._vcpus = vcpus
+        self._outside = None if outside is None else sorted(outside, key=_when)
+        #: The advancements there were since a loop beside the VM last read one, of each vCPU.
+        self._since_read: dict[int, Array] = {}
+
+    def wants(self, batch: Batch) -> bool:
+        """Whether anything is to be compared in this batch, or kept of it."""
+        if self._outside is not None:
+            return bool(self._outside)
+        return bool(self._since_read) or any(kind in batch.tables for kind in _KINDS)
+
+    def add(self, batch: Batch, courses: Courses, carried: dict[int, int]) -> None:
+        """Compare the next batch's; `carried` is each vCPU's advancement before it."""
+        self._compare(batch, courses, carried)
+        self._compare_outside(courses, carried)
+        self._compare_debugfs(batch, courses, carried)
+
+    def finish(self) -> None:
+        """The trace has ended: compare the samples that stand after its last wait."""
+        self._compare_outside(None, {}, last=True)
+
+    def _compare(self, batch: Batch, courses: Courses, carried: dict[int, int]) -> None:
+        """Hold the batch's samples against the model."""
+        for kind in (Sample, AdvanceSample):
+            table = batch.tables.get(kind)
+            if table is None or self._outside is not None:
+                continue
+            places, keys = batch.rows_of(kind), vcpu_keys(table)
+            nobody = keys == (NO_VCPU << 32 | NO_VCPU)
+            if nobody.any() and len(self._vcpus) == 1:
+                keys = np.where(nobody, next(iter(self._vcpus)), keys)
+            order = np.argsort(keys, kind="stable")
+            there, first = np.unique(keys[order], return_index=True)
+            for key, mine in zip(there.tolist(), np.split(order, first[1:]), strict=True):
+                if key not in self._vcpus:
+                    self.unplaced += len(mine)
+                    continue
+                indices, model_ns = courses[key].at_places(places[mine], carried[key])
+                self._vcpus[key].check.add(
+                    indices, table["host_tsc"][mine], model_ns, table["advance_ns"][mine]
+                )
+
+    def _compare_debugfs(self, batch: Batch, courses: Courses, carried: dict[int, int]) -> None:
+        """Hold what a loop beside the VMs read against the model.
+
+        It read after it had written the line before: the value is one that there was between the two.
+        """
+        table = batch.tables.get(DebugfsSample)
+        since = 0
+        if (table is None and not self._since_read) or self._outside is not None:
+            return
+        if table is not None:
+            vm_of = {pid: self._vm_of(pid) for pid in np.unique(table["pid"]).tolist()}
+            for place, read in zip(batch.rows_of(DebugfsSample).tolist(), table, strict=True):
+                key = vm_of[read.pid] << 32 | read.number
+                vcpu = self._vcpus.get(key)
+                if vcpu is None:
+                    self.unplaced += 1
+                else:
+                    model_ns = courses[key].between(since, place, carried[key])
+                    if not since:
+                        model_ns = np.concatenate([self._since_read.get(key, model_ns[:0]), model_ns])
+                    index = courses[key].at_places(np.array([place]), 0)[0]
+                    vcpu.check.add_one(int(index[0]), read.host_tsc, model_ns, read.advance_ns)
+                since = place
+        for key in self._vcpus:
+            values = np.unique(courses[key].between(since, len(batch), carried[key]))
+            before = self._since_read.get(key, values[:0]) if not since else values[:0]
+            self._since_read[key] = np.union1d(before, values)
+
+    def _vm_of(self, pid: int) -> int:
+        """The VM of a process: of its threads, or where that is not told, of those made just after it."""
+        threads = [thread for thread in self._reader.threads.values() if thread.vm is not None]
+        mine = [thread.vm for thread in threads if pid in (thread.tgid, thread.tid)]
+        if mine:
+            return mine[0] or 0
+        later = [thread for thread in threads if thread.tgid is None and thread.tid > pid]
+        nearest = min(later, key=lambda thread: thread.tid, default=None)
+        return NO_VCPU if nearest is None or nearest.vm is None else nearest.vm
+
+    def _compare_outside(
+        self, courses: Courses | None, carried: dict[int, int], *, last: bool = False
+    ) -> None:
+        """Hold the samples from outside against the model, as far as it has come."""
+        later = []
+        for sample in self._outside or ():
+            key = sample.vm << 32 | sample.vcpu
+            vcpu = self._vcpus.get(key)
+            if courses is None or vcpu is None:
+                course = Course.over(0 if vcpu is None else vcpu.events)
+            else:
+                course = courses[key]
+            if not last and (vcpu is None or not course.reaches(sample.index, sample.timestamp)):
+                later.append(sample)
+            elif vcpu is None:
+                self.unplaced += 1
+            else:
+                now_ns = carried.get(key, vcpu.history.final_ns)
+                index, model_ns = course.at(sample.index, sample.timestamp, now_ns)
+                if sample.index is not None and sample.index > vcpu.events:
+                    self.unplaced += 1
+                    continue
+                vcpu.check.add(
+                    *(
+                        np.array([value])
+                        for value in (index, sample.timestamp or 0, model_ns, sample.advance_ns)
+                    )
+                )
+        if self._outside is not None:
+            self._outside = later
+
+
+def _when(sample: OutsideSample) -> int:
+    return (sample.timestamp if sample.index is None else sample.index) or 0
