@@ -43,7 +43,7 @@ lowest_priority = Message(LOWEST_PRIORITY, VECTOR, logical=True, destination=0xF
 
 
 def takers(vm, message):
-    return [vcpu.index for vcpu in vm.apic_map[message, vm.vcpus[0].lapic]]
+    return vm.apic_map[message, 0]
 
 
 def test_a_message_finds_an_apic_by_an_id_that_was_written(vm):

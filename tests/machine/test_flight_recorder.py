@@ -4,10 +4,8 @@ import pytest
 
 import vlapic
 from tests.support.guest_runs import GUESTS, GuestRun
-from tests.support.machines import boot_scripted, scripted
-from vlapic.errors import GuestFailure
 from vlapic.events import Exit, InjectVirq
-from vlapic.machine.flight_recorder import KEPT, LastEvent, last_events
+from vlapic.machine.flight_recorder import KEPT, LastEvent, Ring, last_events
 from vlapic.machine.guests.programs import PROGRAMS
 from vlapic.machine.vcpu import Vcpu
 
@@ -78,13 +76,11 @@ def ends(cpu):
 
 
 def test_of_vcpus_that_fail_together_each_has_its_last_by_time_and_other_vms_have_none():
-    vms = boot_scripted(scripted(ends), scripted(ends, ends)).vms
-    vcpus = [vcpu for vm in vms for vcpu in vm.vcpus]
-    for vcpu in vcpus:
-        vcpu.last.extend((1000 * at + vcpu.index, f"E{at}", at) for at in range(20))
-    assert last_events(vcpus) == ()
-    for vcpu in vms[1].vcpus:
-        vcpu.failure = GuestFailure("halted for ever")
-    assert last_events(vcpus) == tuple(
+    rings = [Ring(1, 0), Ring(1, 1), Ring(2, 0)]
+    for ring in rings:
+        ring.extend((1000 * at + ring.vcpu, f"E{at}", at) for at in range(20))
+    assert last_events([]) == ()
+    assert last_events(rings) == tuple(
         LastEvent(1000 * at + vcpu, 1, vcpu, f"E{at}", at) for at in range(16, 20) for vcpu in range(2)
     )
+    assert [event.what for event in last_events(rings[2:])] == [f"E{at}" for at in range(12, 20)]

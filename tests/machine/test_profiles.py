@@ -16,8 +16,8 @@ from vlapic.kernels import rules as r
 from vlapic.kernels.profiles import SERIES, V5_0, V5_1, V5_2, V5_3, V5_4, V5_14, V6_1, V6_12, V6_19
 from vlapic.machine.guests.programs import PROGRAMS
 from vlapic.machine.hostmodel.model import constant_model
+from vlapic.machine.tracer import EXIT_FIRST, IN_WAIT
 from vlapic.machine.vcpu import WAITS_LAST
-from vlapic.machine.wait_trace import EXIT_FIRST, IN_WAIT
 
 KERNELS = (V5_0, V5_1, V5_2, V5_3, V5_4, V5_14, V6_1, V6_12, V6_19)
 ALL = (SERIES, *KERNELS)

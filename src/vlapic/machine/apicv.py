@@ -21,22 +21,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
 
 from vlapic.apic import registers as r
 from vlapic.apic.advance_state import Waited
 from vlapic.apic.backends import Hrtimer
 from vlapic.clock import Alarm, SimClock
 from vlapic.errors import UsageError
+from vlapic.kernels.profiles import Profile
 from vlapic.kernels.rules import DirectInjection
 from vlapic.machine import exits
 from vlapic.machine.engines import contract as e
-from vlapic.machine.vcpu import Vcpu
+from vlapic.machine.facts import HostFacts, ModuleParameters
+from vlapic.machine.pcpu import PhysicalCpu
+from vlapic.machine.vcpu import Handlers, Vcpu, VcpuClient
 from vlapic.tsc import GuestTsc
-
-if TYPE_CHECKING:
-    from vlapic.kernels.profiles import Profile
-    from vlapic.machine.host import ModuleParameters, Vm
 
 #: Whether timer interrupts may be posted: with `pi_inject_timer`, of whether MWAIT does not exit.
 MAY_POST: dict[DirectInjection, Callable[[bool], bool]] = {
@@ -110,22 +108,25 @@ class ApicvVcpu(Vcpu):
 
     def __init__(
         self,
-        vm: Vm,
+        vm: VcpuClient,
         index: int,
-        tsc_khz: int,
+        facts: HostFacts,
+        cpu: PhysicalCpu,
+        handlers: Handlers,
         make_engine: Callable[[GuestTsc], e.CpuEngine],
+        tsc_khz: int,
         wait_for_sipi: bool = False,
     ) -> None:
-        super().__init__(vm, index, tsc_khz, make_engine, wait_for_sipi)
+        """As any other vCPU; the handlers are `APICV_HANDLERS`."""
+        super().__init__(vm, index, facts, cpu, handlers, make_engine, tsc_khz, wait_for_sipi)
         self.timer.apicv = True
-        if vm.host.parameters.pi_inject_timer and MAY_POST[vm.host.profile.direct_injection](
-            vm.mwait_in_guest
-        ):
+        may_post = MAY_POST[facts.profile.direct_injection]
+        if facts.parameters.pi_inject_timer and may_post(vm.mwait_in_guest):
             self.timer.posts = True
-            elsewhere = HousekeepingClock(self.clock, self._hrtimer_cycles)
-            self.timer.host_timers.hrtimer = Hrtimer(elsewhere, vm.host.tsc_khz, self._fired_elsewhere)
+            elsewhere = HousekeepingClock(self.clock, self.work.hrtimer)
+            self.timer.host_timers.hrtimer = Hrtimer(elsewhere, facts.tsc_khz, self._fired_elsewhere)
         for reason in ("APIC_WRITE", "EOI_INDUCED"):
-            self._exit_cycles[reason] = self._exit_cycles["APIC_ACCESS"]
+            self.work.exits[reason] = self.work.exits["APIC_ACCESS"]
         self._loaded: tuple[int | None, bool] = None, False  # counter and NMI window of the last entry
         self._waited: tuple[Waited | None, int] = None, 0  # of the interrupt in the IRR
         self._in_guest = False  # while calls of other CPUs find the guest running
@@ -203,14 +204,13 @@ class ApicvVcpu(Vcpu):
         """
         if not self._in_guest:
             return False
-        waited = self.timer.wait_before_posting(self._wait_step_cycles)
+        waited = self.timer.wait_before_posting(self.work.wait_step)
         wait_cycles = 0
         if waited is not None:
             wait_cycles = waited.cycles
-            if self._waits is not None:
-                self._waits.waited(self.stamp(), waited.delta_cycles)
-                self._waits.tuned(self.stamp(), self.advancement.advance_ns)
-        there = self.clock.now + wait_cycles + next(self._posting_cycles)
+            self.tracer.waited(waited.delta_cycles)
+            self.tracer.tuned(self.advancement.advance_ns)
+        there = self.clock.now + wait_cycles + next(self.work.posting)
         posted = (waited, wait_cycles), self.timer.fired_deadline_tsc
         self.clock.at(there, partial(self._notified, *posted))
         return True
@@ -327,7 +327,9 @@ def write(vcpu: ApicvVcpu, offset: int, value: int) -> None:
     vcpu.stay()
 
 
-ApicvVcpu.handlers = exits.HANDLERS | {
+#: With APICv.
+APICV_HANDLERS: Handlers = {
+    **exits.HANDLERS,
     e.ExternalInterrupt: on_external_interrupt,
     e.InterruptWindow: on_interrupt_window,
     e.ReadMemory: on_read_memory,

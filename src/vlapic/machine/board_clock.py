@@ -7,30 +7,46 @@ another processor comes there as from any other CPU. The host's own work for an 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from vlapic.clock import Alarm
+from vlapic.machine.facts import HostFacts
+from vlapic.machine.vcpu import Vcpu
 from vlapic.tsc import cycles_as_ns
 
-if TYPE_CHECKING:
-    from vlapic.machine.host import Vm
+
+class VmTime(Protocol):
+    """What the clock knows of its VM.
+
+    Attributes:
+        facts: of its host.
+        vcpus: its vCPUs; the first one is the bootstrap processor.
+        active: the vCPU that goes on now.
+    """
+
+    facts: HostFacts
+    vcpus: list[Vcpu]
+    active: Vcpu | None
+
+    def active_at(self) -> int:
+        """The host TSC that the active vCPU has reached."""
 
 
 class VmClock:
     """A VM's time in ns since it was switched on (`BoardClock`)."""
 
-    def __init__(self, vm: Vm) -> None:
+    def __init__(self, vm: VmTime) -> None:
         self._vm = vm
         # The guest's instructions when `is_idle` was asked last.
         self._instructions = -1
 
     def now_ns(self) -> int:
-        vm = self._vm
-        return cycles_as_ns(vm.active_at() - vm.host.start_tsc, vm.host.tsc_khz)
+        facts = self._vm.facts
+        return cycles_as_ns(self._vm.active_at() - facts.start_tsc, facts.tsc_khz)
 
     def at_ns(self, time_ns: int, call: Callable[[], None]) -> Alarm:
-        host = self._vm.host
-        host_tsc = host.start_tsc - -(time_ns * host.tsc_khz) // 10**6
+        facts = self._vm.facts
+        host_tsc = facts.start_tsc - -(time_ns * facts.tsc_khz) // 10**6
 
         def ring() -> None:
             # It is the bootstrap processor's time, whichever vCPU goes on now.

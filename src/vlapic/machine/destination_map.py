@@ -6,43 +6,41 @@ those of `apic/ipi.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 from vlapic.apic.ipi import Message, receivers
+from vlapic.apic.lapic import LocalApic
 
-if TYPE_CHECKING:
-    from vlapic.apic.lapic import LocalApic
-    from vlapic.machine.vcpu import Vcpu
-
-#: A message and the local APIC that sends it, None for an I/O APIC.
-Key = tuple[Message, "LocalApic | None"]
+#: A message and the number of the vCPU that sends it, None for an I/O APIC.
+Key = tuple[Message, int | None]
 
 #: Messages known at once; a guest can make up more than there is memory for.
 KNOWN_MESSAGES = 1024
 
 
-class ApicMap(dict[Key, "list[Vcpu]"]):
-    """Who takes a message, of the vCPUs of a VM whose APICs are enabled.
+class ApicMap(dict[Key, list[int]]):
+    """Who takes a message, of the local APICs of a VM that are enabled.
 
-    `apic_map[message, sender]` are the vCPUs that a message is for, in order of their numbers; None sends for
-    an I/O APIC.
+    `apic_map[message, sender]` are the numbers of the vCPUs that a message is for, in order; `sender` is that
+    of the one that sends it, None for an I/O APIC.
     """
 
-    def __init__(self, vcpus: Sequence[Vcpu]) -> None:
-        """`vcpus` may grow later; :meth:`forget` is to be called then."""
+    def __init__(self) -> None:
+        """Of no APICs yet: `add` each."""
         super().__init__()
-        self._vcpus = vcpus
+        self._lapics: list[LocalApic] = []
 
-    def __missing__(self, key: Key) -> list[Vcpu]:
+    def add(self, lapic: LocalApic) -> None:
+        """The APIC of the vCPU that has the next number."""
+        self._lapics.append(lapic)
+        self.forget()
+
+    def __missing__(self, key: Key) -> list[int]:
         """Find out who takes a message that is not known."""
         message, sender = key
         if len(self) >= KNOWN_MESSAGES:
             self.clear()
-        present = [vcpu for vcpu in self._vcpus if vcpu.lapic.enabled]
-        lapics = [vcpu.lapic for vcpu in present]
-        place = lapics.index(sender) if sender is not None else None
-        found = receivers(message, [lapic.address for lapic in lapics], place)
+        present = [index for index, lapic in enumerate(self._lapics) if lapic.enabled]
+        place = present.index(sender) if sender is not None else None
+        found = receivers(message, [self._lapics[index].address for index in present], place)
         takers = self[key] = [present[index] for index in found]
         return takers
 

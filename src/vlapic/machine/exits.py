@@ -10,9 +10,6 @@ may end the run, or reach another vCPU without a message.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-
 from vlapic import events
 from vlapic.apic import registers as r
 from vlapic.errors import GuestFailure
@@ -20,9 +17,7 @@ from vlapic.machine import hypercalls
 from vlapic.machine.cpuid import Processor, cpuid
 from vlapic.machine.engines import contract as e
 from vlapic.machine.msrs import MSR_IA32_TSC, MSR_IA32_TSC_ADJUST, MSRS
-
-if TYPE_CHECKING:
-    from vlapic.machine.vcpu import Vcpu
+from vlapic.machine.vcpu import Handlers, Vcpu
 
 #: The TSC's.
 TSC_MSRS = (MSR_IA32_TSC, MSR_IA32_TSC_ADJUST)
@@ -54,7 +49,11 @@ def on_nmi_window(vcpu: Vcpu, left: e.NmiWindow) -> bool:
 
 def on_hypercall(vcpu: Vcpu, left: e.Hypercall) -> None:
     vcpu.spend_exit("VMCALL")
-    vcpu.engine.complete(hypercalls.call(vcpu, left.number, left.arguments))
+    vcpus = vcpu.vm.vcpus
+    answer = hypercalls.answer(left.number, left.arguments, [each.lapic for each in vcpus])
+    if answer.message is not None:
+        vcpu.vm.deliver(answer.message, [vcpus[index] for index in answer.to], vcpu)
+    vcpu.engine.complete(answer.value)
 
 
 def on_hlt(vcpu: Vcpu, left: e.Hlt) -> None:
@@ -84,8 +83,7 @@ def on_read_msr(vcpu: Vcpu, left: e.ReadMsr) -> bool:
     except r.GeneralProtection:
         fault_msr(vcpu, False, msr, 0)
         return False
-    if vcpu.trace:
-        vcpu.trace(events.Msr(*vcpu.stamp(), False, msr, value, False))
+    vcpu.trace(events.Msr, False, msr, value, False)
     vcpu.engine.complete(value)
     return True
 
@@ -103,8 +101,7 @@ def on_write_msr(vcpu: Vcpu, left: e.WriteMsr) -> bool:
     except r.GeneralProtection:
         fault_msr(vcpu, True, msr, value)
         return False
-    if vcpu.trace:
-        vcpu.trace(events.Msr(*vcpu.stamp(), True, msr, value, False))
+    vcpu.trace(events.Msr, True, msr, value, False)
     vcpu.engine.complete()
     vcpu.measure.armed(vcpu.engine.instructions)
     return True
@@ -112,8 +109,7 @@ def on_write_msr(vcpu: Vcpu, left: e.WriteMsr) -> bool:
 
 def fault_msr(vcpu: Vcpu, write: bool, msr: int, value: int) -> None:
     """Answer an access to an MSR with #GP(0)."""
-    if vcpu.trace:
-        vcpu.trace(events.Msr(*vcpu.stamp(), write, msr, value, True))
+    vcpu.trace(events.Msr, write, msr, value, True)
     vcpu.engine.inject_exception(GENERAL_PROTECTION, 0)
 
 
@@ -131,15 +127,13 @@ def on_read_memory(vcpu: Vcpu, left: e.ReadMemory) -> bool:
     if not vcpu.lapic.decodes(left.address):
         vcpu.spend_exit("EPT_MISCONFIG")
         value = vcpu.vm.board.memory.read(left.address, left.size)
-        if vcpu.trace:
-            vcpu.trace(events.DeviceAccess(*vcpu.stamp(), False, left.address, left.size, value))
+        vcpu.trace(events.DeviceAccess, False, left.address, left.size, value)
         vcpu.engine.complete(value)
         return False
     vcpu.spend_exit("APIC_ACCESS")
     offset = left.address & 0xFFF
     value = vcpu.lapic.read(offset, left.size)
-    if vcpu.trace:
-        vcpu.trace(events.ApicAccess(*vcpu.stamp(), False, offset, value))
+    vcpu.trace(events.ApicAccess, False, offset, value)
     vcpu.engine.complete(value)
     return True
 
@@ -148,15 +142,13 @@ def on_write_memory(vcpu: Vcpu, left: e.WriteMemory, reason: str = "APIC_ACCESS"
     """A write; one of the local APIC's registers exits for `reason`."""
     if not vcpu.lapic.decodes(left.address):
         vcpu.spend_exit("EPT_MISCONFIG")
-        if vcpu.trace:
-            vcpu.trace(events.DeviceAccess(*vcpu.stamp(), True, left.address, left.size, left.value))
+        vcpu.trace(events.DeviceAccess, True, left.address, left.size, left.value)
         vcpu.vm.board.memory.write(left.address, left.size, left.value)
         vcpu.engine.complete()
         return False
     vcpu.spend_exit(reason)
     offset = left.address & 0xFFF
-    if vcpu.trace:
-        vcpu.trace(events.ApicAccess(*vcpu.stamp(), True, offset, left.value))
+    vcpu.trace(events.ApicAccess, True, offset, left.value)
     vcpu.lapic.write(offset, left.value, left.size)
     vcpu.engine.complete()
     vcpu.measure.armed(vcpu.engine.instructions)
@@ -165,17 +157,15 @@ def on_write_memory(vcpu: Vcpu, left: e.WriteMemory, reason: str = "APIC_ACCESS"
 
 def on_read_port(vcpu: Vcpu, left: e.ReadPort) -> None:
     vcpu.spend_exit("IO_INSTRUCTION")
-    value = vcpu.vm.ports.read(left.port, left.size)
-    if vcpu.trace:
-        vcpu.trace(events.PortAccess(*vcpu.stamp(), False, left.port, left.size, value))
+    value = vcpu.vm.board.ports.read(left.port, left.size)
+    vcpu.trace(events.PortAccess, False, left.port, left.size, value)
     vcpu.engine.complete(value)
 
 
 def on_write_port(vcpu: Vcpu, left: e.WritePort) -> None:
     vcpu.spend_exit("IO_INSTRUCTION")
-    if vcpu.trace:
-        vcpu.trace(events.PortAccess(*vcpu.stamp(), True, left.port, left.size, left.value))
-    vcpu.vm.ports.write(left.port, left.size, left.value)
+    vcpu.trace(events.PortAccess, True, left.port, left.size, left.value)
+    vcpu.vm.board.ports.write(left.port, left.size, left.value)
     vcpu.engine.complete()
 
 
@@ -205,7 +195,8 @@ def on_cpuid(vcpu: Vcpu, left: e.Cpuid) -> None:
     vcpu.engine.complete(cpuid(left.leaf, left.subleaf, processor))
 
 
-HANDLERS: dict[type[Any], Callable[[Vcpu, Any], bool | None]] = {
+#: Without APICv.
+HANDLERS: Handlers = {
     e.PreemptionTimer: on_preemption_timer,
     e.ExternalInterrupt: on_external_interrupt,
     e.InterruptWindow: on_interrupt_window,

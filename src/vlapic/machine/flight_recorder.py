@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from vlapic.machine.vcpu import Vcpu
+from typing import NamedTuple
 
 #: How many a vCPU keeps.
 KEPT = 8
@@ -21,8 +18,19 @@ _AT_LEAST = 2
 #: What is kept of an interrupt's delivery, by its vector.
 INTERRUPT = tuple(f"interrupt {vector}" for vector in range(256))
 
-#: What a vCPU keeps of them: host TSC, what, RIP.
-Ring = deque[tuple[int, str, int]]
+
+class Ring(deque[tuple[int, str, int]]):
+    """The last things that one vCPU did: host TSC, what, RIP; as many as are kept.
+
+    Attributes:
+        vm, vcpu: whose, by their numbers.
+    """
+
+    def __init__(self, vm: int, vcpu: int) -> None:
+        """Nothing yet."""
+        super().__init__(maxlen=KEPT)
+        self.vm = vm
+        self.vcpu = vcpu
 
 
 class LastEvent(NamedTuple):
@@ -43,19 +51,17 @@ class LastEvent(NamedTuple):
     rip: int
 
 
-def ring() -> Ring:
-    """Nothing yet."""
-    return deque(maxlen=KEPT)
+def last_events(rings: Sequence[Ring]) -> tuple[LastEvent, ...]:
+    """The last events of vCPUs that failed, by time: of the first one and of those of its VM.
 
-
-def last_events(vcpus: Sequence[Vcpu]) -> tuple[LastEvent, ...]:
-    """The last events of the first vCPU that failed and of those of its VM that failed with it, by time."""
-    vm = next((vcpu.vm for vcpu in vcpus if vcpu.failure is not None), None)
-    failed = [vcpu for vcpu in vcpus if vcpu.vm is vm and vcpu.failure is not None]
-    each = max(KEPT // len(failed), _AT_LEAST) if failed else 0
+    Args:
+        rings: of every vCPU that failed; none at all gives no events.
+    """
+    together = [ring for ring in rings if ring.vm == rings[0].vm]
+    each = max(KEPT // len(together), _AT_LEAST) if together else 0
     found = [
-        LastEvent(host_tsc, vcpu.vm.index, vcpu.index, what, rip)
-        for vcpu in failed
-        for host_tsc, what, rip in list(vcpu.last)[-each:]
+        LastEvent(host_tsc, ring.vm, ring.vcpu, what, rip)
+        for ring in together
+        for host_tsc, what, rip in list(ring)[-each:]
     ]
     return tuple(sorted(found, key=lambda event: event.host_tsc))

@@ -1,49 +1,24 @@
-"""A host: its TSC, its module parameters, its costs; it owns VMs, and a VM owns vCPUs."""
+"""A host: its TSC, its module parameters, its costs; it owns VMs and the physical CPUs under them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 from vlapic.apic.advance_state import ModuleState
 from vlapic.apic.backends import uses_hv_timer
-from vlapic.apic.ipi import ICR_MODE_SHIFT, DeliveryMode, Message, as_delivered
-from vlapic.apic.registers import LVT_LINT0
 from vlapic.errors import UsageError
 from vlapic.events import Event, TimerInterrupt
 from vlapic.kernels.profiles import SERIES, Profile
-from vlapic.machine.apicv import ApicvVcpu
-from vlapic.machine.board_clock import VmClock
-from vlapic.machine.destination_map import ApicMap
-from vlapic.machine.devices import Board
-from vlapic.machine.engines.contract import CpuEngine
+from vlapic.machine.facts import HostFacts, ModuleParameters
 from vlapic.machine.hostmodel.model import DEFAULT, HostModel
 from vlapic.machine.hostmodel.named import find_model
-from vlapic.machine.parts import Parts
 from vlapic.machine.pcpu import PhysicalCpu
-from vlapic.machine.vcpu import Vcpu
-from vlapic.tsc import VMX_FRAC_BITS, GuestTsc
+from vlapic.machine.vm import Vm
+from vlapic.tsc import VMX_FRAC_BITS
 
-
-@dataclass(frozen=True)
-class ModuleParameters:
-    """Parameters of the kvm modules when they are loaded.
-
-    Attributes:
-        lapic_timer_advance_ns: None for auto, or a number of ns, 0 for off; what that means to a vCPU the
-            profile says. `Host.module` has it while the host runs.
-        preemption_timer: whether timers may use the VMX preemption timer; else they use hrtimers.
-        enable_apicv: whether the CPU virtualises the APIC. Where a CPU can, KVM has it on by default.
-        pi_inject_timer: with APICv, timer interrupts may be posted into the running guest from another CPU.
-    """
-
-    lapic_timer_advance_ns: int | None = None
-    preemption_timer: bool = True
-    enable_apicv: bool = False
-    pi_inject_timer: bool = False
+__all__ = ["Host", "ModuleParameters", "Vm", "check_preemption_timer"]
 
 
 def measure_nothing(event: TimerInterrupt) -> None:
@@ -154,142 +129,33 @@ class Host:
             mwait_in_guest: its guests' MWAIT does not exit (KVM_CAP_X86_DISABLE_EXITS). Their CPUID does not
                 offer it; what it changes is which host timers KVM uses for them.
         """
-        vm = Vm(self, len(self.vms), mwait_in_guest)
+        vm = Vm(self, self.facts(), len(self.vms), mwait_in_guest)
         self.vms.append(vm)
         return vm
 
-    def place(self, vcpu: Vcpu) -> PhysicalCpu:
-        """The physical CPU of a new vCPU, for as long as it lives."""
+    def facts(self) -> HostFacts:
+        """What the VMs are told that are created now."""
+        return HostFacts(
+            model=self.model,
+            profile=self.profile,
+            parameters=self.parameters,
+            module=self.module,
+            seed=self.seed,
+            tsc_khz=self.tsc_khz,
+            start_tsc=self.start_tsc,
+            tsc_frac_bits=self.tsc_frac_bits,
+            has_hv_timer=self.has_hv_timer,
+            on_interrupt=self.on_interrupt,
+            on_event=self.on_event,
+        )
+
+    def next_cpu(self) -> PhysicalCpu:
+        """The physical CPU that the next new vCPU is for, as long as it lives: they are taken in turns."""
         if self._one_each:
             self.cpus.append(self._physical_cpu(self._placed))
         cpu = self.cpus[self._placed % len(self.cpus)]
         self._placed += 1
-        cpu.place(vcpu)
         return cpu
 
     def _physical_cpu(self, index: int) -> PhysicalCpu:
         return PhysicalCpu(index, self.start_tsc, self.model, self.seed)
-
-
-class Vm:
-    """One virtual machine.
-
-    Attributes:
-        mwait_in_guest: its guests' MWAIT does not exit.
-        board: its devices.
-        ports: the board's I/O ports, console and exit port among them.
-        apic_map: which vCPUs take a message.
-        active: the vCPU that goes on now; devices read its time.
-    """
-
-    def __init__(self, host: Host, index: int, mwait_in_guest: bool = False) -> None:
-        self.host = host
-        self.index = index
-        self.mwait_in_guest = mwait_in_guest
-        self.board = Board(clock=VmClock(self), send=self._send_external, extint=self._drive_lint0)
-        self.ports = self.board.ports
-        self.vcpus: list[Vcpu] = []
-        self.apic_map = ApicMap(self.vcpus)
-        self.active: Vcpu | None = None
-
-    def create_vcpu(
-        self,
-        make_engine: Callable[[GuestTsc], CpuEngine],
-        tsc_khz: int | None = None,
-        wait_for_sipi: bool = False,
-    ) -> Vcpu:
-        """A vCPU whose guest TSC counts at `tsc_khz`, None for the host's frequency.
-
-        Args:
-            make_engine: makes the CPU under it, given the TSC that its guest reads.
-            wait_for_sipi: it waits for another one to start it.
-
-        Raises:
-            ValueError: the host cannot scale its TSC that far.
-        """
-        khz = self.host.tsc_khz if tsc_khz is None else tsc_khz
-        kind = ApicvVcpu if self.host.parameters.enable_apicv else Vcpu
-        vcpu = kind(self, len(self.vcpus), khz, make_engine, wait_for_sipi)
-        preemption = vcpu.timer.host_timers.preemption
-        if preemption is not None:
-            # `vmx_set_hv_timer`, since v5.8 `kvm_can_use_hv_timer`.
-            preemption.refused = self.mwait_in_guest or vcpu.timer.posts
-        self.vcpus.append(vcpu)
-        self.apic_map.forget()
-        return vcpu
-
-    @property
-    def ended(self) -> bool:
-        """Whether its guest has reported or ended the machine, or one of its vCPUs cannot go on."""
-        if self.ports.exit_port.value is not None or self.board.power.end is not None:
-            return True
-        for vcpu in self.vcpus:  # noqa: SIM110 asked at every round, and any() costs more
-            if vcpu.failure is not None:
-                return True
-        return False
-
-    def switch_off(self) -> None:
-        """Stop the VM: its vCPUs leave their physical CPUs to others, and nothing of it happens any more."""
-        for vcpu in self.vcpus:
-            vcpu.cpu.remove(vcpu)
-            vcpu.timer.host_timers.hrtimer.cancel()
-        self.board.switch_off()
-
-    def leave_as_firmware_does(self) -> None:
-        """What a PC's firmware has done before a boot loader runs: virtual wire mode.
-
-        The 8259As are set up, and LINT0 of the bootstrap processor takes their interrupts; KVM has that
-        LVT so from reset on (KVM_X86_QUIRK_LINT0_REENABLED).
-        """
-        self.board.leave_as_firmware_does()
-        lapic = self.vcpus[0].lapic
-        lapic.stored[LVT_LINT0] = DeliveryMode.EXTINT << ICR_MODE_SHIFT
-        lapic.controller.see_lint0()
-
-    def deliver(self, message: Message, vcpus: Iterable[Vcpu], sender: Parts | None = None) -> None:
-        """Bring a message to vCPUs; on another CPU than the active one's it comes as an interrupt.
-
-        Args:
-            sender: that sends it just now; it takes its own before the access that sends it is over
-                (`__apic_accept_irq`).
-        """
-        message = as_delivered(message)
-        for vcpu in vcpus:
-            if vcpu is sender:
-                vcpu.lapic.controller.accept(message.mode, message.vector, message.level, message.asserted)
-            else:
-                self._reach(vcpu, partial(vcpu.inbox.append, message))
-
-    def _reach(self, vcpu: Vcpu, call: Callable[[], None]) -> None:
-        """Do something to a vCPU: at once on the active one's CPU, on another when that is interrupted."""
-        active = self.active
-        if active is None or vcpu.cpu is active.cpu:
-            call()
-        else:
-            active.cpu.alone_until = 0
-            vcpu.cpu.interrupt(active.clock.now, call)
-
-    def _send_external(self, message: Message) -> None:
-        """An I/O APIC's."""
-        self.deliver(message, self.apic_map[message, None])
-
-    def _drive_lint0(self, level: bool) -> None:
-        """The 8259As' INT is wired to LINT0 of every processor (`pic_unlock` wakes one that accepts it).
-
-        A processor on another physical CPU that would take it is interrupted, as by a message.
-        """
-        active = self.active
-        for vcpu in self.vcpus:
-            here = active is None or vcpu.cpu is active.cpu
-            if here or not (level and vcpu.lapic.controller.accepts_lint0()):
-                vcpu.lapic.controller.set_lint0(level)
-            else:
-                self._reach(vcpu, partial(self._see_extint, vcpu))
-
-    def _see_extint(self, vcpu: Vcpu) -> None:
-        # It may have fallen again by the time it gets there.
-        vcpu.lapic.controller.set_lint0(self.board.pics.level)
-
-    def active_at(self) -> int:
-        """The host TSC that the active vCPU has reached."""
-        return (self.active or self.vcpus[0]).clock.now

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from vlapic.machine import scheduler
-from vlapic.machine.host import Vm
 from vlapic.machine.pcpu import PhysicalCpu
+from vlapic.machine.vm import Vm
 
 #: Rounds between two looks at anything but the run, such as progress.
 ROUNDS = 512
@@ -68,13 +68,16 @@ def run_to_end(
     def horizon(cpu: PhysicalCpu) -> int | None:
         if limits.instructions is None:
             return limits.host_tsc
-        left = min(instructions_left(vcpu.vm) for vcpu in cpu.vcpus)
-        until = cpu.clock.now + left * host.model.cycles_per_insn
+        left = min(instructions_left(vm) for vm in vms_on[cpu] if vm in running)
+        until = cpu.clock.now + left * vms[0].facts.model.cycles_per_insn
         return until if limits.host_tsc is None else min(until, limits.host_tsc)
 
     vcpus = [vcpu for vm in vms for vcpu in vm.vcpus]
-    for vcpu in vcpus:
-        vcpu.cpu.ends_at = limits.host_tsc
+    vms_on: dict[PhysicalCpu, set[Vm]] = {}
+    for vm in vms:
+        for vcpu in vm.vcpus:
+            vms_on.setdefault(vcpu.cpu, set()).add(vm)
+            vcpu.cpu.ends_at = limits.host_tsc
     if limits.instructions is not None:  # how far a guest may run is another host TSC after each exit
         for vcpu in vcpus:
             vcpu.engine.fastpath = None

@@ -15,16 +15,46 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from vlapic.clock import Alarm, SimClock
+from vlapic.errors import GuestFailure
 from vlapic.machine.hostmodel.model import Draws, HostModel
-
-if TYPE_CHECKING:
-    from vlapic.machine.vcpu import Vcpu
 
 #: Draws of a physical CPU are those of the vCPU that nobody has with this number above the physical CPU's.
 _DRAWS_OF_PCPUS = 1 << 32
+
+
+class Runnable(Protocol):
+    """What a physical CPU knows of a vCPU that is placed on it.
+
+    Attributes:
+        sleeping: it waits, halted, for an event of this CPU.
+        failure: why it will never run again, None while it can.
+    """
+
+    sleeping: bool
+    failure: GuestFailure | None
+
+    @property
+    def vm(self) -> object:
+        """Its VM, whose vCPUs can send each other messages."""
+
+    @property
+    def in_guest(self) -> bool:
+        """Whether its guest is only stopped for others, and goes on without an entry."""
+
+    def ready_at(self) -> int | None:
+        """The host TSC at which it has something to do if it is alone here; None if only others bring it."""
+
+    def wants_cpu(self, awake: bool = False) -> bool:
+        """Whether it would run if it had the CPU: it is awake, or (not if `awake`) woken up."""
+
+    def make_active(self) -> None:
+        """It goes on now: devices read its time, limits are looked at for its VM."""
+
+    def step(self, horizon: int | None = None) -> None:
+        """Go on by one round; its guest may run up to a host TSC, None is as far as it likes."""
 
 
 class PhysicalCpu:
@@ -45,7 +75,7 @@ class PhysicalCpu:
         """An idle CPU at a host TSC; the seed is that of its draws, 0 to 2^64-1."""
         self.index = index
         self.clock = SimClock(start_tsc)
-        self.vcpus: list[Vcpu] = []
+        self.vcpus: list[Runnable] = []
         self.shared = False
         self.others_at: int | None = None
         self.ends_at: int | None = None
@@ -54,9 +84,9 @@ class PhysicalCpu:
         self._min_granularity_cycles = model.min_granularity_cycles
         draws = Draws(seed, _DRAWS_OF_PCPUS + index)
         self._switch_cycles = draws.of("switch", model.switch)
-        self._waiting: deque[Vcpu] = deque()
-        self._running: Vcpu | None = None  # whose turn it is
-        self._loaded: Vcpu | None = None  # whose state the CPU holds
+        self._waiting: deque[Runnable] = deque()
+        self._running: Runnable | None = None  # whose turn it is
+        self._loaded: Runnable | None = None  # whose state the CPU holds
         self._turn_began = start_tsc
         self._turn_ends: Alarm | None = None
         self._burst: Alarm | None = None
@@ -66,16 +96,16 @@ class PhysicalCpu:
             self._burst = self.clock.at(start_tsc + next(self._burst_intervals), self._be_busy)
 
     @property
-    def alone(self) -> Vcpu | None:
+    def alone(self) -> Runnable | None:
         """The one vCPU that is here, if there is nothing else; it steps without a look at its CPU."""
         return None if self.shared or self._burst is not None or not self.vcpus else self.vcpus[0]
 
-    def place(self, vcpu: Vcpu) -> None:
+    def place(self, vcpu: Runnable) -> None:
         """A new vCPU runs here from now on."""
         self.vcpus.append(vcpu)
         self.shared = len(self.vcpus) > 1
 
-    def remove(self, vcpu: Vcpu) -> None:
+    def remove(self, vcpu: Runnable) -> None:
         """A vCPU of this CPU was switched off: it never wants it again."""
         self.vcpus.remove(vcpu)
         self.shared = len(self.vcpus) > 1
@@ -104,7 +134,7 @@ class PhysicalCpu:
         """Let the vCPU whose turn it is go on by one round, or go to the next event if all of them sleep.
 
         Args:
-            until: host TSC up to which a guest may run, as :meth:`Vcpu.step` takes it.
+            until: host TSC up to which a guest may run, as :meth:`Runnable.step` takes it.
         """
         if not self.shared:
             vcpu = self.vcpus[0]
@@ -114,7 +144,7 @@ class PhysicalCpu:
                 self.sleep()
                 return
             vcpu = chosen
-        self.make_active(vcpu)
+        vcpu.make_active()
         vcpu.step(until)
 
     def sleep(self) -> None:
@@ -142,13 +172,6 @@ class PhysicalCpu:
         else:
             call()
 
-    @staticmethod
-    def make_active(vcpu: Vcpu) -> None:
-        """This vCPU goes on now: devices read its time, limits are looked at for its VM."""
-        vm = vcpu.vm
-        vm.active = vcpu
-        vm.host.active = vm
-
     def turn_is_over(self) -> bool:
         """Whether the vCPU that runs has to give way to another one now (`need_resched`).
 
@@ -165,7 +188,7 @@ class PhysicalCpu:
 
     # -- turns --
 
-    def _choose(self) -> Vcpu | None:
+    def _choose(self) -> Runnable | None:
         """The vCPU whose turn it is, its state on the CPU; None if all sleep."""
         if self._running is not None and not self._running.wants_cpu(awake=True):
             self._end_turn()
@@ -195,7 +218,7 @@ class PhysicalCpu:
         woken = any(vcpu.sleeping for vcpu in self._waiting)
         return self._turn_began + (self._min_granularity_cycles if woken else self._slice_cycles)
 
-    def _begin_turn(self, vcpu: Vcpu) -> Vcpu:
+    def _begin_turn(self, vcpu: Runnable) -> Runnable:
         if self._loaded is not vcpu:
             if self._loaded is not None:
                 self.clock.work(next(self._switch_cycles))

@@ -16,14 +16,10 @@ and not even that where somebody is told all of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from vlapic.errors import GuestFailure
 from vlapic.machine.pcpu import PhysicalCpu
 from vlapic.machine.vcpu import Vcpu
-
-if TYPE_CHECKING:
-    from vlapic.machine.host import Vm
 
 #: Host cycles that a CPU may run past the one behind which it was.
 SLICE_CYCLES = 1000
@@ -67,12 +63,12 @@ def run(
     # One vCPU alone has nobody to be compared with.
     alone = group[0].alone if horizon is None and groups == [[group[0]]] else None
     if alone is not None:
-        alone.cpu.make_active(alone)
+        alone.make_active()
     for _ in range(rounds):
         if finished():
             return False
         if alone is not None and not alone.sleeping and alone.failure is None:
-            alone.cpu.alone_until = alone.clock.now + ALONE_CYCLES
+            group[0].alone_until = group[0].clock.now + ALONE_CYCLES
             alone.step()
             continue
         if _step(group, until, horizon):
@@ -93,7 +89,7 @@ def _why_for_ever(vcpu: Vcpu) -> str:
 
 def _groups(vcpus: Sequence[Vcpu]) -> list[list[PhysicalCpu]]:
     """The physical CPUs of vCPUs, in order of their numbers; those that a VM connects are in one group."""
-    groups: list[tuple[set[Vm], list[PhysicalCpu]]] = []
+    groups: list[tuple[set[object], list[PhysicalCpu]]] = []
     for cpu in sorted({vcpu.cpu for vcpu in vcpus}, key=lambda cpu: cpu.index):
         vms, cpus = {vcpu.vm for vcpu in cpu.vcpus}, [cpu]
         apart = []
@@ -111,8 +107,8 @@ def _lead(vcpus: Sequence[Vcpu]) -> int:
 
     Where the module tunes for all, it is no further than a CPU may within a group.
     """
-    told = any(vcpu.trace for vcpu in vcpus)
-    return SLICE_CYCLES if told or vcpus[0].vm.host.module.tunes_for_all else LEAD_CYCLES
+    told = any(vcpu.facts.on_event is not None for vcpu in vcpus)
+    return SLICE_CYCLES if told or vcpus[0].facts.module.tunes_for_all else LEAD_CYCLES
 
 
 def _furthest_behind(groups: list[list[PhysicalCpu]], lead: int) -> tuple[list[PhysicalCpu], int | None]:

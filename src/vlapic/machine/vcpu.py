@@ -2,76 +2,182 @@
 
 Follows `kvm/x86.c` (`vcpu_run`, `vcpu_enter_guest`, `vcpu_block`). Up to v5.2, and in the series, an entry
 goes: inject, trace, wait, tune, then load the preemption timer; the profile says where a kernel does it in
-another order. The device is touched by this loop and its exits only. What it asks for is `parts.py`'s.
+another order. The device is touched by this loop and by the handlers of exits only, which are given to it.
+What the device asks of its surroundings (`ApicClient`) stands at the end.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Protocol
 
 from vlapic import events
-from vlapic.apic.advance_state import Waited
+from vlapic.apic.advance_state import Advancement, Waited
+from vlapic.apic.backends import Hrtimer, PreemptionTimer
 from vlapic.apic.ipi import Message
+from vlapic.apic.lapic import LocalApic
+from vlapic.apic.timer import Timer
+from vlapic.clock import SimClock
 from vlapic.errors import GuestFailure
-from vlapic.kernels.rules import Place
+from vlapic.kernels.rules import Place, ZeroDelta
+from vlapic.machine.devices import Board
 from vlapic.machine.engines.contract import CpuEngine, Exit, ExternalInterrupt, Handled, Reentry
-from vlapic.machine.exits import HANDLERS
-from vlapic.machine.flight_recorder import INTERRUPT
-from vlapic.machine.parts import Parts
-from vlapic.tsc import GuestTsc
-
-if TYPE_CHECKING:
-    from vlapic.machine.host import Vm
+from vlapic.machine.facts import HostFacts
+from vlapic.machine.flight_recorder import INTERRUPT, Ring
+from vlapic.machine.host_work import HostWork
+from vlapic.machine.measure import Measure
+from vlapic.machine.msrs import Msrs
+from vlapic.machine.pcpu import PhysicalCpu
+from vlapic.machine.tracer import Tracer
+from vlapic.tsc import U64, GuestTsc
 
 #: Whether the busy wait comes after the preemption timer's counter is computed.
 WAITS_LAST = {Place.BEFORE_COUNTER: False, Place.LAST: True}
 #: What an entry without a busy wait found, and waited.
 NOT_WAITED: tuple[Waited | None, int] = None, 0
 
+#: What to do with an exit, by its class. True: nobody but the vCPU can have something to do now, and the
+#: guest may go on at once.
+Handlers = Mapping[type[Any], Callable[[Any, Any], bool | None]]
 
-class Vcpu(Parts):
-    """One virtual CPU of a VM.
+
+class VcpuClient(Protocol):
+    """What a vCPU asks of its VM.
 
     Attributes:
+        mwait_in_guest: its guests' MWAIT does not exit.
+        board: its devices.
+    """
+
+    mwait_in_guest: bool
+    board: Board
+
+    @property
+    def index(self) -> int:
+        """Its number on its host, from 0."""
+
+    @property
+    def vcpus(self) -> Sequence[Vcpu]:
+        """All its vCPUs, by their numbers."""
+
+    def send(self, message: Message, sender: Vcpu) -> None:
+        """Bring a message to the vCPUs that it is for."""
+
+    def deliver(self, message: Message, vcpus: Iterable[Vcpu], sender: Vcpu | None = None) -> None:
+        """Bring a message to these vCPUs; `sender` takes its own at once."""
+
+    def address_changed(self) -> None:
+        """Messages find an APIC by something else from now on."""
+
+    def make_active(self, vcpu: Vcpu) -> None:
+        """This vCPU goes on now."""
+
+
+class Vcpu:
+    """One virtual CPU of a VM, and the surroundings of its APIC and timer (`ApicClient`).
+
+    Attributes:
+        vm: its VM.
+        index: its number there, from 0; its initial APIC ID too.
+        facts: what is so on its host.
+        cpu: its physical CPU.
+        clock: of that one.
+        tsc, advancement, timer, lapic, msrs, engine: what it is made of.
+        work: what its host's work costs.
+        trace: tells an event of a kind, by :meth:`Tracer.tell`; `tracer` the others.
+        measure: what is known of its next timer interrupt.
+        last: the last things it did, see `flight_recorder.py`.
         inbox: messages of other local APICs that this one's loop has not accepted yet.
         halted: True from HLT until the guest can take an interrupt.
         sleeping: True while it waits, halted, for an event of its physical CPU.
         failure: why this vCPU will never run again, None while it can.
     """
 
-    #: What to do with an exit, by its class.
-    handlers: ClassVar[dict[type[Any], Callable[[Any, Any], bool | None]]] = HANDLERS
     #: Whether exits are handled in the middle of the engine's run. It changes nothing but the speed.
     FASTPATH: ClassVar[bool] = True
 
     def __init__(
         self,
-        vm: Vm,
+        vm: VcpuClient,
         index: int,
-        tsc_khz: int,
+        facts: HostFacts,
+        cpu: PhysicalCpu,
+        handlers: Handlers,
         make_engine: Callable[[GuestTsc], CpuEngine],
+        tsc_khz: int,
         wait_for_sipi: bool = False,
     ) -> None:
-        super().__init__(vm, index, vm.host.place(self), tsc_khz, make_engine)
-        self._on_interrupt = vm.host.on_interrupt
-        self._waits_last = WAITS_LAST[vm.host.profile.place]
+        """A vCPU that has not run yet.
+
+        Args:
+            cpu: the physical CPU whose time is its time; whoever makes it places it there.
+            handlers: what to do with each exit of its engine.
+            make_engine: makes the CPU under it, given the TSC that its guest reads.
+            tsc_khz: frequency of that one.
+            wait_for_sipi: it waits for another one to start it.
+
+        Raises:
+            ValueError: the host cannot scale its TSC that far.
+        """
+        self.vm = vm
+        self.index = index
+        self.facts = facts
+        self.cpu = cpu
+        self.clock = clock = cpu.clock
+        self.tsc = tsc = GuestTsc(tsc_khz, facts.tsc_khz, facts.tsc_frac_bits)
+        # A new guest's TSC starts at 0, whatever the host's has reached (`kvm_synchronize_tsc`).
+        tsc.offset = -tsc.at(facts.start_tsc) & U64
+        self.work = HostWork(facts.model, facts.seed, facts.tsc_khz, vm.index, index)
+        self.tracer = Tracer(clock, vm.index, index, facts.profile, facts.on_event)
+        self.trace = self.tracer.tell
+        self.advancement = Advancement(facts.module)
+        self.timer = Timer(
+            clock,
+            tsc,
+            Hrtimer(clock, facts.tsc_khz, self._hrtimer_fired),
+            _preemption_timer(clock, tsc, facts) if facts.has_hv_timer else None,
+            self.advancement,
+            facts.profile,
+            client=self,
+        )
+        self.lapic = LocalApic(index, self.timer, client=self)
         self.lapic.controller.wait_for_sipi = wait_for_sipi
+        self.msrs = Msrs()
+        self.engine = make_engine(tsc)
         self.engine.fastpath = self._fastpath if self.FASTPATH else None
         if wait_for_sipi:
             self.engine.reset()
-        self.halted = False
-        self.failure: GuestFailure | None = None
+        self.measure = Measure(self.timer, tsc)
+        self.last = Ring(vm.index, index)
         self.inbox: deque[Message] = deque()
+        self.halted = False
+        self.sleeping = False
+        self.failure: GuestFailure | None = None
+        self._handlers = handlers
+        self._waits_last = WAITS_LAST[facts.profile.place]
         self._injected: int | None = None
         self._injects_nmi = False
         # What the guest was entered with, while it is only stopped for others: counter, windows.
         self._entered: tuple[int | None, bool, bool] | None = None
         self._entry: tuple[int | None, bool, bool] = None, False, False  # the same, of the last entry
         self._horizon: int | None = None
-        self.sleeping = False
         self._hv_timer_was_in_use = False
+        self._tell_of_start()
+
+    def _tell_of_start(self) -> None:
+        tsc, facts = self.tsc, self.facts
+        self.trace(events.TscOffset, 0, tsc.offset)
+        self.trace(
+            events.VcpuStart,
+            tsc.khz,
+            tsc.ratio,
+            tsc.frac_bits,
+            tsc.offset,
+            facts.profile.name,
+            self.advancement.advance_ns,
+            facts.module.setting(),
+        )
 
     # -- the loop --
 
@@ -79,6 +185,10 @@ class Vcpu(Parts):
     def in_guest(self) -> bool:
         """Whether the guest is only stopped for others, and goes on without an entry."""
         return self._entered is not None
+
+    def make_active(self) -> None:
+        """It goes on now: devices read its time, limits are looked at for its VM."""
+        self.vm.make_active(self)
 
     def ready_at(self) -> int | None:
         """The host TSC at which this vCPU, alone on its CPU, has something to do.
@@ -204,7 +314,7 @@ class Vcpu(Parts):
             if not self._woken():
                 return
         self.sleeping = False
-        self.clock.work(next(self._wake_up_cycles))
+        self.clock.work(next(self.work.wake_up))
         self.timer.after_block(self._hv_timer_was_in_use)
 
     def _sleep(self) -> None:
@@ -247,8 +357,7 @@ class Vcpu(Parts):
 
     def _enter(self) -> tuple[int | None, tuple[Waited | None, int]]:
         """The entry itself, interrupts off: when the preemption timer runs out, and what `_wait` returns."""
-        if self.trace:
-            self.trace(events.Entry(*self.stamp(), self.engine.rip))
+        self.tracer.entry(self.engine)
         timer, waits_last = self.timer, self._waits_last
         host_timers = timer.host_timers
         hv_timer = host_timers.preemption if host_timers.hv_timer_in_use else None
@@ -259,7 +368,7 @@ class Vcpu(Parts):
         if hv_timer is not None and not waits_last:
             counter = hv_timer.entry_value()
         preemption = None if hv_timer is None or counter is None else hv_timer.runs_out_at(counter)
-        self.clock.now += next(self._entry_cycles)  # interrupts are off: what falls due waits
+        self.clock.now += next(self.work.entry)  # interrupts are off: what falls due waits
         return preemption, waited
 
     def _run_guest(self, preemption: int | None, window: bool, nmi_window: bool, horizon: int | None) -> None:
@@ -281,7 +390,7 @@ class Vcpu(Parts):
             if due is None or clock.now < due:
                 self._entered = self._entry
                 return
-        self.handlers[type(left)](self, left)
+        self._handlers[type(left)](self, left)
 
     def _until(self) -> int | None:
         """How far the guest may run: to the next event of its physical CPU, or to the horizon."""
@@ -298,7 +407,7 @@ class Vcpu(Parts):
         """
         clock, cpu, controller = self.clock, self.cpu, self.lapic.controller
         clock.now = left.host_tsc
-        goes_on = self.handlers[type(left)](self, left)
+        goes_on = self._handlers[type(left)](self, left)
         if not goes_on or self.timer.pending or cpu.shared or clock.now >= cpu.alone_until:
             return None
         if self.inbox:
@@ -340,9 +449,9 @@ class Vcpu(Parts):
                 return False, controller.nmi_pending > 0
             elif not self._inject_interrupt():
                 return self._windows()
-        elif self._injected is not None and self.trace:
-            self.trace(events.InjectVirq(*self.stamp(), self._injected, reinjected=True))
-        self.clock.work(next(self._injection_cycles))
+        elif self._injected is not None:
+            self.trace(events.InjectVirq, self._injected, False, True)
+        self.clock.work(next(self.work.injection))
         nmi_window = controller.nmi_pending > 0
         return self._injects_nmi and controller.deliverable() is not None, nmi_window
 
@@ -364,20 +473,17 @@ class Vcpu(Parts):
             controller.take_extint()
         else:
             self._injected = controller.acknowledge(vector)
-        if self.trace:
-            self.trace(events.InjectVirq(*self.stamp(), self._injected))
+        self.trace(events.InjectVirq, self._injected)
         return True
 
     def _wait(self) -> tuple[Waited | None, int]:
         """The busy wait for an expired deadline, and its tuning: what it found, and host cycles waited."""
-        waited = self.timer.wait(self._timer_injected(), self._wait_step_cycles)
+        waited = self.timer.wait(self._timer_injected(), self.work.wait_step)
         if waited is None:
             return NOT_WAITED
-        if self._waits:
-            self._waits.waited(self.stamp(), waited.delta_cycles)
+        self.tracer.waited(waited.delta_cycles)
         self.clock.elapse(waited.cycles)
-        if self._waits:
-            self._waits.tuned(self.stamp(), self.advancement.advance_ns)
+        self.tracer.tuned(self.advancement.advance_ns)
         return waited, waited.cycles
 
     def _timer_injected(self) -> bool:
@@ -393,6 +499,68 @@ class Vcpu(Parts):
             self.clock.now, self.vm.index, self.index, vector, engine.instructions, waited, wait_cycles
         )
         if interrupt is not None:
-            self._on_interrupt(interrupt)
-            if self.trace:
-                self.trace(interrupt)
+            self.facts.on_interrupt(interrupt)
+            self.tracer.interrupt(interrupt)
+
+    # -- the host's work, and what an exit's handler asks for --
+
+    def _hrtimer_fired(self) -> None:
+        """The hrtimer's interrupt, with interrupts off until its callback has run."""
+        self.tracer.hrtimer_expire(self.facts.tsc_khz)
+        self.clock.elapse(next(self.work.hrtimer))
+        self.timer.hrtimer_fired()
+
+    def spend_exit(self, reason: str, retired_bytes: int = 0) -> None:
+        """Keep and trace an exit by its VMX name, and do the host's work on it.
+
+        Args:
+            retired_bytes: length of the instruction that exited, if the guest stands behind it already.
+        """
+        rip = self.engine.rip - retired_bytes
+        self.last.append((self.clock.now, reason, rip))
+        self.tracer.exit(reason, rip)
+        self.clock.work(next(self.work.exits[reason]))
+
+    def move_tsc(self, cycles: int) -> None:
+        """The guest sets its TSC: by so many cycles from where it is; a deadline on it is timed anew."""
+        before = self.tsc.offset
+        self.tsc.move(cycles)
+        self.trace(events.TscOffset, before, self.tsc.offset)
+        self.timer.tsc_moved(cycles)
+        self.measure.tsc_moved(cycles)
+
+    # -- what the device asks for (TimerClient, ApicClient) --
+
+    def inject_timer(self) -> None:
+        raise AssertionError("an expiry was to bypass the loop of a vCPU without APICv")
+
+    def post_timer(self) -> bool:
+        raise AssertionError("a timer interrupt was to be posted into a vCPU without APICv")
+
+    def send_ipi(self, message: Message) -> None:
+        self.tracer.ipi(message)
+        self.vm.send(message, self)
+
+    def address_changed(self) -> None:
+        self.vm.address_changed()
+
+    def remote_eoi(self, vector: int) -> None:
+        self.trace(events.RemoteEoi, vector)
+        self.vm.board.remote_eoi(vector)
+
+    def trace_smi_ignored(self) -> None:
+        self.trace(events.SmiIgnored)
+
+    def trace_hv_timer_state(self, in_use: bool) -> None:
+        self.trace(events.HvTimerState, in_use)
+
+    def trace_accept_irq(self, vector: int, mode: int, level: bool) -> None:
+        self.trace(events.AcceptIrq, self.lapic.apic_id, vector, mode, level)
+
+    def trace_eoi(self, vector: int) -> None:
+        self.trace(events.Eoi, vector)
+
+
+def _preemption_timer(clock: SimClock, tsc: GuestTsc, facts: HostFacts) -> PreemptionTimer:
+    divides_zero = facts.profile.zero_delta is ZeroDelta.DIVIDE
+    return PreemptionTimer(clock, tsc, facts.model.preemption_timer_rate, divides_zero=divides_zero)

@@ -173,7 +173,7 @@ def _so_far(plan: Plan, host: Host, collector: Collector, notes: tuple[str, ...]
         ),
         notes=notes,
         failure=_failure(every_vcpu),
-        last_events=last_events(every_vcpu),
+        last_events=last_events([vcpu.last for vcpu in every_vcpu if vcpu.failure is not None]),
         end=_end(host.vms),
     )
 
@@ -204,7 +204,7 @@ def _failure(vcpus: Sequence[Vcpu]) -> GuestFailure | None:
     """The first vCPU's failure; of several VMs it says which."""
     for vcpu in vcpus:
         if vcpu.failure is not None:
-            if len(vcpu.vm.host.vms) == 1:
+            if len({each.vm.index for each in vcpus}) == 1:
                 return vcpu.failure
             return replace(vcpu.failure, reason=f"of VM {vcpu.vm.index} {vcpu.failure.reason}")
     return None

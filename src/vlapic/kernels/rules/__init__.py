@@ -5,7 +5,7 @@ words; the part that acts on it asks for the member, never for a version. The ti
 where they act (`apic/timer.py`, `apic/lapic.py`), and so do `Scope`, `Ending.MODULE_FLAG` and `ZeroDelta`
 where vCPUs are made. Rules that are functions have tables of what each member comes to: of tuning and arming
 in `apic/advance.py`, of the wait in `apic/busy_wait.py`, of the parameter in `kernels/parameter.py`, of an
-entry and its trace in `machine/vcpu.py` and `machine/wait_trace.py`, of posting in `machine/apicv.py`.
+entry and its trace in `machine/vcpu.py` and `machine/tracer.py`, of posting in `machine/apicv.py`.
 """
 
 from vlapic.kernels.rules.advancement import (
