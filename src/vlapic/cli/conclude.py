@@ -67,6 +67,6 @@ def _tell_budgets(before: str, result: RunResult, in_full: bool) -> None:
 
         for each in missed:
             who = vcpu_name(each.vm, each.vcpu, len(result.consoles))
-            complain(f"{before}missed {each.budget.text}: {who}: {each.in_words()}", STATUS_BUDGET)
+            complain(f"{before}missed {each.budget}: {who}: {each.in_words()}", STATUS_BUDGET)
     elif missed:
         complain(f"{before}{len(missed)} of {len(result.budgets)} budgets missed", STATUS_BUDGET)

@@ -41,7 +41,7 @@ def _add_suite(root: ElementTree.Element, name: str, result: RunResult) -> None:
             suite,
             "testcase",
             classname=f"{printable(name)} {vcpu_name(each.vm, each.vcpu, len(result.consoles))}",
-            name=each.budget.text,
+            name=each.budget,
         )
         if not each.met:
             _fail(case, each.in_words())

@@ -19,10 +19,10 @@ from vlapic.analysis.regime import SETTLED_EVENTS, Regime
 from vlapic.analysis.spans import Span
 from vlapic.analysis.statistics import Bin
 from vlapic.report.tables import whole
-from vlapic.session.budgets import BudgetResult
 from vlapic.session.results import (
     NOTHING_MEASURED,
     PERCENTILES,
+    BudgetResult,
     RunResult,
     VcpuResult,
     too_few_samples,
@@ -284,14 +284,14 @@ def _below(narrow: bool, between: str = "  ") -> str:
 
 def _budgets(budgets: tuple[BudgetResult, ...], vms: int, narrow: bool) -> Text:
     """A line a budget and vCPU: met or missed, the figure, by how much; or two where it is narrow."""
-    width = max(len(each.budget.text) for each in budgets)
+    width = max(len(each.budget) for each in budgets)
     names = [vcpu_name(each.vm, each.vcpu, vms) for each in budgets]
     who_width = max(map(len, names))
     text = Text("budgets", "bold")
     for each, who in zip(budgets, names, strict=True):
         verdict = Text("met   ", "not bold green") if each.met else Text("MISSED", "bold red")
         text.append("\n  ", "not bold").append_text(verdict)
-        text.append(f"  {each.budget.text:<{width}}  {who:<{who_width}}".rstrip(), "not bold")
+        text.append(f"  {each.budget:<{width}}  {who:<{who_width}}".rstrip(), "not bold")
         text.append(f"{'' if narrow else ' ' * (who_width - len(who))}{_below(narrow)}", "not bold")
         text.append(each.in_words(), "not bold")
     return text

@@ -11,13 +11,18 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 from vlapic.errors import UsageError, unknown_name
 from vlapic.numerals import MOST_DIGITS, shown
-
-if TYPE_CHECKING:
-    from vlapic.session.results import RunResult, VcpuResult
+from vlapic.session.results import (
+    NOTHING_MEASURED,
+    BudgetResult,
+    RunResult,
+    VcpuResult,
+    not_settled,
+    too_few_samples,
+)
 
 #: Units a limit may have, and what one of them is: how many of which unit figures are given in.
 UNITS: dict[str, tuple[int, str]] = {
@@ -32,7 +37,7 @@ UNITS: dict[str, tuple[int, str]] = {
 }
 
 #: What a metric is for one vCPU of a run, None if that is not known.
-Read = Callable[["VcpuResult", "RunResult"], "int | float | Fraction | None"]
+Read = Callable[[VcpuResult, RunResult], int | float | Fraction | None]
 
 _LIMIT = re.compile(
     rf"(?P<number>-?[0-9]{{1,{MOST_DIGITS}}}(?:\.[0-9]{{1,{MOST_DIGITS}}})?) ?(?P<unit>[a-zµ]*|%)"
@@ -179,77 +184,23 @@ class Budget:
     def check(self, vcpu: VcpuResult, run: RunResult) -> BudgetResult:
         """Hold one vCPU of a run against this budget."""
         figure = self.metric.read[self.unit](vcpu, run)
-        if figure is None:
-            return BudgetResult(self, vcpu.vm, vcpu.id, None, self._why_unknown(vcpu))
-        return BudgetResult(self, vcpu.vm, vcpu.id, Fraction(figure))
+        return BudgetResult(
+            budget=self.text,
+            limit=self.limit,
+            unit=self.unit,
+            at_least=self.metric.at_least,
+            vm=vcpu.vm,
+            vcpu=vcpu.id,
+            figure=None if figure is None else Fraction(figure),
+            unknown=self._why_unknown(vcpu) if figure is None else "",
+        )
 
     def _why_unknown(self, vcpu: VcpuResult) -> str:
-        from vlapic.session.results import NOTHING_MEASURED, not_settled, too_few_samples
-
         if not vcpu.interrupts:
             return NOTHING_MEASURED
         if self.metric.name == "settled":
             return f"not settled: {not_settled(vcpu)}"
         return str(too_few_samples(self.metric.name.replace(".", "_"), vcpu.interrupts))
-
-
-@dataclass(frozen=True)
-class BudgetResult:
-    """How one vCPU kept a budget.
-
-    Attributes:
-        budget: the budget.
-        vm, vcpu: whose figure it is.
-        figure: in the unit of the budget; None if it is not known.
-        unknown: why it is not; empty if it is.
-    """
-
-    budget: Budget
-    vm: int
-    vcpu: int
-    figure: Fraction | None
-    unknown: str = ""
-
-    @property
-    def met(self) -> bool:
-        """Whether the figure is known and within its limit."""
-        return self.figure is not None and self.excess <= 0
-
-    @property
-    def excess(self) -> Fraction:
-        """By how much the figure is beyond its limit; 0 or negative if it is within."""
-        if self.figure is None:
-            return Fraction(0)
-        beyond = self.figure - self.budget.limit
-        return -beyond if self.budget.metric.at_least else beyond
-
-    def figure_in_words(self) -> str:
-        """The figure with its unit, or why there is none."""
-        return self.unknown if self.figure is None else _with_unit(self.figure, self.budget.unit)
-
-    def in_words(self) -> str:
-        """The figure, and by how much it is beyond the limit if it is."""
-        if self.met or self.figure is None:
-            return self.figure_in_words()
-        limit = abs(self.budget.limit)
-        share = ""
-        if limit and self.budget.unit != "%":
-            percent = float(100 * self.excess / limit)
-            share = f" ({percent:.0f} %)" if percent >= 1000 else f" ({percent:.3g} %)"
-        direction = "too little" if self.budget.metric.at_least else "too much"
-        return f"{self.figure_in_words()}, {_with_unit(self.excess, self.budget.unit)}{share} {direction}"
-
-    def as_json(self) -> dict[str, Any]:
-        """The object of the schema; `unit` is "" for a count, `figure` null if it is not known."""
-        return {
-            "budget": self.budget.text,
-            "vm": self.vm,
-            "vcpu": self.vcpu,
-            "limit": _number(self.budget.limit),
-            "figure": None if self.figure is None else _number(self.figure),
-            "unit": self.budget.unit,
-            "met": self.met,
-        }
 
 
 def parse_all(texts: Iterable[str]) -> tuple[Budget, ...]:
@@ -270,16 +221,3 @@ def parse_all(texts: Iterable[str]) -> tuple[Budget, ...]:
 def check(budgets: Sequence[Budget], run: RunResult) -> tuple[BudgetResult, ...]:
     """Hold every vCPU of a run against every budget, in the order of the budgets."""
     return tuple(budget.check(vcpu, run) for budget in budgets for vcpu in run.vcpus)
-
-
-def _with_unit(number: Fraction, unit: str) -> str:
-    value = float(number)
-    if number.denominator == 1:
-        text = str(number)
-    else:
-        text = f"{value:.1f}" if abs(value) >= 100_000 else f"{value:.6g}"
-    return f"{text} {unit}".rstrip()
-
-
-def _number(number: Fraction) -> int | float:
-    return int(number) if number.denominator == 1 else float(number)

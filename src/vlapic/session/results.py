@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from vlapic.analysis.regime import NOT_SETTLED, Regime
@@ -26,7 +27,6 @@ from vlapic.machine.guests.programs import PROGRAMS
 if TYPE_CHECKING:
     from vlapic.analysis.spans import Span
     from vlapic.machine.flight_recorder import LastEvent
-    from vlapic.session.budgets import BudgetResult
 
 SCHEMA = "vlapic.run/1"
 #: The path of what may be null in a budget or a vCPU.
@@ -193,6 +193,71 @@ class VcpuResult:
 
 
 @dataclass(frozen=True)
+class BudgetResult:
+    """How one vCPU kept a budget.
+
+    Attributes:
+        budget: the budget as it was written, `METRIC=LIMIT`.
+        limit: its limit, in `unit`.
+        unit: "ns", "cycles", "%", or "" for a count.
+        at_least: whether the limit is the least that the figure may be, instead of the most.
+        vm, vcpu: whose figure it is, by their numbers.
+        figure: in `unit`; None if it is not known.
+        unknown: why it is not; empty if it is.
+    """
+
+    budget: str
+    limit: Fraction
+    unit: str
+    at_least: bool
+    vm: int
+    vcpu: int
+    figure: Fraction | None
+    unknown: str = ""
+
+    @property
+    def met(self) -> bool:
+        """Whether the figure is known and within its limit."""
+        return self.figure is not None and self.excess <= 0
+
+    @property
+    def excess(self) -> Fraction:
+        """By how much the figure is beyond its limit; 0 or negative if it is within."""
+        if self.figure is None:
+            return Fraction(0)
+        beyond = self.figure - self.limit
+        return -beyond if self.at_least else beyond
+
+    def figure_in_words(self) -> str:
+        """The figure with its unit, or why there is none."""
+        return self.unknown if self.figure is None else _with_unit(self.figure, self.unit)
+
+    def in_words(self) -> str:
+        """The figure, and by how much it is beyond the limit if it is."""
+        if self.met or self.figure is None:
+            return self.figure_in_words()
+        limit = abs(self.limit)
+        share = ""
+        if limit and self.unit != "%":
+            percent = float(100 * self.excess / limit)
+            share = f" ({percent:.0f} %)" if percent >= 1000 else f" ({percent:.3g} %)"
+        direction = "too little" if self.at_least else "too much"
+        return f"{self.figure_in_words()}, {_with_unit(self.excess, self.unit)}{share} {direction}"
+
+    def as_json(self) -> dict[str, Any]:
+        """The object of the schema; `unit` is "" for a count, `figure` null if it is not known."""
+        return {
+            "budget": self.budget,
+            "vm": self.vm,
+            "vcpu": self.vcpu,
+            "limit": _number(self.limit),
+            "figure": None if self.figure is None else _number(self.figure),
+            "unit": self.unit,
+            "met": self.met,
+        }
+
+
+@dataclass(frozen=True)
 class RunResult:
     """What a run came to.
 
@@ -355,6 +420,19 @@ def not_settled(vcpu: VcpuResult) -> str:
 def vcpu_name(vm: int, vcpu: int, vms: int) -> str:
     """How people call a vCPU where there are so many VMs; the only VM goes without saying."""
     return f"VM {vm} vCPU {vcpu}" if vms > 1 else f"vCPU {vcpu}"
+
+
+def _with_unit(number: Fraction, unit: str) -> str:
+    value = float(number)
+    if number.denominator == 1:
+        text = str(number)
+    else:
+        text = f"{value:.1f}" if abs(value) >= 100_000 else f"{value:.6g}"
+    return f"{text} {unit}".rstrip()
+
+
+def _number(number: Fraction) -> int | float:
+    return int(number) if number.denominator == 1 else float(number)
 
 
 def nulls(value: Any, path: str = "") -> list[str]:
