@@ -22,6 +22,7 @@ from vlapic.events import Entry, HvTimerState, InjectVirq, TimerInterrupt
 from vlapic.machine import scheduler
 from vlapic.machine.host import ModuleParameters
 from vlapic.machine.hostmodel.model import DEFAULT, Burst, Cost, constant, constant_model
+from vlapic.machine.pcpu import PhysicalCpu
 
 ICR, OTHERS = 0xFEE0_0300, 0xC0000
 SLICE = 1_000_000
@@ -298,3 +299,38 @@ def test_in_any_crowd_every_guest_gets_its_interrupts_and_none_runs_beside_anoth
     for cpu in machine.host.cpus:
         own = [event.host_tsc for event in machine.events if event.vm % pcpus == cpu.index]
         assert own == sorted(own)
+
+
+# -- what a physical CPU knows of what runs on it --
+
+
+class Runner:
+    """Something that runs: each step takes it so many cycles."""
+
+    def __init__(self, cpu, took, cycles):
+        self.cpu, self.took, self.cycles = cpu, took, cycles
+        self.vm, self.sleeping, self.failure, self.in_guest = object(), False, None, False
+        cpu.place(self)
+
+    def ready_at(self):
+        return self.cpu.clock.now
+
+    def wants_cpu(self, awake=False):
+        return True
+
+    def make_active(self):
+        self.took.append(self)
+
+    def step(self, horizon=None):
+        self.cpu.clock.work(self.cycles)
+
+
+def test_whatever_can_run_takes_turns_of_a_slice():
+    model = constant_model()
+    cpu = PhysicalCpu(0, 0, model, seed=0)
+    took = []
+    runners = [Runner(cpu, took, model.slice_cycles // 4) for _ in range(3)]
+    for _ in range(24):
+        cpu.step(None)
+    turns = [(runners.index(who), len(list(steps))) for who, steps in itertools.groupby(took)]
+    assert turns == [(0, 4), (1, 4), (2, 4), (0, 4), (1, 4), (2, 4)]
