@@ -3,12 +3,13 @@
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 #: Sizes that each is given instead of its own, and its arguments.
-TOYS = {
+TOYS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "bench_dat": ({"ROUNDS": 1}, ["5000"]),
     "bench_device": ({"WRITES": 50, "CYCLES": 20}, ["1"]),
     "bench_engine": ({"EXITS": 50, "STOPS": 20, "SLICES": 5}, ["1"]),

@@ -30,7 +30,11 @@ def test_an_interrupt_prolongs_the_work_it_interrupts():
 
 def test_a_call_that_asks_for_another_one_due_gets_it_within_the_same_work():
     clock, seen = SimClock(), []
-    clock.at(10, lambda: clock.at(12, lambda: seen.append(clock.now)))
+
+    def ask():
+        clock.at(12, lambda: seen.append(clock.now))
+
+    clock.at(10, ask)
     clock.work(20)
     assert seen == [12]
 

@@ -34,7 +34,7 @@ def test_every_public_name_is_there(name):
 
 def test_a_name_that_is_not_there_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'vlapic' has no attribute 'nosuch'"):
-        _ = vlapic.nosuch
+        _ = vlapic.nosuch  # type: ignore[attr-defined]
 
 
 def test_import_vlapic_imports_none_of_its_modules():
@@ -78,7 +78,7 @@ def test_every_dotted_name_in_the_documents_is_there():
 
 
 def test_help_of_run_shows_no_default_in_full():
-    text = pydoc.render_doc(vlapic.run, renderer=pydoc.plaintext)
+    text = pydoc.render_doc(vlapic.run, renderer=pydoc.plaintext)  # type: ignore[attr-defined]
     assert max(map(len, text.splitlines())) < 1200
     assert "host: 'HostModel | str | os.PathLike[str]' = <HostModel default>" in text
     assert repr(vlapic.kernels.profiles.SERIES) == "<Profile series>"

@@ -44,15 +44,15 @@ def test_run_and_compare_say_what_kind_an_argument_is_of(arguments, message):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: vlapic.replay.replay(5), "trace takes text or a path, not 5 (int)"),
-        (lambda: vlapic.replay.replay("t", tsc_khz="1"), "tsc_khz takes a whole number or None, not '1'"),
+        (lambda: vlapic.replay.replay(5), "trace takes text or a path, not 5 (int)"),  # type: ignore[arg-type]
+        (lambda: vlapic.replay.replay("t", tsc_khz="1"), "tsc_khz takes a whole number or None, not '1'"),  # type: ignore[arg-type]
         (
-            lambda: vlapic.replay.replay("t", start={"0.1": 3}),
+            lambda: vlapic.replay.replay("t", start={"0.1": 3}),  # type: ignore[dict-item]
             "start takes a whole number, a mapping of tuples of 2 to whole numbers or None, not {'0.1': 3}",
         ),
-        (lambda: vlapic.open_trace(3), "trace takes text, a path or an Origin, not 3 (int)"),
-        (lambda: vlapic.patches.show(1.5), "fix takes text or a whole number, not 1.5 (float)"),
-        (lambda: vlapic.compare(variants=3), "variants takes a Variants or text, not 3 (int)"),
+        (lambda: vlapic.open_trace(3), "trace takes text, a path or an Origin, not 3 (int)"),  # type: ignore[arg-type]
+        (lambda: vlapic.patches.show(1.5), "fix takes text or a whole number, not 1.5 (float)"),  # type: ignore[arg-type]
+        (lambda: vlapic.compare(variants=3), "variants takes a Variants or text, not 3 (int)"),  # type: ignore[arg-type]
     ],
 )
 def test_so_do_the_other_public_functions(call, message):

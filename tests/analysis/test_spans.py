@@ -1,6 +1,7 @@
 """The way of each timer interrupt, put together from events."""
 
 import itertools
+from typing import Any
 
 import pytest
 
@@ -123,8 +124,8 @@ def test_time_that_the_guest_was_not_ready_is_its_own():
 
 
 def test_an_interrupt_of_another_source_is_no_span_and_disturbs_none():
-    at = {"vm": 0, "vcpu": 0}
-    accept = {"apic_id": 0, "delivery_mode": 0, "level": False}
+    at: dict[str, Any] = {"vm": 0, "vcpu": 0}
+    accept: dict[str, Any] = {"apic_id": 0, "delivery_mode": 0, "level": False}
     events = [
         ev.ApicAccess(100, **at, write=True, register=0x320, value=0x40000 | 0xE0),
         ev.Msr(200, **at, write=True, msr=0x6E0, value=5000, fault=False),

@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,9 +115,10 @@ def test_a_rule_is_the_same_interpreted_and_compiled_and_knows_one_kind_of_numbe
         assert plain(machine_code(*widened(values))) == rule(*values)
 
     agree()
-    assert all(len(signature) == len(names) for signature in machine_code.signatures)
+    signatures: Any = machine_code.signatures  # type: ignore[attr-defined]
+    assert all(len(signature) == len(names) for signature in signatures)
     # A caller that was compiled before may have asked for one with False built in.
-    assert len({tuple(map(types.unliteral, signature)) for signature in machine_code.signatures}) == 1
+    assert len({tuple(map(types.unliteral, signature)) for signature in signatures}) == 1
     assert strange_numbers_in(machine_code) == []
 
 

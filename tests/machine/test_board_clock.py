@@ -1,5 +1,7 @@
 """Devices that interrupt in time: the vCPUs they reach, and when; and guests whose waiting is in vain."""
 
+from typing import Any
+
 import pytest
 
 from tests.machine.test_scheduler import Machine
@@ -196,7 +198,8 @@ def test_the_pit_reaches_the_vcpu_that_the_io_apic_names(first, pcpus, far_timer
     (vm,) = boot_scripted(machine, parameters=ModuleParameters(0), pcpus=pcpus).vms
     assert not scheduler.run(vm.vcpus, lambda: vm.ended, 300_000)
     assert vm.ports.exit_value == 0
-    assert vm.vcpus[1].engine.handled == [PIN_VECTOR] * 10
+    engine: Any = vm.vcpus[1].engine
+    assert engine.handled == [PIN_VECTOR] * 10
     if pcpus is None:  # on one physical CPU the other vCPU has its turns, longer than a period
         assert is_periodic(times, 10)
 

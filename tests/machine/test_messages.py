@@ -15,6 +15,7 @@ each vCPU of that physical CPU may have its hrtimer fire meanwhile.
 
 import dataclasses
 from collections import deque
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -132,7 +133,8 @@ class Machine:
 
         Of equal messages the first that was sent is the first that is taken.
         """
-        left = {vcpu: list(vcpu.inbox.taken) for vcpu in self.vcpus}
+        inboxes: dict[Any, Any] = {vcpu: vcpu.inbox for vcpu in self.vcpus}
+        left = {vcpu: list(inbox.taken) for vcpu, inbox in inboxes.items()}
         found = []
         for vcpu, message, sent_at in sorted(self.sent, key=lambda each: each[2]):
             number = next(n for n, (each, _) in enumerate(left[vcpu]) if each == message)

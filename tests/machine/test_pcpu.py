@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import statistics
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -32,7 +33,7 @@ OWN_WAY = 8000
 
 def host_model(**fields):
     """The constant model with a slice of 0.4 ms and a switch of 1000 cycles."""
-    given = {"slice_cycles": SLICE, "switch": constant(1000)} | fields
+    given: dict[str, Any] = {"slice_cycles": SLICE, "switch": constant(1000)} | fields
     given.setdefault("min_granularity_cycles", given["slice_cycles"])
     return dataclasses.replace(constant_model(), **given)
 
@@ -182,7 +183,8 @@ def test_a_message_to_a_vcpu_on_the_same_cpu_comes_at_its_turn():
     (vm,) = boot_scripted(scripted(sends, sleeps), model=host_model(), pcpus=1).vms
     assert not scheduler.run(vm.vcpus, lambda: vm.ports.exit_value is not None, 100_000)
     # The first finds the sender past its slice; one interrupt stands for the three that come in the next.
-    assert vm.vcpus[1].engine.handled == [VECTOR] * 2
+    engine: Any = vm.vcpus[1].engine
+    assert engine.handled == [VECTOR] * 2
     assert vm.vcpus[1].sleeping
 
 

@@ -1,5 +1,7 @@
 """vCPUs start each other, interrupt each other, and wake each other with NMIs."""
 
+from typing import Any
+
 from tests.machine.test_scheduler import ICR, ICR2, Machine
 from tests.support.machines import SVR, TPR, VECTOR, end_of_interrupt
 from vlapic.apic.registers import LVT_LINT1
@@ -119,7 +121,8 @@ def test_of_nmis_from_a_pin_during_an_nmi_one_is_left_as_well():
     machine = Machine(guest, handler=handler)
     lapic = machine.vcpus[0].lapic
     machine.run()
-    assert machine.vcpus[0].engine.handled == [2, 2]
+    engine: Any = machine.vcpus[0].engine
+    assert engine.handled == [2, 2]
 
 
 def test_an_nmi_goes_before_an_interrupt_and_both_come():

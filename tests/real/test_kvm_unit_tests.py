@@ -7,6 +7,7 @@ The images are built from their public repository in a folder of their own (docs
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,7 +52,7 @@ GUESTS = [
 ]
 
 #: Images with FAILs that docs/guests.md has among the limits of this CPU: PASS lines at least, the FAILs.
-LIMITED = {
+LIMITED: dict[str, tuple[Any, ...]] = {
     "debug": (
         20,
         "hw watchpoint (test that dr6.BS is not cleared)",

@@ -11,14 +11,15 @@ from vlapic.report.tables import whole
 
 
 def drawn(width, rows, **columns):
-    console = Console(file=io.StringIO(), width=width)
+    file = io.StringIO()
+    console = Console(file=file, width=width)
     table = Table(box=None, padding=(0, 1, 0, 0))
     for heading, settings in columns.items():
         table.add_column(heading, **settings)
     for row in rows:
         table.add_row(*row)
     console.print(whole(table, console))
-    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+    return [line.rstrip() for line in file.getvalue().splitlines()]
 
 
 NUMBER, WORDS = {"justify": "right", "no_wrap": True}, {}
@@ -44,10 +45,11 @@ def test_a_number_that_would_be_cut_stands_behind_its_heading(width):
 
 
 def test_the_style_of_a_cell_is_kept():
-    console = Console(file=io.StringIO(), width=8, force_terminal=True, color_system="standard")
+    file = io.StringIO()
+    console = Console(file=file, width=8, force_terminal=True, color_system="standard")
     table = Table(box=None)
     table.add_column("name")
     table.add_column("regime", no_wrap=True)
     table.add_row("a", Text("settled-at-last", "green"))
     console.print(whole(table, console))
-    assert "\x1b[32m" in console.file.getvalue()
+    assert "\x1b[32m" in file.getvalue()

@@ -24,7 +24,7 @@ class Terminal(io.StringIO):
         self._encoding = encoding
 
     @property
-    def encoding(self):
+    def encoding(self):  # type: ignore[override]
         return self._encoding
 
 
@@ -209,9 +209,10 @@ def test_the_live_table_is_whole_on_a_narrow_terminal_too(width):
         vcpu_result(interrupts([10**9 + index for index in range(1000)]), vcpu=index) for index in (0, 1)
     ]
     now = SoFar(7, 1000, 500_000_000, lambda: run_result(*vcpus))
-    console = Console(file=Terminal(), width=width)
+    file = Terminal()
+    console = Console(file=file, width=width)
     console.print(live_table(now, "", 3.0, console))
-    said = console.file.getvalue().split()
+    said = file.getvalue().split()
     assert said.count(str((10**9 + 999) * 2 // 5)) == 4  # p99.9 and the greatest of each, in ns
     assert said.count("settled") == 2
 

@@ -1,6 +1,7 @@
 """Results, their JSON and the exit status they ask for."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ def test_the_json_has_the_keys_of_the_schema_in_their_order():
     lateness = dict.fromkeys(
         ["measured_by", "samples", "min", "mean", "p50", "p99", "p99_9", "max", "early", "exact"]
     )
-    expected = {
+    expected: dict[str, Any] = {
         "schema": None, "engine": None, "profile": None, "host": None, "seed": None,
         "guest": None, "exit_code": None,
         "console": None, "virtual_seconds": None, "wall_seconds": None, "instructions": None,

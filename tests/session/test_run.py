@@ -2,6 +2,7 @@
 
 import dataclasses
 from importlib.resources import files
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,7 @@ def test_the_first_of_several_vms_sees_the_same_as_alone(guest):
 
 
 def test_a_trace_changes_no_vm(tmp_path):
-    arguments = {"events": 100, "vms": 3, "host": "noisy"}
+    arguments: dict[str, Any] = {"events": 100, "vms": 3, "host": "noisy"}
     assert vlapic.run(**arguments) == vlapic.run(**arguments, trace=tmp_path / "trace")
 
 
@@ -162,7 +163,8 @@ def test_counts_that_come_early_and_are_not_waited_for_are_untuned(profile):
 
 
 def test_a_vcpu_that_ends_frozen_or_is_never_advanced_misses_a_budget_for_settling():
-    for arguments in ({}, {"timer": "hrtimer"}):
+    ways: tuple[dict[str, Any], ...] = ({}, {"timer": "hrtimer"})
+    for arguments in ways:
         result = vlapic.run("periodic", events=200, budgets=["settled=50"], **arguments)
         assert (result.exit_status, result.budgets[0].figure) == (3, None)
     assert result.budgets[0].in_words() == (

@@ -1,5 +1,7 @@
 """A timer on a bench of its own, and an APIC around it: a clock, its two host timers, no vCPU."""
 
+from typing import Any
+
 import pytest
 
 from vlapic.apic import registers as r
@@ -44,8 +46,10 @@ class Bench:
         self.hrtimer = Hrtimer(self.clock, host_khz, self.hrtimer_fired)
         self.preemption = PreemptionTimer(self.clock, self.tsc) if preemption else None
         self.advancement = Advancement(ModuleState(profile, advance, host_khz))
+        # Without APICv nothing else of a client is called.
+        client: Any = self
         self.timer = Timer(
-            self.clock, self.tsc, self.hrtimer, self.preemption, self.advancement, profile, client=self
+            self.clock, self.tsc, self.hrtimer, self.preemption, self.advancement, profile, client=client
         )
         self.timer.apicv = apicv
 

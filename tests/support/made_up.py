@@ -1,5 +1,7 @@
 """Made-up interrupts and results, for tests of what is said about them."""
 
+from typing import Any
+
 from vlapic.analysis.regime import TuningLimits
 from vlapic.analysis.statistics import VcpuStatistics
 from vlapic.events import Table, TimerInterrupt
@@ -36,7 +38,7 @@ def vcpu_result(events, *, auto=True, advance_ns=1000, vcpu=0, timer="preemption
 def run_result(*vcpus, **fields):
     """A result of half a second; without vCPUs of one that settled at 1400 ns after one interrupt."""
     vcpus = vcpus or (vcpu_result(interrupts([1200 + index % 40 for index in range(200)])),)
-    values = {
+    values: dict[str, Any] = {
         "engine": "emulated", "profile": "series", "host": "default", "seed": 0,
         "guest": "deadline", "exit_code": 0, "consoles": ("",), "virtual_ns": 500_000_000,
         "instructions": 123_456, "vcpus": vcpus,

@@ -7,6 +7,7 @@ import random
 import sys
 import zlib
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from vlapic.trace import open_trace
 
 zstandard = pytest.importorskip("zstandard", reason="zst is of the extra `trace`: pip install zstandard")
 
-PACK = {
+PACK: dict[str, Any] = {
     "gz": gzip.compress,
     "xz": lzma.compress,
     "zst": lambda data: zstandard.ZstdCompressor().compress(data),

@@ -1,6 +1,7 @@
 """What vlapic writes reads back as it was: any events, in every kernel's format, and real runs."""
 
 import io
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -133,6 +134,7 @@ def test_losses_read_back_at_their_place(tmp_path):
     start = VcpuStart(5, 0, 0, 1, 2, 3, 4, "series", 5)
     write(tmp_path / "trace", "v5.2", [start, lost, start._replace(host_tsc=6)])
     first, read, last = open_trace(tmp_path / "trace").events()
+    assert isinstance(read, Lost)
     assert read._replace(place=0) == lost
     assert (first.host_tsc, last.host_tsc) == (5, 6)
 
@@ -141,7 +143,7 @@ def test_losses_that_are_no_cpus_overrun_keep_their_cause(tmp_path):
     causes = [("damaged", 2), ("unfinished", 1), ("overrun", 150)]
     losses = [Lost(5, NO_VCPU, NO_VCPU, NO_VCPU, events, cause, place=0) for cause, events in causes]
     write(tmp_path / "trace", "v6.1", [VcpuStart(5, 0, 0, 1, 2, 3, 4, "series", 5), *losses])
-    _, *read = open_trace(tmp_path / "trace").events()
+    read: list[Any] = list(open_trace(tmp_path / "trace").events())[1:]
     assert [lost._replace(place=0) for lost in read] == losses
 
 
@@ -157,7 +159,7 @@ def test_times_in_ns_are_seconds_with_nine_decimals_and_read_back(time, tmp_path
 
 
 #: Guests that time, and what they are run with.
-RUNS = {
+RUNS: dict[str, dict[str, Any]] = {
     "deadline": {},
     "deadline on two vCPUs": {"vcpus": 2},
     "deadline, posted": {"apicv": True},

@@ -1,6 +1,7 @@
 """Every kernel's text: the columns, the lines above them, and the forms that changed."""
 
 import io
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from vlapic.events import Entry, Exit, HvTimerState, InjectVirq, VcpuStart, Wait
 from vlapic.trace.tracefs import trace_kernel
 from vlapic.trace.write.ftrace import FtraceTextWriter
 
-AT = {"host_tsc": 8305366486, "vm": 0, "vcpu": 0}
+AT: dict[str, Any] = {"host_tsc": 8305366486, "vm": 0, "vcpu": 0}
 
 
 class Pipe(io.BytesIO):
@@ -109,7 +110,14 @@ def test_the_columns_stand_under_their_header(kernel):
     assert line[flags : flags + 4] == "...."
 
 
-START = {"tsc_khz": 1, "tsc_ratio": 1, "frac_bits": 48, "tsc_offset": 0, "profile": "x", "advance_ns": 0}
+START: dict[str, Any] = {
+    "tsc_khz": 1,
+    "tsc_ratio": 1,
+    "frac_bits": 48,
+    "tsc_offset": 0,
+    "profile": "x",
+    "advance_ns": 0,
+}
 
 
 def test_what_is_no_kernel_is_refused():

@@ -406,7 +406,7 @@ def test_edges_are_where_the_output_changes(mode, start, count, written):
         counter.write_byte(written[1])
     after, before = now, counter.output
     told = counter.next_rise(after), counter.next_fall(after)
-    found = [None, None]
+    found: list[int | None] = [None, None]
     for now in range(after + 1, after + 60):
         output = counter.output
         edge = 0 if output else 1

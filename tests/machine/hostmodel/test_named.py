@@ -1,5 +1,7 @@
 """The host models with a name are what they say they are."""
 
+from typing import Any
+
 import pytest
 
 import vlapic
@@ -16,7 +18,7 @@ def late(**arguments):
 
 def test_a_nested_host_is_200_us_late_and_more_on_either_timer():
     # Far deadlines: a near one has come before the guest sleeps, or before it is armed.
-    far = {"host": "nested", "delta_cycles": 2_500_000}
+    far: dict[str, Any] = {"host": "nested", "delta_cycles": 2_500_000}
     assert late(**far, timer="hrtimer").min >= 200_000
     spinning = vlapic.run("deadline", **far, advance=0, events=300).vcpus[0].lateness_ns
     assert spinning.min >= 200_000

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -26,7 +28,7 @@ def records_of(pages: list[bytes], machine: Machine) -> Records:
 
 def one_by_one(pages: list[bytes], machine: Machine) -> list[tuple[int, int, int]]:
     """Place, length and time of each record, as libtraceevent's kbuffer walks through a page."""
-    order = "little" if machine.order == "<" else "big"
+    order: Literal["little", "big"] = "little" if machine.order == "<" else "big"
     found = []
     for number, page in enumerate(pages):
         now = int.from_bytes(page[:8], order)

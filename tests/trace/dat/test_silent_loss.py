@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import pytest
 
@@ -21,6 +22,8 @@ from tests.trace.dat.test_damage import little_memory
 from vlapic.errors import TraceError
 from vlapic.events import Lost
 from vlapic.trace.dat.reader import DatReader
+
+Order: TypeAlias = Literal["little", "big"]
 
 KINDS = ("v6", "none", "zlib", "zstd")
 EVENTS_A_CPU = 60
@@ -60,7 +63,7 @@ def file_of(kind: str, *, told: bool, order: str = "<", long_size: int = 8) -> b
 class Outcome:
     """What reading a file came to: its events, or an error; and whether either tells of damage."""
 
-    events: list[object]
+    events: Sequence[object]
     passed_over: int
     lost: list[Lost]
     error: str = ""
@@ -90,7 +93,7 @@ class Spot:
 
 def spots(data: bytes, kind: str, order: str, long_size: int) -> Iterator[Spot]:
     """Every number that says where something is, how long, how many or what."""
-    little = "little" if order == "<" else "big"
+    little: Order = "little" if order == "<" else "big"
 
     def number(at: int, width: int) -> int:
         return int.from_bytes(data[at : at + width], little)
@@ -158,7 +161,7 @@ def spots(data: bytes, kind: str, order: str, long_size: int) -> Iterator[Spot]:
     assert buffers == 2
 
 
-def page_spots(data: bytes, page: int, little: str, long_size: int) -> Iterator[Spot]:
+def page_spots(data: bytes, page: int, little: Order, long_size: int) -> Iterator[Spot]:
     def number(at: int, width: int) -> int:
         return int.from_bytes(data[at : at + width], little)
 
@@ -177,14 +180,14 @@ def page_spots(data: bytes, page: int, little: str, long_size: int) -> Iterator[
         at += 4 + (4 * kind if 0 < kind <= 28 else number(at + 4, 4) if kind in (0, 29) else 4)
 
 
-def changed(data: bytes, spot: Spot, value: int, little: str) -> bytes:
+def changed(data: bytes, spot: Spot, value: int, little: Order) -> bytes:
     value &= (1 << 8 * spot.width) - 1
     return data[: spot.at] + value.to_bytes(spot.width, little) + data[spot.at + spot.width :]
 
 
 def structural(data: bytes, kind: str, order: str, long_size: int) -> Iterator[tuple[Spot, bytes]]:
     """Every number of the structure off by one, halved, doubled, nothing, everything."""
-    little = "little" if order == "<" else "big"
+    little: Order = "little" if order == "<" else "big"
     for spot in spots(data, kind, order, long_size):
         was = int.from_bytes(data[spot.at : spot.at + spot.width], little)
         values: list[int]

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,7 +95,7 @@ def test_the_result_does_not_depend_on_how_much_is_read_at_a_time(monkeypatch):
 
 
 # One moment in every printer's words.
-EVENTS = [
+EVENTS: list[Any] = [
     TscOffset(12_345_678_000, 0, 1, 0, 2**64 - 5),
     Entry(12_345_678_000, 0, 1, 0xFFF0),
     WaitLapicExpire(12_345_679_000, 0, 1, -768),

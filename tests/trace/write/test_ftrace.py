@@ -2,7 +2,7 @@
 
 import io
 import re
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -38,7 +38,7 @@ from vlapic.trace.tracefs import trace_kernel
 from vlapic.trace.tracepoints import TRACEPOINTS
 from vlapic.trace.write.ftrace import FtraceTextWriter
 
-AT = {"host_tsc": 8296364487, "vm": 0, "vcpu": 0}
+AT: dict[str, Any] = {"host_tsc": 8296364487, "vm": 0, "vcpu": 0}
 
 
 class Pipe(io.BytesIO):

@@ -3,6 +3,7 @@
 import random
 import struct
 import sys
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,7 @@ def play(seed, native):
     if seed % 2:
         for vector in range(256):
             guest.gate(vector, ENTRY + len(lidt) + choice.randrange(len(program)))
-    seen = []
+    seen: list[Any] = []
     with guest.engine as engine:
         for _ in range(40):
             left = guest.run(guest.now + 500, window=choice.random() < 0.3, nmi_window=choice.random() < 0.1)

@@ -1,5 +1,7 @@
 """Accesses to device memory: each is asked for once, with the count of its instruction."""
 
+from typing import Any
+
 import pytest
 
 from tests.support.bare_unicorn import ENTRY, SCRATCH, code
@@ -439,7 +441,7 @@ def test_many_words_on_a_stack_in_device_memory_are_a_word_each(boot):
     assert all((address - stack) % 4 == 0 and size == 4 for address, size in seen)
     assert guest.engine._state.register(0) == stack + 28
     guest, seen = play_32(boot, "c8 00 00 03", lambda address: address)  # enter $0, $3
-    expected = [(stack - 4, 4, frame)]
+    expected: list[Any] = [(stack - 4, 4, frame)]
     for level in (1, 2):
         expected += [(frame - 4 * level, 4), (stack - 4 - 4 * level, 4, frame - 4 * level)]
     assert seen == [*expected, (stack - 16, 4, stack - 4)]

@@ -2,6 +2,7 @@
 
 import random
 import struct
+from typing import Any
 
 import pytest
 
@@ -84,7 +85,7 @@ def play(seed, fastpath, bits):
         if choice.random() < 0.95:  # else the guest shuts down
             guest.handler(vector, bytes.fromhex(HANDLER[bits]), kind=choice.choice((0xE, 0xF)))
     cpu = guest.engine
-    told = []
+    told: list[Any] = []
     seen = 0
     now = 0
     shut = nmi_shut = False  # by what has been injected; not if its gate is a trap gate
@@ -245,7 +246,7 @@ def test_the_interrupt_window_is_open_in_the_nmi_handler_of_a_trap_gate(fastpath
     guest = Bare(bytes.fromhex(TABLES[64] + "fb b9 e0 06 00 00 0f 30 eb fc"))
     handler = guest.handler(2, bytes.fromhex("90 48 cf"), kind=0xF)
     cpu = guest.engine
-    told = []
+    told: list[Any] = []
 
     def handle(left):
         told.append((left, cpu.rip))
@@ -313,7 +314,7 @@ def test_another_exiting_instruction_written_over_one_is_that_one(fastpath):
 
     def handle(left):
         seen.append(type(left))
-        answers = {e.ReadMsr: 5, e.Cpuid: (1, 2, 3, 4)}
+        answers: dict[type, Any] = {e.ReadMsr: 5, e.Cpuid: (1, 2, 3, 4)}
         cpu.complete(answers.get(type(left)))
         return left.host_tsc, left.host_tsc + 10_000, None, False, False
 

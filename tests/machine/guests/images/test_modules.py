@@ -5,6 +5,7 @@ import struct
 import subprocess
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from elftools.elf.elffile import ELFFile
@@ -153,7 +154,7 @@ def test_a_guest_can_name_its_functions(bits, version, tmp_path):
         assert length == section["sh_size"]
         if kind and length:
             assert bytes(memory[address : address + length]) == section.data()
-    symbols = theirs.get_section_by_name(".symtab")
+    symbols: Any = theirs.get_section_by_name(".symtab")
     assert symbols.get_symbol_by_name("a_name")[0]["st_value"] == guest.first.rip + 1
 
 
