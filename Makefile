@@ -1,29 +1,38 @@
 # vlapic: everything it needs goes into .venv; no root, no compiler. Python 3.11 or newer has to be there.
 #
 #   make run      run the built-in guest `deadline`; others and options by ARGS="deadline-hlt --advance 0"
-#   make test     run all tests
+#   make test     run the tests, all but the hunts, and measure which lines of src/ the fast ones reach
+#   make hunt     run the hunts: random walks, damaged files and programs, one implementation against another, at length
 #   make check    check format, lint and types, and run the fast tests
 #   make lint     check format, lint, types, and that imports point down
 #   make bench    run the benchmarks
 #   make docs     build the documentation: docs/_build/html/index.html
+#   make changes  show what the next version brings: the fragments of changes/ as a section of CHANGES.md
 #
 # PYTHON=... says which Python makes .venv.
 
 VENV := .venv
 IN := $(VENV)/bin/python
 INSTALL := $(IN) -m pip install --quiet --disable-pip-version-check
+# On every core; the tests of a file stay together, for what they share.
+PYTEST := $(IN) -m pytest -n auto --dist loadfile
 
-.PHONY: run test check lint bench docs
+.PHONY: run test hunt check lint bench docs changes
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run.stamp
 	@$(IN) -m vlapic run $(ARGS)
 
+# Python code takes twice as long while its lines are traced, so only the fast tests are.
 test: $(VENV)/dev.stamp
-	$(IN) -m pytest -n auto --dist loadfile
+	$(PYTEST) -m "not slow and not hunt" --cov
+	$(PYTEST) -m "slow and not hunt"
+
+hunt: $(VENV)/dev.stamp
+	$(PYTEST) -m hunt
 
 check: lint
-	$(IN) -m pytest -n auto --dist loadfile -m "not slow"
+	$(PYTEST) -m "not slow and not hunt"
 
 lint: $(VENV)/dev.stamp
 	$(IN) -m ruff format --check .
@@ -36,6 +45,9 @@ bench: $(VENV)/dev.stamp
 
 docs: $(VENV)/docs.stamp
 	$(IN) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
+changes: $(VENV)/dev.stamp
+	@$(VENV)/bin/towncrier build --draft 2>/dev/null
 
 $(VENV)/run.stamp: pyproject.toml | $(IN)
 	$(INSTALL) --editable .

@@ -1,14 +1,17 @@
 """What several tests share: the vectors of compiled kernels, and how Hypothesis runs."""
 
 import csv
+import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # How long an example takes says more of the machine and its other work than of the code.
-settings.register_profile("vlapic", deadline=None)
-settings.load_profile("vlapic")
+settings.register_profile("vlapic", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# In CI a change is judged by the same examples each time; new ones are looked for at a desk.
+settings.register_profile("vlapic-ci", settings.get_profile("vlapic"), derandomize=True, print_blob=True)
+settings.load_profile("vlapic-ci" if os.environ.get("CI") else "vlapic")
 
 GOLDEN = Path(__file__).parent / "golden"
 
