@@ -58,14 +58,14 @@ def test_a_short_walk_in_any_kernel_finds_nothing_amiss(profile, apicv):
     walk(seed=2019, steps=2_000, profile=profile, apicv=apicv)
 
 
-@pytest.mark.slow
+@pytest.mark.hunt
 @pytest.mark.parametrize("profile", KERNELS, ids=lambda each: each.name)
 def test_a_long_walk_in_any_kernel_finds_nothing_amiss(profile):
     walk(seed=5, steps=10_000, profile=profile)
     walk(seed=6, steps=10_000, profile=profile, apicv=True)
 
 
-@pytest.mark.slow
+@pytest.mark.hunt
 @pytest.mark.parametrize("seed", range(20))
 def test_a_million_random_steps_find_nothing_amiss(seed):
     walk(seed, steps=50_000)

@@ -74,7 +74,7 @@ def test_a_damaged_trace_is_replayed_or_refused_in_one_line(tmp_path, whole):
     assert_each_is_replayed_or_refused(0, 50, whole, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.hunt
 @pytest.mark.parametrize("seed", range(1, 4))
 def test_many_damaged_traces_are_replayed_or_refused_in_one_line(seed, tmp_path, whole):
     assert_each_is_replayed_or_refused(seed, 200, whole, tmp_path)

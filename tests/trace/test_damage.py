@@ -133,7 +133,7 @@ def times_apart(events):
     return Counter(event._replace(vm=0) for event in events if type(event) is not Lost)
 
 
-@pytest.mark.parametrize("lines", [3, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("lines", [3, pytest.param(10, marks=pytest.mark.hunt)])
 def test_truncated_at_any_byte_what_is_whole_is_read_and_the_rest_told(lines, tmp_path):
     text = body(lines=lines)
     plain = list(opened(tmp_path, text).events())
@@ -191,13 +191,13 @@ def test_a_damaged_line_costs_no_other(tmp_path):
     assert_a_damaged_line_costs_no_other(range(25), tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.hunt
 @pytest.mark.parametrize("seed", range(1, 5))
 def test_a_damaged_line_costs_no_other_many_times(seed, tmp_path):
     assert_a_damaged_line_costs_no_other(range(seed * 300, (seed + 1) * 300), tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.hunt
 @pytest.mark.parametrize("seed", range(8))
 def test_nothing_that_a_file_can_hold_is_a_traceback(seed, tmp_path):
     chance = random.Random(seed)

@@ -211,7 +211,7 @@ def test_a_run_of_every_profile_reads_back_as_it_was(profile, tmp_path, monkeypa
     read_as_made("deadline on two vCPUs", profile, tmp_path, monkeypatch)
 
 
-@pytest.mark.slow
+@pytest.mark.hunt
 @pytest.mark.parametrize("what", RUNS)
 @pytest.mark.parametrize("profile", PROFILES)
 def test_long_runs_of_every_profile_read_back_as_they_were(profile, what, tmp_path, monkeypatch):

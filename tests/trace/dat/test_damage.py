@@ -143,7 +143,7 @@ def test_changed_files_give_events_or_an_error(kind: str) -> None:
     mutate(kind, rounds=60, seed=1)
 
 
-@pytest.mark.slow
+@pytest.mark.hunt
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_changed_files_give_events_or_an_error(kind: str, order: str) -> None:

@@ -356,6 +356,8 @@ def test_a_compressed_file_that_ends_too_early_is_told(tmp_path: Path) -> None:
     assert "unfinished" in {lost.cause for lost in trace.lost}
 
 
+# What was written to /dev/full cannot be flushed when it is closed either.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("size", [1000, 3_000_000])
 def test_a_temporary_folder_without_room_is_named(
     size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -255,7 +255,7 @@ def test_no_number_of_the_structure_is_changed_in_silence(kind: str, told: bool)
     structure_is_kept(kind, told, "<", 8, sample)
 
 
-@pytest.mark.slow
+@pytest.mark.hunt
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("told", [True, False], ids=["with stats", "without stats"])
 @pytest.mark.parametrize(("order", "long_size"), [("<", 8), (">", 4)])
@@ -284,7 +284,7 @@ def test_no_change_anywhere_loses_events_in_silence(kind: str) -> None:
     changes_anywhere_are_told(kind, 60)
 
 
-@pytest.mark.slow
+@pytest.mark.hunt
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_change_of_many_loses_events_in_silence(kind: str) -> None:
     changes_anywhere_are_told(kind, 3000)
@@ -305,7 +305,7 @@ def changes_anywhere_are_told(kind: str, number: int) -> None:
 RECORDING = Path(__file__).parent.parent / "data/svm-tscdeadline-latency.dat"
 
 
-@pytest.mark.slow
+@pytest.mark.hunt
 def test_no_change_of_the_recording_loses_events_in_silence() -> None:
     data = RECORDING.read_bytes()
     before = Outcome.of(data)

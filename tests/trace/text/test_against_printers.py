@@ -44,7 +44,7 @@ def as_plugins_print(event):
     "options",
     [
         *([], ["-l"], ["--ts-diff"]),
-        *(pytest.param(more, marks=pytest.mark.slow) for more in (["-t"], ["-l", "-t"], ["--cpu", "0"])),
+        *(pytest.param(more, marks=pytest.mark.hunt) for more in (["-t"], ["-l", "-t"], ["--cpu", "0"])),
     ],
     ids=str,
 )

@@ -75,7 +75,7 @@ def main(first, last):
     print("done")
 
 
-@pytest.mark.slow
+@pytest.mark.hunt
 def test_random_code_never_crashes_the_process_and_both_ways_of_counting_agree():
     command = [sys.executable, "-c", f"from {__name__} import main; main(0, {SEEDS})"]
     ran = limits.run(command, capture_output=True, text=True, check=False)
