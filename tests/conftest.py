@@ -8,7 +8,13 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # How long an example takes says more of the machine and its other work than of the code.
-settings.register_profile("vlapic", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "vlapic",
+    settings.get_profile("default"),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=False,
+)
 # In CI a change is judged by the same examples each time; new ones are looked for at a desk.
 settings.register_profile("vlapic-ci", settings.get_profile("vlapic"), derandomize=True, print_blob=True)
 settings.load_profile("vlapic-ci" if os.environ.get("CI") else "vlapic")
