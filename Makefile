@@ -25,7 +25,7 @@ run: $(VENV)/run.stamp
 
 # Python code takes twice as long while its lines are traced, so only the fast tests are.
 test: $(VENV)/dev.stamp
-	$(PYTEST) -m "not slow and not hunt" --cov
+	$(PYTEST) -m "not slow and not hunt" --cov=vlapic
 	$(PYTEST) -m "slow and not hunt"
 
 hunt: $(VENV)/dev.stamp
