@@ -11,12 +11,32 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-LICENCE = "GPL-2.0-or-later"
+LICENCE = "# SPDX-License-Identifier: GPL-2.0-or-later"
+FOLDERS = ("src", "tests", "benchmarks", "docs")
+SOURCES = sorted(
+    path
+    for folder in FOLDERS
+    for path in (ROOT / folder).rglob("*")
+    if path.suffix in (".py", ".S", ".ld") and "_build" not in path.parts
+)
+
+
+def first_line(path):
+    with path.open() as file:
+        return file.readline().rstrip("\n")
+
+
+def test_every_source_file_begins_with_its_licence():
+    def expected(path):
+        return f"/* {LICENCE[2:]} */" if path.suffix == ".ld" else LICENCE
+
+    assert len(SOURCES) > 400
+    assert [str(path) for path in SOURCES if first_line(path) != expected(path)] == []
 
 
 def test_the_package_says_its_licence_and_takes_the_text_along():
     project = PYPROJECT["project"]
-    assert project["license"] == LICENCE
+    assert project["license"] == LICENCE.split()[-1]
     assert project["license-files"] == ["LICENSE"]
     assert "GNU GENERAL PUBLIC LICENSE" in (ROOT / "LICENSE").read_text()
     # An expression and a classifier together are refused.
