@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How fast trace.dat is read: events to columns, against `trace-cmd report FILE > /dev/null`.
 
     python benchmarks/bench_dat.py [EVENTS]

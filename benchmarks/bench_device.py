@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the register table costs over a hand-written `match`, and how many timer interrupts a second can be.
 
     python benchmarks/bench_device.py [ROUNDS]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the emulated engine costs over bare Unicorn: computing, exits, interrupts, CPUs that take turns.
 
     python benchmarks/bench_engine.py [ROUNDS]

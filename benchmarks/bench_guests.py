@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Whole guests: two sieves against QEMU's TCG, and kvm-unit-tests' apic image.
 
     python benchmarks/bench_guests.py [ROUNDS]

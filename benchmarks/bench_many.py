@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Many vCPUs and many interrupts: the rate of eight vCPUs beside that of one, and memory by interrupts.
 
 Rates are taken in turns, the best and the median of several, because the machine is shared; compare ratios.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Replay once a trace is loaded: deltas through a profile's rules, with all that is counted of them.
 
 The columns are made up (a lateness that wanders, two vCPUs or one), and given to the fold in batches as a

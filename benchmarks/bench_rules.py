@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How many tuning steps a second: interpreted, in plain numpy, compiled.
 
     python benchmarks/bench_rules.py [ROUNDS]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`vlapic run` as a whole: interrupts per second, where their time goes, the first table, the help.
 
 A and B take turns, and the best of several is printed beside the median, because the machine is shared. Every

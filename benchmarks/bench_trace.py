@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Text traces: lines a second into columns, beside plain splitting and a regular expression a line.
 
 A recording is repeated with its times moved on. Readers take turns, and the best of several is printed beside

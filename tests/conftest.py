@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What several tests share: the vectors of compiled kernels, and how Hypothesis runs."""
 
 import csv

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Every benchmark runs to its end, at toy size: what it measures then means nothing."""
 
 import sys

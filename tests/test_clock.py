@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Virtual time goes from event to event, in one order only."""
 
 from vlapic.clock import SimClock

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A message says what was seen and what to try; each error knows its exit status."""
 
 import pytest

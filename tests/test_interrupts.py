@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Ctrl-C: what it ends is kept, and it is Python's to answer."""
 
 import signal

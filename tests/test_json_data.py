@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Frozen data as JSON: fields by name in their order, and what of them is left out."""
 
 import json

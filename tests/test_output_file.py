@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Files are put in their place when they are whole, and leave it as it was where they fail."""
 
 import gzip

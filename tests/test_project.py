@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the files around the package say of it: licence, checks before a commit, Pythons, random examples."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What `import vlapic` gives: its names, its modules, its version, and help that can be read."""
 
 import ast

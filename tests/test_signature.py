@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Arguments of another kind than a public function takes are refused in words."""
 
 import pytest
@@ -67,9 +68,9 @@ def test_an_int_is_taken_for_a_number_and_any_sequence_for_a_list():
 
 def test_a_name_that_there_is_not_is_python_s_own_error():
     with pytest.raises(TypeError, match="evnts"):
-        vlapic.run(evnts=3)
+        vlapic.run(evnts=3)  # type: ignore[call-arg]
 
 
 def test_an_argument_that_there_is_not_names_the_function():
     with pytest.raises(TypeError, match=r"^run\(\) got an unexpected keyword argument 'nosuch'"):
-        vlapic.run(nosuch=3)
+        vlapic.run(nosuch=3)  # type: ignore[call-arg]

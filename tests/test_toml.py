@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """TOML text: what is wrong with it has a line, and Python's own limits are no tracebacks."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """TSC arithmetic is the kernel's, to the bit."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """vlapic: a virtual local APIC for x86 guests, with the timer that Linux KVM has.
 
     >>> import vlapic

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`python -m vlapic`, and the script `vlapic`: the command line.
 
 Ctrl-C is answered from the first moment on, before anything else is imported: while modules are imported

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Clocks: what the time is, and who wants to be called at a later one.
 
 A :class:`Clock` counts cycles of the host's TSC, as an int. :class:`SimClock` is virtual time: nobody waits,

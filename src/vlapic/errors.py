@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The exceptions of vlapic; each knows the exit status of the command line.
 
     VlapicError                 something a person can act on                       1

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Ctrl-C: never lost, answered by whoever began what it ends, and no reason to throw results away.
 
 What takes time (a run, a replay, a conversion) catches KeyboardInterrupt itself and returns what it has so

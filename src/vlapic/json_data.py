@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Frozen data as JSON has them: an object for a dataclass or a named tuple, its fields by name and in order.
 
 A class is written in the order of its schema, and that is all there is to its JSON. What has another shape

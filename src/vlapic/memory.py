@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Whether there is memory for what would end the process if there were none.
 
 Python and numpy raise MemoryError. Unicorn prints a line of its own and ends the process, polars aborts, and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a number looks like in text that people and other programs write: one rule for all of it.
 
 A whole number is ASCII digits, with `-` before them if it is negative, and nothing else: `12`, `-1`, `007`.

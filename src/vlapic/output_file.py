@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The one way to write a file: beside its place, and put there when it is whole.
 
 A file that fails half way (a full disk, no memory, a trace that cannot be read on) leaves what stood under

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Arguments held against the annotations of the function they are given to.
 
 A user's `events="10"` is answered with the words that the command line would use, before anything runs,

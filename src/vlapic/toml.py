@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """TOML text, with a line for whatever is wrong with it: tomllib lets some of Python's own errors through."""
 
 from __future__ import annotations

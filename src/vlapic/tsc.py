@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Time-stamp counter arithmetic in plain integers, with the kernel's rounding.
 
 Follows `kvm/x86.c` (scaling, offset, `nsec_to_cycles`), `pvclock.c` (`pvclock_scale_delta`) and SDM vol. 3C

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Each regime from a made-up history, and the history against a recomputation from the whole list."""
 
 import itertools

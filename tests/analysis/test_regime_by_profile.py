@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What becomes of a constant lateness under each profile: the thresholds of the regimes."""
 
 import numpy as np

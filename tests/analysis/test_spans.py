@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The way of each timer interrupt, put together from events."""
 
 import itertools

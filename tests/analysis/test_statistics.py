@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Distributions and the statistics of a vCPU against naive recomputations from the whole list."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The advancement's rules are those of the compiled kernels, to the bit."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Whose the advancement is, and what the module's parameter has to say to it."""
 
 import pytest

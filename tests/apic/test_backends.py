@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The host's timers: programmed as the kernel programs them, firing when they say."""
 
 from vlapic.apic.backends import NOT_SET, Hrtimer, PreemptionTimer, hv_timer_cycles

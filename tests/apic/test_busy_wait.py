@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The busy wait: the kernels' amounts to the bit, the series' exact in any time domain."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`check` finds every kind of state that must not be: each example breaks one thing."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Rules are the same interpreted and compiled, over the whole range, and no float comes into any."""
 
 import inspect

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """An interrupt's way through the APIC: taken, latched, handed over, ended; pins, errors, the timer."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Who a message is for, against a second model: brute force over sets of APICs, in the SDM's words."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The APIC as its guest sees it: IA32_APIC_BASE, and what a write of each register does."""
 
 import pytest

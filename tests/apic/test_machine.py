@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Anything at all can happen to several APICs, and what `check` says holds after every step; a restored twin
 has the same future to the last bit.
 

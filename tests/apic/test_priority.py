@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """IRR, ISR and the priorities, against the SDM's words taken literally: sets, and classes by division."""
 
 from hypothesis import given

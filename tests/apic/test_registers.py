@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The register table, row by row: what the SDM's tables say, and what every access in every mode does."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Reset, INIT, and the start-up messages that end an application processor's wait."""
 
 import pytest

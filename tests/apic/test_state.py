@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """State in and out: complete, and as the page KVM saves; what the page cannot hold is on a list that ends."""
 
 import random

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A timer interrupt that page and MSR can tell of is not lost by their way; docs/device.md lists the rest."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The timer's state machine, on a bench without APIC and vCPU. At 1 GHz a cycle is a nanosecond."""
 
 import pytest

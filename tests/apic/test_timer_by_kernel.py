@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What each kernel's timer does, observed: which kernel was the first to answer otherwise.
 
 Where `test_timer_rules.py` says what a rule means, this says which kernels have it, and not by their rows. At

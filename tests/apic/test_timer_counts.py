@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """TMICT, TMCCT and TDCR: what a count does, rule by rule and on both back ends.
 
 At 1 GHz a cycle is a nanosecond.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """When timer interrupts come: by a second model that is nothing but arithmetic, and by the timer.
 
 The model takes the guest's writes with their times and knows no host timer: sleeping, waking and what the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What each rule of the timer's state machine means, by what a guest or a trace sees with and without it.
 
 Each test takes the profile `series` and exchanges one rule. At 1 GHz a cycle is a nanosecond.

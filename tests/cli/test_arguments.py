@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Options that cannot be meant together, and files that must not be written over."""
 
 import os

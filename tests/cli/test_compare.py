@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`vlapic compare` and `vlapic run --compare`: runs side by side."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Completion by a real shell: what it offers behind <TAB>."""
 
 import os

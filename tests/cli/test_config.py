@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`vlapic.toml`: what a project asks of every run, and what is said of a file that makes no sense."""
 
 import json

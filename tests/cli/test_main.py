@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The command line around its commands: help, wrong arguments, what becomes of its output."""
 
 import subprocess

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Memory that runs out is told in one line, is status 1, and leaves no file behind."""
 
 import os

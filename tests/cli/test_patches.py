@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`vlapic patches`: the table, one fix in depth, JSON, what is refused."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`vlapic profiles`: the list, one profile, what changed; as people read it and as JSON."""
 
 import json

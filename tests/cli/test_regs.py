@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`vlapic regs` shows the rows of the register table, all of them or one."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`vlapic replay`, `convert` and `record`: what they print and end with, what they say of bad input."""
 
 import csv

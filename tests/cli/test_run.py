@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`vlapic run`: real runs; a canned result only where a run cannot be made to end as the test needs."""
 
 import json

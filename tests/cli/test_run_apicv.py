@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`vlapic run` with APICv and posted timer interrupts."""
 
 import json

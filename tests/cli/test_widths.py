@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Every command's tables stay whole on a narrow console, and on one whose width is not known."""
 
 import re

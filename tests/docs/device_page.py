@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The register table in docs/device.md, made from the rows.
 
     python -m tests.docs.device_page

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The examples of the documents: what is in them, what they print now, and a way to bring them up to date.
 
     python -m tests.docs.documents

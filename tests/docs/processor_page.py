@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The tables of CPUID and of the MSRs in docs/guests.md, made from the rows.
 
     python -m tests.docs.processor_page

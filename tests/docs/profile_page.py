@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The tables in docs/profiles.md, made from the rows.
 
     python -m tests.docs.profile_page

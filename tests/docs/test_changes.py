@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """CHANGES.md and its fragments: towncrier makes the next section of all of them."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """CONTRIBUTING.md names what is there: files, rooms, targets of make."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The walk of docs/design.md along one timer interrupt goes through the files that the calls go through."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """docs/device.md says what the device is."""
 
 from tests.docs.device_page import BETWEEN, PAGE, with_table

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Every example of the documentation prints what its page says, and the page on a command is complete."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Every example of the page on host models prints what the page says."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Every program of the page on the library prints what is below it."""
 
 import pytest

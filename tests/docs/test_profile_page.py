@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """docs/profiles.md says what each profile does."""
 
 from tests.docs.profile_page import BETWEEN, PAGE, TABLES, with_tables

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """README: its commands and its program print what it says, and it is short."""
 
 from tests.docs.documents import ROOT, commands, programs, run_command, run_program, shortened, write_files

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """An event is declared once and is the same as a tuple and as columns."""
 
 import time

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Profiles: what each kernel is, found by name; each fix of the series is a switch."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`vlapic record --print`: a script that a shell takes, for the kernel at hand."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A guest's accesses to its local APIC through the machine: CR8, page and MSRs in each mode, messages."""
 
 import pytest

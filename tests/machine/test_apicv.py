@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """APICv and posted timer interrupts: which exits and events there are, and when an interrupt comes."""
 
 from collections import Counter

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Devices that interrupt in time: the vCPUs they reach, and when; and guests whose waiting is in vain."""
 
 from typing import Any

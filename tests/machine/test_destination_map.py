@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Who takes a message is remembered, and forgotten as soon as an APIC is found by something else."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Exits handled in the middle of a run: results and traces are those of the loop, byte for byte."""
 
 import pytest

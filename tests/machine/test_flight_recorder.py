@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What is kept of a vCPU at all times is what a trace of it ends with."""
 
 import pytest

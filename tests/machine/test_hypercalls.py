@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What KVM answers to a hypercall, and whom it sends a message to."""
 
 from types import SimpleNamespace

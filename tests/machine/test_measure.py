@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What is said of an interrupt that stands for several expiries."""
 
 from tests.support.machines import DEADLINE_MSR, Run, set_up

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What one CPU sends another is taken within the host's costs, whatever both do and however CPUs are shared.
 
 The bound, in host cycles from the sender's clock to the receiver's. A *step* of a CPU is the host's work that

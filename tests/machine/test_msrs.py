@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """MSRs give what KVM's give, whatever CPUID says."""
 
 import re

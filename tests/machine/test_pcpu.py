@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """vCPUs on one physical CPU take turns, other work takes it away, and interrupts are late by that."""
 
 import dataclasses

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Kernels on the whole machine: what a guest sees of each, and the order of what it traces.
 
 The worked numbers are those of a guest at 2 GHz, unscaled, whose advancement is 1000 ns.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Several vCPUs go on in one order, and no vCPU can tell that it was stopped for another."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """vCPUs start each other, interrupt each other, and wake each other with NMIs."""
 
 from typing import Any

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The guest's own TSC: a guest that sets it moves its deadlines, and each vCPU counts at its own speed."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The vCPU's loop keeps the order of docs/timing.md, and lateness is the sum of what the host did."""
 
 from itertools import pairwise

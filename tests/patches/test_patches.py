@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The seven fixes: each bug is there without its fix and gone with it, and the verdict is computed."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """kvm-unit-tests' images run unmodified and pass.
 
 The images are built from their public repository in a folder of their own (docs/guests.md says how), and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Stock Linux boots unmodified: it reads the memory map, the tables and its initrd, and switches itself off.
 
 `VLAPIC_VMLINUX` names an unpacked kernel (an ELF file) with CONFIG_PVH, as the kernel's own

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A TSC frequency that is computed is one that a TSC can have."""
 
 import numpy as np

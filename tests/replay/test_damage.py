@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Replay of damaged traces: an answer or one line of complaint, never anything else."""
 
 import random

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Ctrl-C at any stage of a replay ends it, with what there is so far."""
 
 import json

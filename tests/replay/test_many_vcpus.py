@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Thousands of vCPUs: a replay's work and memory grow with them, and each takes some kB."""
 
 import sys

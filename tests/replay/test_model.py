@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The model over columns: equal to the rules one by one, compiled or not, in pieces or whole."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What real kernels recorded: the model comes to every sample of theirs, and to none by looking at it."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Replay of traces made up for it: clocks in ns, recordings that do not fit, hidden deltas, samples."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What `vlapic run --trace` wrote, replayed: the deltas and advancements of the run, by every profile."""
 
 import csv

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Samples in a CSV file: which numbers it may have."""
 
 import pytest

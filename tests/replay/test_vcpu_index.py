@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Numbers of vCPUs for columns, and rows grouped by them."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The report of a comparison: what differs is marked, and it stays readable at any width."""
 
 import io

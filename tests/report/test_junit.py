@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Budgets as JUnit XML: a test case each, and only what XML can hold."""
 
 from xml.etree import ElementTree

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The terminal report: what it says, and that it stays readable wherever it goes."""
 
 import io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The one start of a machine: guests in memory, CPUs under vCPUs, and all of it given back."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Budgets: what they say, what they are held against, and what is said when one is missed."""
 
 from fractions import Fraction

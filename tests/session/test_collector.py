@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The collector counts each vCPU's interrupts once, whenever it is asked."""
 
 from tests.support.made_up import KHZ, interrupts

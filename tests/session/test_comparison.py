@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Runs side by side: what can be varied, what is the same, and results that were kept."""
 
 import dataclasses
@@ -12,8 +13,9 @@ from vlapic.errors import UsageError, VlapicError, WorldError
 from vlapic.machine.hostmodel.model import DEFAULT
 from vlapic.session import comparison
 from vlapic.session.comparison import Comparison, Variants, read_kept, setup_differences, vcpus_of
+from vlapic.session.options import COMPARABLE, NOT_COMPARABLE
 
-KNOWN = ", ".join(sorted(comparison.COMPARABLE))
+KNOWN = ", ".join(sorted(COMPARABLE))
 
 
 @pytest.mark.parametrize(
@@ -98,8 +100,8 @@ def test_whatever_is_varied_each_run_is_that_of_its_value(variants, alone):
 
 def test_every_option_of_run_can_be_compared_or_is_known_not_to_change_anything():
     options = {max(param.opts, key=len).removeprefix("--") for param in run_command_line.params}
-    assert set(comparison.COMPARABLE) | set(comparison.NOT_COMPARABLE) == options
-    assert not set(comparison.COMPARABLE) & set(comparison.NOT_COMPARABLE)
+    assert set(COMPARABLE) | set(NOT_COMPARABLE) == options
+    assert not set(COMPARABLE) & set(NOT_COMPARABLE)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A run's observers: one that fails is dropped, and a trace has every event once."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Results, their JSON and the exit status they ask for."""
 
 import json

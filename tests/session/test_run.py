@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Several VMs on one host: each is as it would be alone, and each is measured for itself."""
 
 import dataclasses

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What is asked for: fields, their checks, and what they come to."""
 
 import dataclasses
@@ -28,7 +29,7 @@ def test_help_of_run_explains_every_field():
 
 def test_a_field_of_another_kind_is_refused_when_the_spec_is_made():
     with pytest.raises(UsageError, match="events takes a whole number, not '10'"):
-        RunSpec(events="10")
+        RunSpec(events="10")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="seed takes a whole number, not None"):
         dataclasses.replace(RunSpec(), seed=None)
 

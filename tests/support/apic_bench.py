@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A timer on a bench of its own, and an APIC around it: a clock, its two host timers, no vCPU."""
 
 from typing import Any
@@ -87,7 +88,8 @@ class Apic(Bench):
     def __init__(self, apic_id=0, mode="xapic", enabled=True, **bench):
         super().__init__(**bench)
         self.accepted, self.ended, self.sent, self.remote, self.smis = [], [], [], [], 0
-        self.lapic = LocalApic(apic_id, self.timer, client=self)
+        client: Any = self
+        self.lapic = LocalApic(apic_id, self.timer, client=client)
         self.controller = self.lapic.controller
         if enabled:
             self.lapic.write(r.SVR, 0x1FF)

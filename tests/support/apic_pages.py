@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Pages of KVM_GET_LAPIC, and timers that go into one and come out of it."""
 
 import struct

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Several APICs on one host clock, and the steps that can happen to them, for tests that take them at random.
 
 A step is a tuple: a name of `World`'s methods `do_...`, the APIC's number, and values. It is drawn from a

@@ -1,9 +1,11 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A bare guest for the engine's tests: a few instructions in any mode, an IDT made by Python, no device."""
 
 import mmap
 import struct
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 from vlapic.machine.engines.contract import CpuMode, FirstState
 from vlapic.machine.engines.unicorn.engine import UnicornEngine
@@ -88,7 +90,8 @@ class Bare:
         """Run on from where time stands."""
         left = self.engine.run(self.now, *arguments, **keywords)
         self.now = left.host_tsc
-        return tuple.__new__(_strict(type(left)), left)
+        kind: Any = type(left)
+        return tuple.__new__(_strict(kind), left)
 
     def put(self, address: int, data: bytes) -> int:
         """Put bytes in guest memory, before the first run."""

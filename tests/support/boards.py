@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Boards for tests: every wire that leaves the board is recorded, and time is what the test says."""
 
 from vlapic.clock import SimClock

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A writer of trace.dat, for tests and benchmarks: files of both versions around the pages of ring buffers.
 
 It follows trace-cmd.dat(5) as the reader does, from the other side; `trace-cmd report` reads what it writes,

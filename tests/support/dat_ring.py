@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A ring buffer of some machine's kernel: its events' formats and payloads, and its pages.
 
 It follows what the reader follows (`kernel/trace/ring_buffer.c`), from the other side.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A guest TSC and a deadline that are so many cycles apart."""
 
 

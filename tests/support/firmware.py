@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a guest finds in the BIOS area: the tables, read as their specifications say and nothing else."""
 
 import struct

@@ -1,7 +1,9 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Guests of our own on the emulated machine: the sources, and a run of one to its end."""
 
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from vlapic.kernels.profiles import SERIES
 from vlapic.machine import scheduler
@@ -54,7 +56,7 @@ class GuestRun:
     ):
         self.interrupts, self.events = [], []
         image = name if isinstance(name, bytes) else (GUESTS / f"{name}.bin").read_bytes()
-        vm = VmSpec(
+        asked = VmSpec(
             image,
             [tsc_khz[min(index, len(tsc_khz) - 1)] for index in range(vcpus)],
             memory,
@@ -65,12 +67,13 @@ class GuestRun:
             mwait_in_guest,
         )
         machine = MachineSpec(
-            [vm],
+            [asked],
             2_500_000,
             model or constant_model(),
             profile,
             ModuleParameters(advance, preemption, apicv, pi_inject),
         )
+        self.loaded: Any
         (self.loaded,) = machine.load()
         with boot(
             machine,

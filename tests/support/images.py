@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Images made by hand: ELF executables of one or more segments, multiboot headers."""
 
 import struct

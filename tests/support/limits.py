@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Limits that tell a hang from a slow machine: minutes, and of processor time where it can be had."""
 
 import resource

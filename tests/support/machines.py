@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Machines for tests: one VM on a host without jitter, whose guest is a Python generator."""
 
 from vlapic.kernels.profiles import SERIES

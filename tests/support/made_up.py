@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Made-up interrupts and results, for tests of what is said about them."""
 
 from typing import Any

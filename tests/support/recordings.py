@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The recordings, and traces made up for a test."""
 
 import lzma

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How many steps a regular expression takes, counted: a matcher as slow and as plain as it can be.
 
 It tries what `re` tries, in the order in which `re` tries it, and counts each attempt to match a part of the

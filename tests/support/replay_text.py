@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Traces and batches made up for tests of replay."""
 
 import csv

@@ -1,8 +1,10 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """One way to unpack, for whole files and for blocks of a trace.dat: to the damage, and no further."""
 
 import gzip
 import lzma
 import zlib
+from typing import Any
 
 import pytest
 
@@ -21,6 +23,7 @@ DATA = bytes(range(256)) * (3 << 12)
 def test_a_file_is_what_was_packed_member_after_member(name, tmp_path):
     path = tmp_path / f"trace.{name}"
     path.write_bytes(FILES[name](DATA) + FILES[name](b"more"))
+    file: Any
     with open_file(Origin.of(path)) as file:
         assert file.read() == DATA + b"more"
         assert file.damage is None
@@ -29,6 +32,7 @@ def test_a_file_is_what_was_packed_member_after_member(name, tmp_path):
 def test_a_file_that_lacks_only_its_checksum_gives_all_and_says_so(tmp_path):
     path = tmp_path / "trace.gz"
     path.write_bytes(gzip.compress(DATA)[:-8])
+    file: Any
     with open_file(Origin.of(path)) as file:
         assert file.read() == DATA
         assert file.damage == "unfinished"

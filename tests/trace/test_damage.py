@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Files that are no traces, end too early or are damaged: never a traceback, and what is whole is read."""
 
 import bz2

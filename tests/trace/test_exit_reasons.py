@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Exits have the names that KVM prints."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What vlapic writes and is no trace is called by its name where one is expected."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Batches: events by class and in order; sorting by time."""
 
 import numpy as np

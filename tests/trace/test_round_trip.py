@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What vlapic writes reads back as it was: any events, in every kernel's format, and real runs."""
 
 import io

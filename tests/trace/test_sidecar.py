@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a sidecar may say; a number that cannot be is named, in one line."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Traces through pipes: the same as their files, as often as they are opened."""
 
 import array

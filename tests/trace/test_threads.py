@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Which threads are vCPUs, and of which VM."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Every kernel's text: the columns, the lines above them, and the forms that changed."""
 
 import io

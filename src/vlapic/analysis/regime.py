@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Regimes: what the timer advancement of one vCPU did, in one word, and the history that word is read from.
 
 :class:`AdvanceHistory` is a fold over events, in bounded memory; :func:`classify` reads the first regime of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Spans: the way of each timer interrupt, from the write that armed its timer to its handler.
 
 A fold over events, in the order of docs/timing.md: :class:`Spans` takes them one by one and gives a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Statistics of timer interrupts as folds: events come in chunks of any size, memory stays bounded, order is
 theirs.
 

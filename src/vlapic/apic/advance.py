@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The rules of timer advancement: how early to fire, how to tune. Plain functions of plain integers.
 
 Follows `kvm/lapic.c` (`start_sw_tscdeadline`, `adjust_lapic_timer_advance`, earlier a part of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The advancement as a host keeps it: what all vCPUs share, what each has of its own.
 
 Follows `kvm/lapic.c` (`lapic_timer_advance_ns`, `lapic_timer_advance_dynamic`, `kvm_create_lapic`) and the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The host timers under an APIC timer: an hrtimer, and the VMX preemption timer.
 
 Follows `kvm/lapic.c` (`lapic_timer.timer`), `kvm/vmx/vmx.c` (`vmx_set_hv_timer`, `vmx_update_hv_timer`,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The busy wait before an entry: how long each rule takes.
 
 Follows `kvm/lapic.c` (`__wait_lapic_expire`) and `arch/x86/lib/delay.c` (`__delay`, `__ndelay`,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What holds of a local APIC whatever its guest, its host and other local APICs have done to it.
 
 Tests call :func:`check` after every step. It reads everything and changes nothing. An assertion that fails is

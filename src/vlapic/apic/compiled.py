@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The timer's rules as machine code: compiled by numba from the very functions that are interpreted.
 
 A rule (in `tsc.py`, `apic/advance.py`, `apic/busy_wait.py`, `apic/backends.py`) takes and returns

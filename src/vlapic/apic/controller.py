@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The interrupt controller in a local APIC: takes messages, latches, hands the processor vectors, ends them.
 
 Follows SDM vol. 3A "Handling Interrupts", "Local Vector Table", "Error Handling", and `kvm/lapic.c` of v6.19

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The two host timers under an APIC timer: an hrtimer and the VMX preemption timer. At most one is armed.
 
 Follows the part of `kvm/lapic.c` that arms and cancels them (`start_hv_timer`, `cancel_hv_timer`,

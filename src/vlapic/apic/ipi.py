@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Interprocessor interrupts: what a message says, and which local APICs it is for.
 
 Follows SDM vol. 3A "Issuing Interprocessor Interrupts" and "Determining IPI Destination", and `kvm/lapic.c`

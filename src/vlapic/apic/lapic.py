@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A local APIC as its guest sees it: the page, the MSRs, and what each register's write does.
 
 Follows SDM vol. 3A "Local APIC", "Extended XAPIC (x2APIC)" and, where they leave a choice, `kvm/lapic.c` of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Requested and in-service interrupts of a local APIC, and which of them the processor takes.
 
 SDM vol. 3A "Interrupt Acceptance for Fixed Interrupts", "Interrupt, Task, and Processor Priority". The

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The register table of the local APIC: what each register *is*. What a write *does* is the method its row
 names.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """State of a local APIC, in and out: complete, and as the page that KVM saves.
 
 :func:`save` and :func:`restore` keep everything: from there on the future is the same. :func:`to_kvm_page`

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The timer of a local APIC: one-shot, periodic, TSC-deadline; armed, expired, delivered, waited for.
 
 Follows `kvm/lapic.c` (`start_apic_timer`, `restart_apic_timer`, `update_target_expiration`, `apic_get_tmcct`,

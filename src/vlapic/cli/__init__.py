@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The command line: a file a command; each parses, makes one library call and prints.
 
 Only click is imported until a command runs. Whatever is wrong with the arguments is one line on stderr and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Types of the command line's arguments. They read text; which values make sense the library says."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`vlapic compare`: results that were kept, side by side."""
 
 from __future__ import annotations

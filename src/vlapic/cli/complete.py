@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a shell offers behind <TAB>: names of guests, files, profiles, metrics, options to compare.
 
 Nothing heavy is imported: a shell calls this at every key.

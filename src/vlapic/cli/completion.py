@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`vlapic completion`: the script that teaches a shell to complete the command."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The end of a run: what went wrong, a line each on stderr; the file for a CI system; the exit status."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`vlapic.toml`: what a project asks of `vlapic run`, beside its CI job.
 
     [budget]

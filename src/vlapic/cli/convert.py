@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`vlapic convert`: a trace as columns, or as the text of a kernel."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What commands write: results to stdout, one line of complaint to stderr."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`vlapic patches`: each of the seven fixes on a running guest, without it and with it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`vlapic profiles`: the kernels that vlapic can be, rule by rule, and what changed from one to another."""
 
 from __future__ import annotations

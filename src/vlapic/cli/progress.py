@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a terminal shows while a guest runs: a line, or a table of the vCPUs; it goes when the run ends.
 
 Drawn on stderr, when the run reports how far it is: no thread of its own. Where stderr is no terminal there

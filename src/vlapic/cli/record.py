@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`vlapic record`: how to record a host's timer."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`vlapic regs`: the register table of the local APIC, as the device has it."""
 
 from __future__ import annotations

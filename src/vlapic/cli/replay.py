@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`vlapic replay`: the deltas of a recorded trace through a kernel's rules."""
 
 from __future__ import annotations

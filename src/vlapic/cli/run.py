@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`vlapic run`: run a guest, time every timer interrupt, print what came of it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Every event of vlapic, declared once: a NamedTuple for one of them; for many of them numpy columns made
 from the same declaration (:class:`Table`).
 

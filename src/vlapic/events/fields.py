@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What an event's fields can be: each annotation is the width in memory, a numpy dtype.
 
 `host_tsc`, `vm` and `vcpu` lead every event. `host_tsc` is the kernel's x86-tsc trace clock; in a trace that

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The kernel's tracepoints as events: they keep the kernel's names and fields.
 
 Follows `arch/x86/kvm/trace.h` and `include/trace/events/{kvm,timer,sched}.h` of v5.0 to v6.19.

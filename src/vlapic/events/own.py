@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Events that are no tracepoint of the kernel's: vlapic's own, and what who recorded a trace wrote into it.
 
 `TimerInterrupt` holds all that statistics need to know of one timer interrupt.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Events of one class as columns, by the very declaration that makes one of them a NamedTuple."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The seven patches of "KVM: lapic: Fix a variety of timer adv issues" (April 2019), as data.
 
 Each is a switch of the profile `series` (`profiles.py`): what it put in the place of what.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The kvm module's parameter of timer advancement: what may be set, what it means, what it reads.
 
 Follows `kvm/lapic.c` and `kvm/x86.c` (`lapic_timer_advance_ns` up to v6.10, `lapic_timer_advance` since

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Profiles: which rules of timer advancement are in force, as frozen data, one row a kernel.
 
 A rule is one of `rules/`; the part that acts on it asks for it by name, and nothing asks for a version.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How to record a host's timer: the commands for the kernel at hand, each part with what it is for.
 
 Nothing is run here. The commands make a trace.dat, the samples of the kernel's own advancement inside it, and

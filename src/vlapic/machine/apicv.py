@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A vCPU whose APIC the CPU virtualises (APICv), and timer interrupts posted into its guest.
 
 Follows SDM vol. 3C "APIC Virtualization and Virtual Interrupts" and `kvm/lapic.c` (`apic_timer_expired`,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The time of a VM's devices, and their alarms: on the physical CPU of its bootstrap processor.
 
 KVM has its PIT's hrtimer there too (`kvm/i8254.c: __kvm_migrate_pit_timer`). What an alarm's call brings to

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """CPUID as a table: what the guest's processor says it is (SDM vol. 2A "CPUID").
 
 A Skylake server as far as Unicorn executes it: x86-64-v2 of the x86-64 psABI and no more. A feature is told

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Which vCPUs of a VM take a message: found out once, until an APIC is found by something else.
 
 KVM keeps a table as well (`kvm->arch.apic_map`), thrown away by `kvm_recalculate_apic_map`. The rules are

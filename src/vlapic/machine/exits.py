@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the machine does with each exit of a guest: one function an exit, found by the exit's class.
 
 Follows the exit handlers of `kvm/vmx/vmx.c` and `kvm/x86.c`. Handling costs what the host model says and is

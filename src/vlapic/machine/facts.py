@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What is so for everything on one host: its TSC, its kernel, its costs, how its kvm modules were loaded."""
 
 from __future__ import annotations

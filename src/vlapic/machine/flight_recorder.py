@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The last things that each vCPU did: kept at all times, for the report of a guest that fails.
 
 Events (`vlapic.events`) tell everything, where somebody asked for them. These few are there without asking:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A host: its TSC, its module parameters, its costs; it owns VMs and the physical CPUs under them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The host's own work for one vCPU: how many cycles each piece of it takes, draw by draw."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What VMCALL and VMMCALL ask of KVM: a table of its hypercalls, each with its answer.
 
 Follows `kvm/x86.c: kvm_emulate_hypercall` and `kvm/lapic.c: kvm_pv_send_ipi` of v6.19. A call that is not in

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What ends a run: every guest's report, a guest's failure, or a limit somebody has set."""
 
 from __future__ import annotations

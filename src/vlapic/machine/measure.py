@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Measuring a vCPU's timer interrupts on their way: armed, accepted, blocked by the guest, in the handler.
 
 Watches the machine and changes nothing in it. Its result is one :class:`~vlapic.events.TimerInterrupt` for

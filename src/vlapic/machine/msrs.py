@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The model-specific registers of a guest, as a table: what a read gives, what a write does.
 
 Follows `kvm/x86.c: kvm_get_msr_common, kvm_set_msr_common, get_msr_mce, set_msr_mce`, `kvm/mtrr.c:

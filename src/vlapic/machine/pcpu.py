@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A physical CPU: its clock, the vCPUs placed on it, whose turn it is, and other work that takes it away.
 
 Virtual time of a physical CPU passes for all that is on it. While one vCPU has its turn (guest or the host's

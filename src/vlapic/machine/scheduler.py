@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Several CPUs in virtual time: which of them goes on next, and how far.
 
 Each physical CPU has a clock of its own. The one furthest behind goes on, ties by index, up to a slice past

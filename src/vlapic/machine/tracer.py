@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What is told of one vCPU: its events, each with its time and place, in the order of its kernel.
 
 Where kernels differ is when the busy wait's events are told: in the wait, or after the next exit; before

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """One vCPU: the loop around its guest, in the order of docs/timing.md.
 
 Follows `kvm/x86.c` (`vcpu_run`, `vcpu_enter_guest`, `vcpu_block`). Up to v5.2, and in the series, an entry

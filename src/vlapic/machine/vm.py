@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """One virtual machine: its vCPUs, its devices, and the messages between them."""
 
 from __future__ import annotations

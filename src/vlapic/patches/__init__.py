@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The seven fixes of the series, each shown on a running guest: without it, and with it.
 
 from vlapic.patches import show

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The hosts of the scenarios: constant, so that every figure has one cause."""
 
 from __future__ import annotations

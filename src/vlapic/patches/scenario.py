@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a scenario is, and what showing one comes to."""
 
 from __future__ import annotations

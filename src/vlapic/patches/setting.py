@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The fixes of setting the preemption timer: a deadline that is past (6), a distance of nothing (7)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A host and its guests, run to their reports: what a scenario measures."""
 
 from __future__ import annotations

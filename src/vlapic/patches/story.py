@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """One interrupt in events: from the write that armed its timer to its handler."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The fixes of tuning: the hard cap (1), an advancement per vCPU (3), the user's own number (4)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The fixes of waiting: in the guest's time (2), on the preemption timer too (5)."""
 
 from __future__ import annotations

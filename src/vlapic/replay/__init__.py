@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Replay: the deltas that a kernel recorded through a kernel's rules, and what came of its advancement.
 
 from vlapic.replay import replay

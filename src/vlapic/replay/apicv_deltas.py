@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How a vCPU's timer interrupts were delivered, and which of their deltas a kernel kept to itself.
 
 With APICv the hardware takes vectors from the virtual APIC page: KVM injects none and sees no EOI. From v5.8

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Where what a replay needs beside deltas comes from: the rules, each vCPU's TSC frequency, its parameter.
 
 What a person gives comes first, then the sidecar, then what the trace says. Each answer says where it is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The model's advancement at a sample's place, and what a vCPU's samples come to: what it holds of them.
 
 Nothing here is known to the model. A sample says what the advancement was at its place in the trace; the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Each wait of a vCPU with the deadline it was for and the TSC offset that held, from the events around it.
 
 A deadline is the last write of TSC_DEADLINE that no earlier wait was for; one-shot and periodic waits have

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The guest's TSC frequency from a trace whose clock counts nanoseconds: the slope of a line.
 
 At a busy wait the guest's TSC is the deadline that it was for (the last write of TSC_DEADLINE) plus the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The model of replay: columns of deltas through the rules of one profile, the advancement at each of them.
 
 It is given deltas, and nothing that a kernel's own advancement could be read from. Whose value a delta tunes

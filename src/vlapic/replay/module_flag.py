@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Where the module's flag flipped unseen, as samples have it (v5.4 to v6.10; `--infer-flag`).
 
 A vCPU that the trace does not show may have been created under another parameter, and then tuning is on or

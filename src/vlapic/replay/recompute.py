@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Deltas computed again from what a trace says beside them, and held against those that the kernel printed.
 
 The guest's TSC at a wait's event is the event's time, scaled and with the offset added. Less the deadline

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Replay as a fold: batch after batch of a trace through the model, and what came of it for each vCPU.
 
 In a batch the waits go to the model in the order of the trace, all vCPUs' together, cut where a vCPU is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a replay came to, as frozen data, and its JSON (schema `vlapic.replay/1`).
 
 What is not known is None; in the JSON that is null, with the reason under `unavailable`.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Replay one trace: the library call behind `vlapic replay`."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Samples of the kernel's own advancement held against the model: of a trace, of a loop, of a file.
 
 A CSV file has a line of names, then a line a sample:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The trajectory of a replay as a file: a row for every kvm_wait_lapic_expire, as CSV or Parquet.
 
 Columns: vm, vcpu, index (of the delta, from 0, for each vCPU), timestamp, delta_cycles, advance_before_ns,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """One vCPU of a replay: where its frequency and parameter are from, and the folds over its deltas."""
 
 from __future__ import annotations

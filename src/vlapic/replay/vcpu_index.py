@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Which number a vCPU has, for a whole column of events at once, and the events of each in a batch."""
 
 from __future__ import annotations

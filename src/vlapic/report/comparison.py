@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The report of a comparison: one table a vCPU, a column a run, and how each differs from the first.
 
 A row in which runs differ begins with `*`; beside a figure stands its distance from the first run's. Runs

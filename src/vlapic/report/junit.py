@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Budgets as JUnit XML, which CI systems show: a test case a budget and vCPU, and one for the guest itself.
 
 A run is a test suite. Nothing in it depends on wall time, so the same run gives the same bytes.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The seven fixes for a terminal: each with what it mends, measured on both sides, and one told in depth."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The report of a replay for a terminal: what was read, the rules, a table of the vCPUs, and what to know."""
 
 from __future__ import annotations

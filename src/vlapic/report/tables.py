@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Tables that stay whole: where a console is too narrow for one, its rows are told one below the other."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The report of a run for a terminal: a table a vCPU, its lateness as a histogram, the guest's console, and
 the result in words.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The start of a machine: the one place where guests get into memory and vCPUs get their CPUs.
 
 A run, the scenarios of the fixes and a program of one's own all start here. What is started is a

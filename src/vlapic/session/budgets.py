@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Budgets: limits that the figures of a run have to keep, such as `p99=3us`, `early=0`, `wait=1%`.
 
 A budget holds for every vCPU. Limits and figures are exact fractions, so that a figure at its limit keeps it

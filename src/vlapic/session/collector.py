@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Timer interrupts as they come, folded into each vCPU's statistics."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Runs side by side: the same guest with one option varied, or results that were kept as JSON.
 
 What is compared is what `vlapic run --json` prints; a run of now and one of last year are treated alike.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Observers: what is told of a run's events while it runs. One that fails is dropped, and the run goes on."""
 
 from __future__ import annotations

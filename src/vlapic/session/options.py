@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """
 
 Light: completion reads it at every key, so that the machine may not come with it.

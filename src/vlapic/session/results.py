@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a run came to, as frozen data, and its JSON (schema `vlapic.run/1`).
 
 Every number of the terminal report, of `--json` and of the library stands here once. What is not known is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Run one guest on one host and say how its timer interrupts came: the library call behind `vlapic run`."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the settings of a run may be: each is refused for its own sake, before anything runs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What is asked for: a run as a user says it, and the machine that this comes to.
 
 `RunSpec` has a field for each argument of :func:`vlapic.run`, with its default; `RunSpec.plan` holds all of

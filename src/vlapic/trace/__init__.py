@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Traces of KVM's timer, real ones and vlapic's own: one format, one file; events on the other side.
 
 from vlapic.trace import open_trace

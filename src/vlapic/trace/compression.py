@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Packed data: what they hold, piece by piece, as far as it can be had.
 
 A trace may be packed as a whole, and a trace.dat has packed blocks. What a file begins with says how it is

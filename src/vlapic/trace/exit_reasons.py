@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Names of VM exits as KVM prints them, by number: VMX's basic exit reasons, SVM's exit codes.
 
 Follows `arch/x86/include/uapi/asm/vmx.h: VMX_EXIT_REASONS` and `svm.h: SVM_EXIT_REASONS` (v6.1).

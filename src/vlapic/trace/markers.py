@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Markers: what somebody wrote into trace_marker, and becomes an event.
 
 vlapic's own say what the kernel has no tracepoint for. They begin with `vlapic: vcpu=N`, with `vm=N ` before

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Files that are taken for traces and are none: what each is, and what to give instead."""
 
 from __future__ import annotations

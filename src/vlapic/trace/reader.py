@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What every reader of traces gives: events in the order of time, and what is known beside them.
 
 A reader yields `Batch` by `Batch`, each the trace's next stretch, so that a file larger than memory can be

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The sidecar of a trace: what its recorder knew and the trace does not say, in `NAME.toml` beside it.
 
     kernel = "6.1.0-56-amd64"           # uname -r of the host

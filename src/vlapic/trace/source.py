@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Where a trace comes from: a file, or a pipe whose bytes are kept, so that they can be read again.
 
 A trace is opened more than once: to see what it is, to fit a frequency, to place samples. What comes through

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The text of an event as data: literals and fields, written and read by the same declaration.
 
 A form is a line of text with fields in braces, `{name:conversion}`:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Threads of a trace: which of them are vCPUs, and which VM each belongs to.
 
 A vCPU is the thread that enters a guest; kvm_entry and its like say its number. What VM it belongs to no

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What tracefs prints in one kernel: the lines above the events, a line's columns, and each event's form.
 
 Follows `kernel/trace/trace_output.c: trace_print_context` and `trace.c: print_func_help_header_irq`.

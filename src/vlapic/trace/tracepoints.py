@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Tracepoints, as data: each one's name, and its text by the kernel that first printed it so.
 
 Follows `arch/x86/kvm/trace.h`, `include/trace/events/kvm.h`, `timer.h` and `sched.h` of v5.0 to v6.19. The

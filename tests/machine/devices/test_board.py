@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The devices together: where they are, how their interrupt lines run, and that nothing upsets them."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """An address space of devices: who answers which byte."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """QEMU's firmware configuration, as guests read it."""
 
 import struct

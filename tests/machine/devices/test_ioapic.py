@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The I/O APIC, driven as the ioapic test of kvm-unit-tests drives it, on the smallest CPU there is."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The 8259As: initialized, masked, asked."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The 8254: counters that guests calibrate by."""
 
 import pytest

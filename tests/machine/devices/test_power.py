@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How a guest switches its machine off or resets it, and ACPI's fixed registers."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The real-time clock: a date, and what firmware left in its memory."""
 
 import pytest

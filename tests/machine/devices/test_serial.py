@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The serial port: a PC16550D that sends at once."""
 
 import pytest

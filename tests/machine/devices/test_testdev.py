@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The test device of kvm-unit-tests."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What every engine has to do: bodies of tests, and guests that any engine can run.
 
 An engine's tests have a subclass of `EngineContract` with a fixture `start`, which puts a `Guest` on a new

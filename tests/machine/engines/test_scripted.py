@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The scripted CPU keeps the contract of `machine/engines/contract.py`: NMIs, INIT and SIPI, hypercalls."""
 
 import pytest

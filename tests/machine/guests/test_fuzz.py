@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Whatever an image holds, the run ends: in a result, or in an error that says why. No signal, no hang, no
 traceback.
 
@@ -126,7 +127,7 @@ def run_in_child(number):
         status = TRACEBACK
         try:
             limit_cpu()
-            spec.load = lambda image, **options: loader.load(image_of(number), **options)
+            vars(spec)["load"] = lambda image, **options: loader.load(image_of(number), **options)
             vlapic.run(
                 "deadline",
                 events=20,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a CPU and the machine around it must do, as guests that check it themselves: see guests/checks."""
 
 import pytest

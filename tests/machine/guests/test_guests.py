@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The built-in guests: rebuilt byte for byte, and run to their end."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Guest images: what is refused, in which words, and what a guest finds when it starts."""
 
 import os

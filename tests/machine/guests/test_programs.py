@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Finding a guest by what a user types, and what is found runs on every host."""
 
 import re

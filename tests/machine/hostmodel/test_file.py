@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A host model's file says what it means, reads back as what was written, and is refused by line."""
 
 import dataclasses

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Costs are integers, drawn the same way on any machine."""
 
 from itertools import islice

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The host models with a name are what they say they are."""
 
 from typing import Any

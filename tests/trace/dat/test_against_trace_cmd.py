@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """trace-cmd is the reference: what it prints of a file and what is read from it are the same events."""
 
 from __future__ import annotations

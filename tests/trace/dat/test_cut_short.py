@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A file that was cut short is called cut off, with the byte and the CPU in whose data that is."""
 
 from __future__ import annotations

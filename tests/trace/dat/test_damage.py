@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Damaged files: cut short at any byte, changed anywhere, with numbers that promise what is not there."""
 
 from __future__ import annotations

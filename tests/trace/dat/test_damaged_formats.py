@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Formats that are damaged: their event is told as lost, and none of its fields is read as zeros."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Format files: fields, tables of names, and texts that make no sense."""
 
 from __future__ import annotations

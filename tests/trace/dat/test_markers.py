@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Markers in a trace.dat are held to the same limits as in text."""
 
 import pytest

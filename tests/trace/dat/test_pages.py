@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Records in pages: found in many pages at once as one by one, in both byte orders and sizes of long."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Whole files: the same events from every version, compression, byte order and size of long; in one order."""
 
 from __future__ import annotations

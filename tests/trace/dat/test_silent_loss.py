@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a file's structure promises and does not hold is told: no change loses events in silence.
 
 A mutant is a file with one number of its structure changed, or bytes anywhere. It gives the same events as

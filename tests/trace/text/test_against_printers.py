@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What trace-cmd and perf really print is read: recordings in every layout, and this machine's own events."""
 
 import re

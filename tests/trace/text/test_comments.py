@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Numbers in a text trace's header and markers: taken if they can be, else damage at its place."""
 
 import pytest

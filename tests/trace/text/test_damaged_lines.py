@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Lines that are not what was printed: what is whole is read as it was, and the rest is told."""
 
 import pytest

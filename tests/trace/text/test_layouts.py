@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Layouts of the kernel that name their unit, text without a CPU, lines that were wrapped on their way."""
 
 import textwrap

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Text traces: recordings, every printer's layout, losses, clocks, vCPUs."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Scanning many lines agrees with reading them one by one, for every form there is."""
 
 import numpy as np

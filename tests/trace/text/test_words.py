@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Numbers and runs at many places are those that Python reads one by one."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How much work lines of no meaning are: it grows as they do, and not as the square of it."""
 
 import random
@@ -63,7 +64,7 @@ def test_a_bracket_that_closes_nothing_is_looked_for_in_its_own_line():
     looked_at = []
 
     class Watched(bytearray):
-        def rfind(self, what, start, end):
+        def rfind(self, what, start=None, end=None):  # type: ignore[override]
             looked_at.append(end - start)
             return super().rfind(what, start, end)
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Wrapped lines: the events that were there, or damage; never another value."""
 
 import textwrap

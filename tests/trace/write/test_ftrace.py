@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Events as tracefs text: the lines of kernel 5.2, character by character."""
 
 import io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Parquet files that come into being chunk by chunk."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The rules that kernels differ in: an Enum a question, a member an answer, each with where it comes from.
 
 A :class:`~vlapic.kernels.profiles.Profile` picks one member of each. What a member means stands here in

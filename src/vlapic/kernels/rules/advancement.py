@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The rules of the timer advancement: whose it is, how it is tuned, and how an entry waits for a deadline."""
 
 from __future__ import annotations

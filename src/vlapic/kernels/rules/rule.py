@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a rule says of itself: the row of each member of the Enums of rules."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The rules of the timer's state machine: what starts, expires, cancels, saves and restores it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The rules of what is traced, and when."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The devices of a PC that bare-metal guests expect around the CPU.
 
 `Ports` is the I/O space: a table from ranges of ports to devices, all ones where nothing is. `Board` puts

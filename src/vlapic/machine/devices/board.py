@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Where the devices of a PC are, and how its interrupt lines run between them.
 
 A line goes to the 8259As and to the I/O APIC, pin by pin; line 0 comes to the I/O APIC at pin 2, as on every

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """An address space of devices: I/O ports, or the part of memory that is not RAM.
 
 A device sees offsets from the beginning of its range. Most devices of a PC are eight bits wide: a wider

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The exit port: a guest writes a value there, and that is the end of it.
 
 Follows QEMU's isa-debug-exit, in which the process ends with the value shifted left by one and bit 0 set;

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """QEMU's firmware configuration device: numbered items that a guest selects and reads byte by byte.
 
 Follows QEMU's docs/specs/fw_cfg. The selector is a 16-bit write to the first port; every byte read from the

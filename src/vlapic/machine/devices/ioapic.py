@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The I/O APIC: 24 pins, each with an entry that says which interrupt message a signal there becomes.
 
 Follows the 82093AA data sheet ("IOREGSEL", "IOREDTBL"), the version 0x20 of later chipsets for its EOI

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The keyboard controller: Intel's 8042 at ports 0x60 and 0x64, with no keyboard at it and no second port.
 
 Follows the IBM PS/2 Technical Reference ("Keyboard and Auxiliary Device Controller"). It is there for what

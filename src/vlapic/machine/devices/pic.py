@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The interrupt controllers of the ISA bus: two Intel 8259As, the second behind line 2 of the first.
 
 Follows the 8259A data sheet ("Initialization Command Words", "Operation Command Words") and QEMU in two

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The interval timer: Intel's 8254 at ports 0x40 to 0x43, and port 0x61, which gates its third counter.
 
 Follows the 8254 data sheet ("Programming the 82C54", "Mode Definitions") and a PC's wiring: counters 0 and 1

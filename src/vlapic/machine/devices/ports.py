@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The I/O space with the two devices that every guest has: its console, and the port that ends it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How a guest switches its machine off or resets it, and what else ACPI's fixed registers hold.
 
 Follows the ACPI specification ("PM1 Event Grouping", "PM1 Control Grouping", "Power Management Timer") at the

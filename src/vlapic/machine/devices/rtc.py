@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The real-time clock and its battery-backed memory: Motorola's MC146818 at ports 0x70 and 0x71.
 
 Follows the MC146818 data sheet ("Address Map", "Update Cycle", "Interrupts", "Registers") and the places

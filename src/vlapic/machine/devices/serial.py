@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A serial port: National's PC16550D, whose line is a list of bytes.
 
 Follows the PC16550D data sheet ("Registers", "FIFO Interrupt Mode Operation", "Loop Mode"). Characters take

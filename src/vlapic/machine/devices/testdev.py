@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What kvm-unit-tests test devices with: QEMU's pc-testdev.
 
 Follows the ports and the memory that kvm-unit-tests use (`lib/x86/apic.c: set_irq_line`, `x86/ioram.h`,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """CPUs under a vCPU: the contract that every engine keeps, and the engines by name. They know no APIC and no
 host.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The CPU under a vCPU: what an engine does, and how a guest leaves it.
 
 An engine runs guest instructions from a host TSC value on and says why and when the guest left. It knows no

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The smallest engine there is: a guest written as a Python generator. For tests of the machine, and to
 explain it.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # What the built-in guests share: the image header, an IDT, exception handlers, measuring and reporting.
 #
 # A guest starts as loader.py says: 64-bit mode, interrupts off, RDI = interrupts asked for, RSI =

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # From cycles of the TSC to counts of the local APIC's timer and back.
 #
 # The timer counts a bus of 1 GHz, KVM's, divided by 1. How fast the TSC counts is in CPUID leaf 15H: TSC

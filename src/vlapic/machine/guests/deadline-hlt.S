@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # deadline-hlt: as `deadline`, asleep in HLT in between, and with the local APIC in x2APIC mode.
 #
 # Interrupts are off while the timer is armed; STI holds them off for one instruction more, so that none can

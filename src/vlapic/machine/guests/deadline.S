@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # deadline: take N timer interrupts in TSC-deadline mode, spinning in between, and say how late each was.
 #
 # The local APIC is used as a kernel without x2APIC uses it: through its page at 0xfee00000.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # interrupt: the stages of kvm-unit-tests' test "interrupt" (x86/vmx_tests.c) that need no nested VMX, under
 # the numbers they have there.
 #

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # ipi: two CPUs. The first sends N interrupts to the second, which sleeps in HLT and answers each with one of
 # its own. What is measured is the time from sending to the answer's handler; the distance is a pause between
 # them. Both are in x2APIC mode.

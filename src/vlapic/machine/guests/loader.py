@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How a guest gets into its memory, and what it finds when it starts.
 
 An image is flat (`images/flat.py`), has a multiboot header (`images/multiboot.py`, `images/multiboot2.py`),

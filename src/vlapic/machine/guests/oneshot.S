@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # oneshot: take N timer interrupts in one-shot mode, spinning in between, and say how late each was.
 #
 # The deadline is the guest's own: its TSC when it writes the count, plus what the count takes.

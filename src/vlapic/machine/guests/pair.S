@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # Two CPUs that each take R12 timer interrupts in TSC-deadline mode, by their own TSC, R13 cycles apart.
 #
 # The local APICs are used through their page. A CPU's results are at R11, and with them the flag that its

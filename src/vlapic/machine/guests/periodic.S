@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # periodic: let the timer run with a period and take N interrupts, spinning in between.
 #
 # Deadline k is where the count was written plus what k periods take, so that nothing adds up. A host that

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The guests that come with vlapic, by name.
 
 Their sources lie in `machine/guests`, beside the images, so that a user needs no assembler.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # scaled: two CPUs whose TSCs may have different frequencies. Each takes N timer interrupts in TSC-deadline
 # mode by its own TSC, asleep in HLT in between, and says how late they were; the distance is the same number of
 # cycles for both.

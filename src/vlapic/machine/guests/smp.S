@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # A second CPU: is there one, and how it is brought to 64-bit code (SDM vol. 3A "MP Initialization Protocol").
 #
 # It is the one of APIC ID 1. It gets INIT and a start-up interrupt, begins in real mode at TRAMPOLINE, goes on

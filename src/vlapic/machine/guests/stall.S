@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # stall: N - 1 timer interrupts in TSC-deadline mode while spinning, then one that STI;HLT waits for.
 #
 # Whatever the first ones were like, the last must not come before its HLT: it would find nothing to wake, and a

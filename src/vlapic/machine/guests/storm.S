@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # storm: deadlines that are near or already past, armed with interrupts on and off. Each must bring its handler
 # once: one that never comes is waited for without end, one that comes twice is counted.
 #

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # tickless: as an idle kernel without a tick, asleep in HLT between deadlines that are sometimes near and
 # sometimes far: 1/16 to 50 times the distance, a fixed pseudo-random sequence.
 

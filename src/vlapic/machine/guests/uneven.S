@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # uneven: two CPUs that the host serves unevenly. Each takes N timer interrupts in TSC-deadline mode, the first
 # spinning in between, the second asleep in HLT, from which it has to be woken.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The fields of a host model's file: name, meaning, range. Reader and writer go by this table.
 
 docs/hosts.md is the page on it.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Host models as TOML files: read, with errors that name the line, and written, with every field explained.
 
 A file says what differs from the host `default`. A time is a whole number of cycles or a text with a unit;

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the host's own work costs, in cycles of the host TSC: the only assumption a run makes.
 
 A cost is a constant or an inverse CDF, a table of integers drawn from by a counter-based generator: the n-th

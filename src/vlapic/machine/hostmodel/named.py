@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The host models that come with vlapic, by name, and how a user's word becomes one.
 
 `default` stands in `hostmodel.py`. The others show what a timer meets elsewhere; no machine was measured for

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """On which line of a TOML text a key stands: tomllib says it of errors only, tomlkit of nothing."""
 
 from __future__ import annotations

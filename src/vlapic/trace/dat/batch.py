@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Records to events: a stretch of records in, a batch of events out.
 
 All records of one event are gathered at once as rows of its format, and become a table.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The container of a trace.dat: what the file holds, and where; not what its events mean.
 
 Follows trace-cmd.dat(5) of versions 6 and 7 and, where that is silent, trace-cmd 3.4's `trace-input.c`. The

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A place in a file's bytes that moves as numbers, strings and blocks are read from it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What each tracepoint becomes: columns of vlapic's events from the fields of the kernel's records.
 
 The fields' names are those of `arch/x86/kvm/trace.h` and `include/trace/events/{kvm,timer,sched}.h` (v5.0 to

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Format files: how one kernel lays out the fields of one event, as tracefs's `events/*/*/format` says.
 
 Follows `kernel/trace/trace_events.c: f_show` (v6.19). Nothing else knows a layout: a field that a kernel

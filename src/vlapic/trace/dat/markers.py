@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Markers in a trace.dat: records of writes to trace_marker, whose text may be an event of ours."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The buffers of all CPUs as one sequence in the order of time, a stretch at a time.
 
 A CPU's buffer is in the order of time by itself. What lies before the begin of every CPU's last page at hand

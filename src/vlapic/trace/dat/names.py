@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Names for numbers, column by column: tables of a print format, bits of a state, symbols of the kernel."""
 
 from __future__ import annotations

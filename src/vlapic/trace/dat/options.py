@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The options of a trace.dat: small facts by number, beside the large sections.
 
 Follows trace-cmd.dat(5) and trace-cmd 3.4's `trace-input.c: handle_options`. An option that is not known is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How large the pages of a buffer are, where what the file says of that contradicts its pages.
 
 A file says it twice: as a number (version 6 in its head, version 7 with each buffer), and in the kernel's

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Pages of the kernel's ring buffer: where each record lies, and its time.
 
 Follows `include/linux/ring_buffer.h`, `kernel/trace/ring_buffer.c` (v6.19) and libtraceevent's

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The reader of trace.dat: a file in, batches of events out."""
 
 from __future__ import annotations

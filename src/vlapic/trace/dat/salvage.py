@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Finding the CPUs' data in a version 7 file that has lost the option that says where they are.
 
 That option is the last thing to be written, so a file cut short never has it. The data of each CPU begin at a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Where pages come from: a CPU's data in the file, plain or in compressed chunks, a few pages at a time.
 
 Plain pages are a view of the file. Chunks are unpacked one after the other, so that no more of a large file

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Finding the parts of a trace.dat: version 6 has them in a fixed order, version 7 in sections.
 
 Follows trace-cmd.dat(5). Version 7's options say where its sections are, and the last of them, written when

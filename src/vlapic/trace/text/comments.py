@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Lines of a trace that are no events: comments with facts, and what was lost."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What stands before an event: task, thread, CPU, time and name, of many lines at once.
 
 tracefs and `trace-cmd report` print

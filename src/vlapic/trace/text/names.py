@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Names of events: a number for each, the same for all lines that have it."""
 
 from __future__ import annotations

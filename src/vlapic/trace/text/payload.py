@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What lines of one event say: its forms tried on all of them, then their regular expressions on the rest."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Text traces: read stretch by stretch, each line's event found by its name and read by its forms."""
 
 from __future__ import annotations

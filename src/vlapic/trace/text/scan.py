@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A form read from many lines at once, column by column.
 
 The twin of `Form.read`, which reads one text with a regular expression and decides what a form means: what is

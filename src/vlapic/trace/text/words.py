@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Text as 8-byte words: numbers at many places of a buffer read in a few operations on whole columns.
 
 A word is eight characters, the first in its lowest byte. A byte's top bit serves as its flag, so that eight

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Lines that a mail program or a terminal wrapped, put together again where that is sure.
 
     CPU 0/KVM-5001    [003] d..1.   8296364487: kvm_inj_virq: IRQ 0xec

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Columns as a file, chunk by chunk: CSV by the standard library, Parquet by polars (`parquet.py`).
 
 A chunk is an array for each column, all of one length; what a masked array masks is null, in CSV nothing.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A trace as another file: all its events as columns (CSV, Parquet), or as ftrace text of a kernel.
 
 Columns hold every class of event in one table: the time, the name of the class, CPU and thread, VM and vCPU,

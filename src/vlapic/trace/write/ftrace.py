@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Events as the text that tracefs prints, in the format of one kernel; time is the x86-tsc clock, or ns.
 
 Follows `kernel/trace/trace_output.c: trace_print_context`, `trace.c: print_func_help_header_irq` and

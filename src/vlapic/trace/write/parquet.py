@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Columns as a Parquet file, written by polars as they come, so that memory does not hold the file.
 
 polars takes rows from a source when it wants them, and here they are brought: a thread of its own takes what

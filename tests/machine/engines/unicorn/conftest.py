@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Every test of the engine runs with counting by machine code and, the same, with counting in Python."""
 
 import pytest

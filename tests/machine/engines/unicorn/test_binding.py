@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Unicorn through ctypes: its version, its hidden state, its registers, what callbacks raise."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Counting: the machine code counts as Python does, whatever the guest."""
 
 import random

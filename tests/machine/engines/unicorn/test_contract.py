@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The emulated CPU keeps the contract of every engine, with counting by machine code and in Python."""
 
 import pytest

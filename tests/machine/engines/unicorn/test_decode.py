@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What is seen in a block of instructions, and which loops only wait."""
 
 from itertools import pairwise

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Accesses to device memory: each is asked for once, with the count of its instruction."""
 
 from typing import Any
@@ -463,7 +464,7 @@ def test_an_instruction_of_many_accesses_asks_python_about_each_of_them_once(
     while not isinstance(left := guest.run(), e.Hlt):
         seen.append(left[1:])
         guest.engine.complete(left.address if isinstance(left, e.ReadMemory) else None)
-    expected = [(stack - 4, 4, stack + 0x400)]
+    expected: list[tuple[int, ...]] = [(stack - 4, 4, stack + 0x400)]
     for level in range(1, 31):
         frame = stack + 0x400 - 4 * level
         expected += [(frame, 4), (stack - 4 - 4 * level, 4, frame)]
@@ -486,7 +487,7 @@ def test_a_slide_of_accesses_is_not_translated_anew_behind_each(boot, monkeypatc
         sizes.append(size)
         return decode_block(code, address, size, *more)
 
-    decode_block = blocks.decode
+    decode_block = vars(blocks)["decode"]
     monkeypatch.setattr(blocks, "decode", decode)
     slides = 1000
     # mov $0xfed00000, %eax; add %al, (%rax), many times; hlt

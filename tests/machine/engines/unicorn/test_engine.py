@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Counts and time of the emulated CPU, to the instruction; how a run ends, whatever ends it."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Interrupts and exceptions of a guest: frames, stacks, error codes, double and triple faults."""
 
 import struct

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Exits in the middle of a run are those that leave it: same instruction, same time, same data, any guest."""
 
 import random

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Interrupts and exceptions outside 64-bit code: 32-bit gates, inner stacks, what is left out, real mode."""
 
 import struct

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Instructions that leave the guest: each stands where it should, says what it should, and is completed."""
 
 import pytest

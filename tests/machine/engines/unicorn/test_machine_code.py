@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The machine code is what its sources say, and agrees with Python about where everything is."""
 
 import ctypes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The modes a PC's CPU goes through: real, protected, long, and back; system calls; its own registers."""
 
 import struct

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """NMIs: delivered by vector 2, blocked until an IRET and in the shadows of STI and MOV SS."""
 
 from tests.support.bare_unicorn import ENTRY, SCRATCH, code

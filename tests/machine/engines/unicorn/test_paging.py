@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The page walk by which interrupts are delivered."""
 
 import struct

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Several CPUs over one memory: what one overwrites, another does not run as it was."""
 
 from tests.support.bare_unicorn import SCRATCH, code

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Single steps and RF: #DB behind each instruction, those included that the engine carries out by hand."""
 
 from tests.support.bare_unicorn import ENTRY, SCRATCH, code

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Stores go at full speed to pages without code, and code that is stored is the code that runs."""
 
 import random

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The interrupt window: when the guest takes interrupts again, and which instructions hold them off."""
 
 import pytest

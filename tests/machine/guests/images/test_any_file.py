@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Whatever a file holds, the loader refuses it in one line or loads a guest that makes sense."""
 
 import struct

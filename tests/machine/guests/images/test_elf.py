@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """ELF executables: what is loaded where, and what is refused in which words."""
 
 import shutil

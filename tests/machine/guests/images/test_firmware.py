@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What firmware leaves: tables with right checksums that say what the machine is, and a PC's memory map."""
 
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Whether an image fits: the same question for every form."""
 
 import pytest

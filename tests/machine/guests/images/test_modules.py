@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Boot modules and an image's symbols: where they lie, and how a guest finds them."""
 
 import shutil

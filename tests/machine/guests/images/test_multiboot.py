@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The multiboot header: found as the specification says, and refused where it makes no sense."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Multiboot 2: the header's tags, where an image that can be moved is put, and what it is told."""
 
 import struct

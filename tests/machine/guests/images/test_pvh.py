@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """PVH: a note names the entry; what the guest is told is read back by the ABI's structures."""
 
 import struct

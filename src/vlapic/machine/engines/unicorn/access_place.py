@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Which instruction makes an access to device memory, told in the middle of it.
 
 Unicorn's RIP is right between blocks and before instructions with a hook, but not in a callback of device

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Unicorn 2.1.4 through ctypes: the calls the engine makes, registers in batches, and the hidden state.
 
 The package's own binding costs 2 us a register and swallows what a callback raises unless it started the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # The counting of guest instructions, as machine code for x86-64 Linux (System V calling convention).
 #
 # Unicorn's translator calls a lone BLOCK hook straight from the code it generates, before each block of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Counting what a guest retires, block by block, and stopping it on time.
 
 Unicorn calls a hook before each block of instructions it runs. The hook charges the whole block to a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """MOV to CR0 and CR4, with the checks of SDM vol. 2 "MOV—Move to/from Control Registers".
 
 Unicorn takes any value. Written by register number, it does what follows from a legal one: it switches

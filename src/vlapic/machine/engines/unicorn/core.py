@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """One emulated CPU, run from stop to stop: why Unicorn stopped, what it means, where it leaves the count.
 
 A run ends at a limit, before a block whose exiting instructions are not hooked yet, at one of these, at an

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What is in a block of guest instructions: where each begins, which leave the guest, whether it only waits.
 
 A block is what Unicorn translates at once: instructions up to a branch, or to one that changes how code

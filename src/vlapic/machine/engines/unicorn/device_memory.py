@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Memory that is not RAM: device accesses as exits, everything else as the bus answers it.
 
 Unicorn calls back in the middle of an instruction and wants the answer at once; an engine answers later,

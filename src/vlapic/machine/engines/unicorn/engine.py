@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The emulated CPU: Unicorn under an unmodified guest, in exact virtual time.
 
 Implements :class:`vlapic.machine.engines.contract.CpuEngine`. A guest instruction costs `cycles_per_insn`

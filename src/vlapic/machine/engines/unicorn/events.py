@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a CPU delivers through its IDT: interrupts and exceptions, and the faults of delivering them.
 
 Follows SDM vol. 3A "Interrupt 8, Double Fault Exception (#DF)" (which second fault makes a double fault).

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The common way into a handler, without detours: a vector from outside, 64-bit code that stays at its own
 privilege level, a gate without IST.
 

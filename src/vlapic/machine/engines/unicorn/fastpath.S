@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # Exits that Python handles in the middle of a run, as machine code for x86-64 Linux (System V calling convention).
 #
 # Unicorn calls these hooks before an instruction that exits, or in its access to device memory. They find out

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Exits that are handled in the middle of a run: the guest goes on without having stopped.
 
 KVM's EXIT_FASTPATH_REENTER_GUEST. Unicorn calls a hook before an RDMSR or WRMSR, and a callback at an access

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The way into a handler: gates, stacks, frames, in each mode of the CPU.
 
 Follows SDM vol. 3A "Interrupt and Exception Handling" (32-bit gates, TSS stacks), "64-Bit Mode Exception

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The instructions that leave the guest: what each asks the machine, and what it does with the answer.
 
 RDMSR, WRMSR, CPUID, IN, OUT, INS, OUTS, MOV CR8 and VMCALL, after the instruction pages of SDM vol. 2. Some

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The exiting instructions that are offered on the fast path, as the machine code of `fastpath.S` reads them.
 
 An instruction may stand in several blocks, and what it needs to be known by is how many instructions of the

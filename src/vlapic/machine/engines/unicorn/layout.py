@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Where Unicorn keeps a CPU's state.
 
 The state is QEMU 5.0's `CPUX86State` (target/i386/cpu.h), and a saved context is a copy of its beginning.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The machine code of `blocks.S`, `fastpath.S` and `stores.S`, and the table of blocks that it reads.
 
 It runs on x86-64 Linux alone. Elsewhere, and where a process may not make memory executable, `blocks.py`

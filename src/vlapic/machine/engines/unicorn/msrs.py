@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The model-specific registers that are the CPU's alone and never reach the machine.
 
 RDMSR and WRMSR after SDM vol. 4, with the checks that Unicorn leaves out.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Guest-virtual memory as the CPU itself sees it when it delivers an interrupt or moves a string to a port.
 
 Follows SDM vol. 3A chapter "Paging" over guest RAM: no paging, 32-bit paging with pages of 4 MiB (PSE), PAE

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A CPU of its own with a few instructions, to find where Unicorn keeps in memory what it does not tell.
 
 Each fact is found once for the process, and checked before anybody relies on it.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The CPU between two runs: where it stands, what it starts with, and how it enters a handler.
 
 Keeps RIP as it is for the guest; Unicorn's own RIP is only right while it runs.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Segment descriptors in the guest's tables, and the stacks of its TSS.
 
 Follows SDM vol. 3A "Segment Descriptors" and "Task Management". The flags of a segment are bits 63 to 32 of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Code that another CPU has overwritten must not run as it was translated.
 
 Each CPU of a guest has its own Unicorn over the same memory, and Unicorn notices only its own stores. So a

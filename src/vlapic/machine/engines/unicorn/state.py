@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A CPU's state as Unicorn holds it: the registers in one piece of memory, and what has no register number.
 
 The shadow of STI and MOV SS, NMI blocking, the cached descriptors of segments, the error code of an

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # Stores at full speed (stores.py), as machine code for x86-64 Linux (System V calling convention).
 
         .set    ADDR_READ, 0            # an entry of Unicorn's TLB (QEMU's CPUTLBEntry)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Stores at full speed: Unicorn is told which pages hold no code, and its TLB grows.
 
 A store to a page that may be executed goes through Unicorn 2.1.4's slow path, every time: it looks for

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """SYSCALL and SYSENTER, which Unicorn leaves to hooks: they enter the kernel by MSRs, without a table.
 
 Follows SDM vol. 2 and, for SYSCALL outside 64-bit mode, AMD's manual vol. 3: in compatibility mode it goes to

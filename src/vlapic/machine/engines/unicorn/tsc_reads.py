@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """RDTSC and RDTSCP: the guest's TSC, exact to the instruction in the middle of a block.
 
 Unicorn asks in a callback before it runs one, with RIP right. Where CR4.TSD forbids the instruction it is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The access that an instruction makes to device memory, of which Unicorn tells only the parts.
 
 To device memory Unicorn makes no access that is not aligned, and none of more than 4 bytes: a read that is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # boot: what a multiboot image is told (Multiboot Specification 0.6.96, "Boot information format"; boot2.S is the
 # same by version 2) and what firmware leaves below 1 MiB (ACPI Specification, "Root System Description Pointer";
 # MultiProcessor Specification 1.4, "MP Floating Pointer Structure"). It prints all of it, a line each.

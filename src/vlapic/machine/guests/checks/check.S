@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # What the checks share. A check is a guest that tries what a CPU must do, step by step; it prints one line and
 # reports 0, or CHECK_FAILED plus the step that failed.
 #

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # What 32-bit code checks with: check.S once more, for protected mode. Segments are flat.
 
         .set    CODE_32, 0x18

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # compat: code of 32 and of 16 bits under a kernel of 64 (SDM vol. 3A "64-Bit Mode Exception Handling"). Instructions that
 # leave the guest do so there, exceptions and the timer's interrupt come through 64-bit gates and go back, at CPL 0
 # and CPL 3.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # cpus: two to eight CPUs. Each is started by INIT and a start-up interrupt; locked additions to one word; an
 # interrupt and an NMI to all others at once, the latter out of HLT with interrupts off; code that one changes
 # and the others run.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # devices: what guests expect around the CPU of a PC. The serial port, two 8259As, the PIT, the clock, an I/O APIC,
 # fw_cfg, the exit port; and where nothing is, all ones.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # faults: exceptions in 64-bit mode, as SDM vol. 3A "Interrupt and Exception Handling" has them: error codes,
 # gates that are not there, stacks of their own (IST), and faults on the way to a handler.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # features: each set of instructions that CPUID tells of is there, and one of its instructions does what it should.
 # Prints the names as it comes past them.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # instructions: those that a virtual CPU answers itself. CPUID, RDTSC and RDTSCP, RDMSR and WRMSR of registers that
 # are there and of one that is not, VMCALL.
 

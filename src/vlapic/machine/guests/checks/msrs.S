@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # msrs: registers that a kernel reads and writes without asking CPUID. MTRRs keep what is written and refuse what
 # they do not take; the platform's and AMD's registers read as in KVM (SDM vol. 4).
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # nmi: NMIs that the CPU sends itself. They come with interrupts off, one waits behind the one that is handled
 # until its IRET, two that wait are one (SDM vol. 3A "Nonmaskable Interrupt (NMI)").
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # page: the local APIC's page, reached by every kind of instruction that reaches memory: exchanges, locked and plain
 # read-modify-writes, moves of 1 to 16 bytes, strings, stack pointers and calls through it, code at CPL 3 where the
 # page tables let it. Each access happens once, however often the machine looks (SDM vol. 3A "Local APIC").

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # paging: pages of 4 KiB, 2 MiB and 1 GiB; present, writable, write protection (CR0.WP), no-execute, reserved
 # bits; accessed and dirty; INVLPG (SDM vol. 3A "4-Level Paging and 5-Level Paging"). What is for the user is
 # `ring3`'s.

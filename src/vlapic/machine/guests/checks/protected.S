@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # protected: what a multiboot image finds (Multiboot Specification 0.6.96, "Machine state"), 32-bit protected mode
 # with its interrupts, exceptions, 4 MiB pages and CPL 3, and the way to 64-bit mode.
 #

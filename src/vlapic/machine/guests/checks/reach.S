@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # reach: a CPU in HLT whose own timer is seconds away is reached at once by what the other one does: an
 # interrupt, the 8259As' INT, INIT and a start-up message. So is a CPU that runs.
 

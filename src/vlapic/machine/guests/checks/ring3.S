@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # ring3: code at CPL 3 and back. A timer interrupt is taken there, on the stack that the TSS names; what the
 # user must not do faults; a gate of DPL 3 leads back (SDM vol. 3A "Protection").
 

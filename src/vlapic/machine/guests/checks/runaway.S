@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # runaway: a loop without end, interrupts off.
 
         .include "common.S"

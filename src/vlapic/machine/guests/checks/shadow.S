@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # shadow: when an interrupt that waits comes in. Not with interrupts off; after STI one instruction later, so
 # that STI;HLT sleeps and STI;CLI lets nothing in; after POPF at once; by CR8 or TPR when its class is let in
 # (SDM vol. 2 "STI", vol. 3A "Task Priority in IA-32e Mode").

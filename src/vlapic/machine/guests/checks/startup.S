@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # startup: INIT and start-up messages at a CPU that is in the middle of something: running, in HLT with interrupts off,
 # in the handler of an NMI. INIT stops it there, a start-up message starts it anew; one that it does not wait for
 # is lost (SDM vol. 3A "MP Initialization Protocol Algorithm", "Processor State After Reset").

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # syscall: SYSCALL from CPL 3 and SYSRET back, in 64-bit mode (SDM vol. 2 "SYSCALL", "SYSRET").
 
         .include "checks/check.S"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # ticks: interrupts that devices make by themselves, as time goes on. The PIT through the 8259A and through the I/O
 # APIC, the clock's three, an APIC that is off; the CPU sleeps in between. Time is taken by the TSC, whose frequency
 # CPUID leaf 15H tells.

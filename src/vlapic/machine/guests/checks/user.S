@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # What checks with code at CPL 3 share: a GDT and a TSS, the user's pages, the way there and back.
 #
 # The first 2 MiB, the image among them, are made the user's; the second are the supervisor's, the third are

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # x2apic_nmi: NMIs that the CPU sends itself by WRMSR, many times over. The first comes behind the WRMSR; of those
 # that its handler sends, one comes behind the handler's IRET (SDM vol. 3A "Nonmaskable Interrupt (NMI)"). An
 # interrupt that the handler sends comes behind the last IRET, if RFLAGS.IF lets it.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Guest images: one file a form, from the bytes of a file to an `Image` (`image.py`).
 
 A form reads the file alone and refuses what contradicts itself or reaches beyond the file's end. Whether an

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """ACPI tables: which processors and interrupt controllers there are, and how the machine is switched off.
 
 Follows the ACPI Specification 4.0a: "Root System Description Pointer (RSDP)", "Fixed ACPI Description Table

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """ELF executables: what of them is loaded, and where they begin.
 
 Follows the System V ABI, "ELF Header", "Program Header" and "Sections", for i386 and x86-64. A segment is

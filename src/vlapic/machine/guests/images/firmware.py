@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a PC's firmware leaves in the first MiB, and the memory map that it gives.
 
     0x00400  BIOS data area: the serial port, the size of base memory, the segment of what follows it

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The flat form, that of the built-in guests: 64-bit code behind a header of 32 bytes.
 
 The header, little-endian, is part of the image and is loaded with it:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What an image asks for, whatever its form, and whether a guest's memory can give it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a guest is told when it starts, whichever version of multiboot says it: boot modules, symbols, memory.
 
 A module is a file that lies in memory beside the guest, page-aligned, with a line of text: its name and what

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What 64-bit code needs to start: page tables that map memory onto itself, and a flat GDT.
 
 Follows SDM vol. 3A "4-Level Paging and 5-Level Paging" and "Segment Descriptors". Both lie in the first MiB.

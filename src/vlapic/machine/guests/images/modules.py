@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Boot modules: files that lie in a guest's memory beside its image, and where they and its symbols go.
 
 They begin on the first page behind the image, at 1 MiB or above, in the order in which they are given, each

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """MP tables: processors, I/O APIC and interrupt lines, for guests from before ACPI and those that have none.
 
 Follows Intel's MultiProcessor Specification 1.4: "MP Floating Pointer Structure", "MP Configuration Table

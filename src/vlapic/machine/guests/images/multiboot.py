@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Multiboot, version 1: the header by which an image asks for it, and what it is told at its start.
 
 Follows the Multiboot Specification 0.6.96: "The layout of Multiboot header", "Machine state", "Boot

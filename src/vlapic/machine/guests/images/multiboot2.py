@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Multiboot, version 2: the header by which an image asks for it, and what it is told at its start.
 
 Follows the Multiboot2 Specification 2.0: "OS image format", "I386 machine state", "Boot information format".

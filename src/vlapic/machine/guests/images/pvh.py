@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """PVH: the 32-bit entry of an ELF executable that a note of Xen's names, as Linux' vmlinux has it.
 
 Follows Xen's "x86/HVM direct boot ABI" and its header public/arch-x86/hvm/start_info.h, version 1 of
