@@ -82,8 +82,6 @@ class VcpuReplay:
     vm_inferred: bool
     tsc_khz: int
     tsc_khz_from: str
-    #: No figure of a vCPU: this is what the schema's first version has beside each of them.
-    resolution_ns: str = field(default="only text with times in ns shows it", init=False, repr=False)
     tsc_khz_error: float | None
     approximate: bool
     parameter: int | str
