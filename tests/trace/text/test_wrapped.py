@@ -76,3 +76,14 @@ def test_pieces_on_both_sides_of_a_stretchs_end_are_put_together(tmp_path, monke
         assert [event._replace(vm=0) for event in events if event.vcpu < 9] == [
             event._replace(vm=0) for event in wanted if event.vcpu < 9
         ]
+
+
+def test_the_next_lines_beginning_is_no_rest_of_a_form_that_ends_in_text(tmp_path):
+    head = "             vmm-360     [000] ....."
+    events, trace = read(
+        tmp_path,
+        f"{head} 1: kvm_track_tsc: vcpu_id 0 masterclock 0 offsetmatched 0 nr_online 1 hostclock\ntsc\n"
+        f"{head}\n2: kvm_entry: vcpu 0, rip 0xfff0\n",
+    )
+    assert [event.host_tsc for event in events] == [1, 2]
+    assert (events[0].host_clock, trace.lost) == ("tsc", [])
