@@ -20,6 +20,7 @@ RANGES = {
     "|b1": st.booleans(),
     "<i4": st.integers(-(1 << 31), (1 << 31) - 1),
     "|S28": st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=28),
+    "|S24": st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=24),
     "|S15": st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=15),
 }
 

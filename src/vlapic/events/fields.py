@@ -18,6 +18,7 @@ S64 = Annotated[int, "<i8"]
 Flag = Annotated[bool, "?"]
 #: ASCII, a byte a character; longer ones are cut.
 Name = Annotated[str, "S28"]
+ShortName = Annotated[str, "S24"]
 #: A task's name (`TASK_COMM_LEN`, without the end).
 Comm = Annotated[str, "S15"]
 

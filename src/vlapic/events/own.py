@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from vlapic.events.fields import S64, U8, U32, U64, Flag, Name
+from vlapic.events.fields import S64, U8, U32, U64, Flag, Name, ShortName
 
 
 class TimerInterrupt(NamedTuple):
@@ -136,7 +136,7 @@ class Lost(NamedTuple):
             ends in the middle), `damaged` (what stands there cannot be read).
         place: where in the file, for `damaged` and `unfinished`: the line's number or the byte's offset.
         size_bytes: how much of a trace.dat cannot be used there, 0 if that is not known; 0 for text.
-        event: the tracepoint of which none can be read, because its format in a trace.dat is damaged; `place`
+        tracepoint: the one of which none can be read, because its format in a trace.dat is damaged; `place`
             is the format's. Empty for every other loss.
     """
 
@@ -148,7 +148,7 @@ class Lost(NamedTuple):
     cause: Name
     place: U64
     size_bytes: U64 = 0
-    event: Name = ""
+    tracepoint: ShortName = ""
 
 
 class RemoteEoi(NamedTuple):

@@ -12,18 +12,13 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from vlapic.errors import UsageError, unknown_name
 from vlapic.numerals import MOST_DIGITS, shown
-from vlapic.session.results import (
-    NOTHING_MEASURED,
-    BudgetResult,
-    RunResult,
-    VcpuResult,
-    not_settled,
-    too_few_samples,
-)
+
+if TYPE_CHECKING:  # results bring numpy with them, and a shell asks for the metrics at every key
+    from vlapic.session.results import BudgetResult, RunResult, VcpuResult
 
 #: Units a limit may have, and what one of them is: how many of which unit figures are given in.
 UNITS: dict[str, tuple[int, str]] = {
@@ -38,7 +33,7 @@ UNITS: dict[str, tuple[int, str]] = {
 }
 
 #: What a metric is for one vCPU of a run, None if that is not known.
-Read = Callable[[VcpuResult, RunResult], int | float | Fraction | None]
+Read = Callable[["VcpuResult", "RunResult"], "int | float | Fraction | None"]
 
 _LIMIT = re.compile(
     rf"(?P<number>-?[0-9]{{1,{MOST_DIGITS}}}(?:\.[0-9]{{1,{MOST_DIGITS}}})?) ?(?P<unit>[a-zµ]*|%)"
@@ -184,6 +179,8 @@ class Budget:
 
     def check(self, vcpu: VcpuResult, run: RunResult) -> BudgetResult:
         """Hold one vCPU of a run against this budget."""
+        from vlapic.session.results import BudgetResult
+
         figure = self.metric.read[self.unit](vcpu, run)
         return BudgetResult(
             budget=self.text,
@@ -197,6 +194,8 @@ class Budget:
         )
 
     def _why_unknown(self, vcpu: VcpuResult) -> str:
+        from vlapic.session.results import NOTHING_MEASURED, not_settled, too_few_samples
+
         if not vcpu.interrupts:
             return NOTHING_MEASURED
         if self.metric.name == "settled":

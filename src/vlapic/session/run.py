@@ -42,7 +42,14 @@ def _with_fields_of(
     def decorate(function: Callable[[RunSpec], RunResult]) -> Callable[P, RunResult]:
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> RunResult:
-            return function(spec(*args, **kwargs))
+            try:
+                asked = spec(*args, **kwargs)
+            except (
+                TypeError
+            ) as error:  # an argument that there is not: it was this function that was given it
+                said = str(error).replace(f"{RunSpec.__name__}.__init__()", f"{function.__name__}()")
+                raise TypeError(said) from None
+            return function(asked)
 
         taken = signature(spec).replace(return_annotation="RunResult")
         call.__signature__ = taken  # type: ignore[attr-defined]

@@ -286,7 +286,7 @@ def _in_words(lost: list[Lost], unit: str) -> Iterator[str]:
             f"{_missing(cut, unit)}; what stands before that was read"
         )
     yield from _formats_in_words(lost, unit)
-    if damaged := [loss for loss in of_cause["damaged"] if not loss.event]:
+    if damaged := [loss for loss in of_cause["damaged"] if not loss.tracepoint]:
         first = damaged[0]
         cpus = [] if first.cpu == NO_VCPU else [first.cpu]
         more = f" and in {counted(len(damaged) - 1, 'more place')}" if len(damaged) > 1 else ""
@@ -305,9 +305,9 @@ def _in_words(lost: list[Lost], unit: str) -> Iterator[str]:
 
 def _formats_in_words(lost: list[Lost], unit: str) -> Iterator[str]:
     """Of tracepoints whose format is damaged, how many events that is."""
-    formats = [loss for loss in lost if loss.event]
-    for event, place in dict.fromkeys((loss.event, loss.place) for loss in formats):
-        events = sum(loss.events for loss in formats if (loss.event, loss.place) == (event, place))
+    formats = [loss for loss in lost if loss.tracepoint]
+    for event, place in dict.fromkeys((loss.tracepoint, loss.place) for loss in formats):
+        events = sum(loss.events for loss in formats if (loss.tracepoint, loss.place) == (event, place))
         yield (
             f"the format of {event} is damaged, at {unit} {place}: {counted(events, 'event')} of it cannot be"
             " read; the rest was read"

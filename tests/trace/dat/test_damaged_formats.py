@@ -68,7 +68,7 @@ def test_an_event_without_a_field_that_it_must_have_is_lost(
     reader = DatReader("x.dat", memoryview(data))
     assert len(reader.columns(event_type)) == 0
     [lost] = reader.lost
-    assert (lost.event, lost.events, lost.cause) == (event, COUNT, "damaged")
+    assert (lost.tracepoint, lost.events, lost.cause) == (event, COUNT, "damaged")
     if kind in ("v6", "none"):
         assert data[lost.place :].startswith(f"name: {event}\n".encode())
     assert 0 < lost.place < len(data)
@@ -84,7 +84,7 @@ def test_an_event_without_a_field_that_it_must_have_is_lost(
 def test_a_damaged_name_is_no_events_name() -> None:
     reader = DatReader("x.dat", memoryview(recording("v6", ("kvm_msr", "kvm_msr", "kvm\0msr"))))
     assert len(reader.columns(Msr)) == 0
-    assert [(lost.event, lost.events) for lost in reader.lost] == [("", COUNT)]
+    assert [(lost.tracepoint, lost.events) for lost in reader.lost] == [("", COUNT)]
 
 
 def test_nuls_behind_a_format_are_no_damage() -> None:
