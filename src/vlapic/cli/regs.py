@@ -27,6 +27,7 @@ def command(name: str | None, as_json: bool) -> int:
     """Show the local APIC's registers, or the one of this NAME, offset (0x380) or MSR (0x838, 0x6e0).
 
     Access is ro, wo or rw in xAPIC mode (the memory-mapped page) and in x2APIC mode (MSRs); - is none at all.
+    Writable are bits in xAPIC mode; in x2APIC mode ICR, EOI and ESR take others (--json: x2apic_writable).
     """
     rows = ROWS if name is None else (_find(name),)
     emit(lambda: _print(rows, as_json))

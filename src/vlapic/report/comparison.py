@@ -134,6 +134,8 @@ def _table(form: _Form, name: str, labels: list[str], vcpus: list[dict[str, Any]
         if figure in _RARE and not any(values):
             continue
         text.append("\n").append_text(_row(form, group, figure, values))
+    if not form.change:
+        text.append("\n  times are in ns", "dim not bold")  # names have no room for it
     few = (too_few(vcpu, figure) for figure in FIGURES for vcpu in vcpus if vcpu is not None)
     for why in dict.fromkeys(filter(None, few)):
         text.append(f"\n  {why}", "dim not bold")
