@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The command line around its commands: help, wrong arguments, what becomes of its output."""
 
+import signal
 import subprocess
 import sys
 from importlib.metadata import version
@@ -258,6 +259,15 @@ def test_ctrl_c_while_arguments_are_read_is_one_line(monkeypatch, capsys):
     assert capsys.readouterr() == ("", "vlapic: interrupted\n")
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C raises KeyboardInterrupt, also where a shell runs the tests in its background and ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_that_python_can_only_print_is_raised_again(monkeypatch, capsys):
     class Fragile:
         def __del__(self):
