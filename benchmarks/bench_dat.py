@@ -57,7 +57,8 @@ def write_large(path: Path, events: int) -> int:
         stamps += np.uint64(span * repeat)
         parts.append(later.tobytes())
     container = recording.container
-    made = Made({"": [b"".join(parts)]}, Machine(), formats=container.formats, kallsyms=b"")
+    formats = [(system, text) for system, text, *_ in container.formats]
+    made = Made({"": [b"".join(parts)]}, Machine(), formats=formats, kallsyms=b"")
     path.write_bytes(made.v7())
     return repeats * len(times)
 
