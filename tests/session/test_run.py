@@ -10,6 +10,7 @@ import pytest
 import vlapic
 from tests.support.limits import interrupted_after
 from vlapic.errors import UsageError
+from vlapic.machine.engines.unicorn.fastpath import SLICE
 from vlapic.machine.guests.loader import HEADER, MAGIC
 
 HLT = b"\xf4"
@@ -189,4 +190,5 @@ def test_ctrl_c_in_the_middle_of_a_long_stretch_leaves_time_and_instructions_tog
     assert result.interrupted
     assert result.instructions > 1_000_000
     cycles = result.virtual_ns * 5 // 2  # of a host of 2.5 GHz, one an instruction
-    assert result.instructions <= cycles < result.instructions + 100_000
+    # Where it comes between two slices of the engine's, one of them may count on one side only.
+    assert abs(cycles - result.instructions) <= 2 * SLICE < result.instructions // 10
