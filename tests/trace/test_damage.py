@@ -179,23 +179,27 @@ def mutated(text, number):
     )
 
 
-def assert_a_damaged_line_costs_no_other(numbers, tmp_path):
+def assert_a_damaged_line_costs_one_other_at_most(numbers, tmp_path):
     names = ("vmx-bochs27-oneshot-adaptive", "svm-shift0-adv3000", "vmx-bochs27-settsc-adaptive")
     text = b"".join(body(name, 12) for name in names)
     for number in numbers:
         damaged, others = mutated(text, number)
-        read = times_apart(opened(tmp_path, damaged).events())
-        assert not times_apart(opened(tmp_path, others).events()) - read, number
+        trace = opened(tmp_path, damaged)
+        read = times_apart(trace.events())
+        # It may look like the rest of the line before it, which then is not sure, and told with it.
+        missing = times_apart(opened(tmp_path, others).events()) - read
+        assert missing.total() <= 1, number
+        assert not missing or any(lost.events >= 2 for lost in trace.lost), number
 
 
-def test_a_damaged_line_costs_no_other(tmp_path):
-    assert_a_damaged_line_costs_no_other(range(25), tmp_path)
+def test_a_damaged_line_costs_one_other_at_most(tmp_path):
+    assert_a_damaged_line_costs_one_other_at_most(range(25), tmp_path)
 
 
 @pytest.mark.hunt
 @pytest.mark.parametrize("seed", range(1, 5))
-def test_a_damaged_line_costs_no_other_many_times(seed, tmp_path):
-    assert_a_damaged_line_costs_no_other(range(seed * 300, (seed + 1) * 300), tmp_path)
+def test_a_damaged_line_costs_one_other_at_most_many_times(seed, tmp_path):
+    assert_a_damaged_line_costs_one_other_at_most(range(seed * 300, (seed + 1) * 300), tmp_path)
 
 
 @pytest.mark.hunt
